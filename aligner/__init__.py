@@ -1,0 +1,10 @@
+"""aligner: raw text to an aligned model, one recipe a stage."""
+
+import os
+
+__version__ = "0.1.0"
+
+# No library phones home on our behalf; set before any of them is imported, and left alone where the user chose.
+for _variable in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "TRL_EXPERIMENTAL_SILENCE"):
+    os.environ.setdefault(_variable, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,52 @@
+"""Bases that a recipe names by their pretrain recipe: where they are kept, and under which fingerprint.
+
+The fingerprint covers everything that decides the weights: the complete recipe (its run folder aside), the bytes of
+every data file, the package's own code for data, models and pretraining, and the libraries' versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import aligner
+from aligner.data.readers import source_files
+from aligner.recipe.stages import PretrainRecipe
+
+CODE_THAT_MATTERS = ("data", "models", "recipe", "stages/stage.py", "stages/pretrain.py")
+LIBRARIES_THAT_MATTER = ("torch", "transformers", "tokenizers", "accelerate")
+
+
+def cache_home() -> Path:
+    """The folder aligner keeps trained bases in: `ALIGNER_HOME`, or ~/.cache/aligner."""
+    return Path(os.environ.get("ALIGNER_HOME") or Path.home() / ".cache" / "aligner")
+
+
+def base_folder(recipe: PretrainRecipe) -> Path:
+    """Where the base of this recipe lies, or will lie."""
+    return cache_home() / "bases" / pretrain_fingerprint(recipe)
+
+
+def pretrain_fingerprint(recipe: PretrainRecipe) -> str:
+    """16 hex digits that change with anything that changes the trained base."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps(recipe.model_dump(exclude={"output"}), sort_keys=True).encode())
+    for source in [*recipe.data.train, *recipe.data.holdout.sources]:
+        for path in source_files(source):
+            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    for path in _code_files():
+        digest.update(path.read_bytes())
+    digest.update(json.dumps({name: version(name) for name in LIBRARIES_THAT_MATTER}).encode())
+    return digest.hexdigest()[:16]
+
+
+def _code_files() -> list[Path]:
+    root = Path(aligner.__file__).parent
+    files: list[Path] = []
+    for part in CODE_THAT_MATTERS:
+        path = root / part
+        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return files

@@ -1,0 +1,246 @@
+"""The one public door: specs in; rows ready to train on out, with an account of every row.
+
+Order of things: read → clean (documents) → refuse forged control tokens → draw or read the hold-out → cap →
+weigh → tokenise → shuffle. Training rows come in a random order that depends on the seed; held-out rows keep
+the order of their files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from aligner.data.clean import cleaner
+from aligner.data.mixture import cap_files, draw_holdout, drop_withheld, shuffled, weigh
+from aligner.data.readers import Kind, SourceRows, read_source
+from aligner.data.report import DataReport, RowCost, report_source
+from aligner.data.rows import Conversation, Document, Pair, Prompt, Row, row_contents
+from aligner.data.templates import control_tokens
+from aligner.data.tokens import (
+    PairRow,
+    PromptRow,
+    TokenRow,
+    tokenize_conversations,
+    tokenize_pairs,
+    tokenize_prompts,
+)
+from aligner.errors import DataError, Problem
+from aligner.recipe.data import CleanSpec, DataSpec, HoldoutSpec, PretrainDataSpec, SourceSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Documents to pretrain on (copies included, shuffled) and held-out ones."""
+
+    train: list[Document]
+    holdout: list[Document]
+    report: DataReport
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Conversations as ids with their supervised masks."""
+
+    train: list[TokenRow]
+    holdout: list[TokenRow]
+    report: DataReport
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Preference pairs as ids."""
+
+    train: list[PairRow]
+    holdout: list[PairRow]
+    report: DataReport
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts as ids, in a random order."""
+
+    rows: list[PromptRow]
+    report: DataReport
+
+
+@dataclass(frozen=True)
+class _Built(Generic[T]):
+    """Values of the used rows, and the accounts; `costs` of all rows, copies aside."""
+
+    train: list[T]
+    holdout: list[T]
+    report: DataReport
+    costs: list[RowCost]
+
+
+@dataclass(frozen=True)
+class _Step(Generic[T]):
+    """How rows of one kind are judged and turned to values."""
+
+    kind: Kind
+    reason_against: Callable[[Row], str | None]
+    convert: Callable[[list[Row]], list[T]]
+    cost: Callable[[T], RowCost]
+
+
+def build_documents(spec: PretrainDataSpec, *, seed: int) -> Documents:
+    """Documents read, cleaned and mixed; no tokenizer is needed yet."""
+
+    def convert(rows: list[Row]) -> list[Document]:
+        return cast(list[Document], rows)
+
+    step = _Step[Document]("document", lambda row: None, convert, lambda row: RowCost())
+    built = _build(spec.train, spec.holdout, step, seed=seed, clean=spec.clean)
+    return Documents(built.train, built.holdout, built.report)
+
+
+def build_conversations(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Conversations:
+    """Conversations for instruction tuning; `DataError` where too many answers would be cut."""
+
+    def convert(rows: list[Row]) -> list[TokenRow]:
+        return tokenize_conversations(cast(list[Conversation], rows), tokenizer, spec.max_length)
+
+    step = _Step[TokenRow]("conversation", _refuse_forged(tokenizer), convert, _conversation_cost)
+    built = _build(spec.train, spec.holdout, step, seed=seed)
+    _check_cut_answers(built.costs, spec)
+    return Conversations(built.train, built.holdout, built.report)
+
+
+def build_pairs(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Pairs:
+    """Preference pairs for reward models; `DataError` where too many answers would be cut."""
+
+    def convert(rows: list[Row]) -> list[PairRow]:
+        return tokenize_pairs(cast(list[Pair], rows), tokenizer, spec.max_length)
+
+    step = _Step[PairRow]("pair", _refuse_forged(tokenizer), convert, _pair_cost)
+    built = _build(spec.train, spec.holdout, step, seed=seed)
+    _check_cut_answers(built.costs, spec)
+    return Pairs(built.train, built.holdout, built.report)
+
+
+def build_prompts(
+    sources: Sequence[SourceSpec],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_prompt_tokens: int,
+    seed: int,
+    withhold: Sequence[SourceSpec] = (),
+) -> Prompts:
+    """Prompts to be answered, less those that also stand in a `withhold` source."""
+
+    def convert(rows: list[Row]) -> list[PromptRow]:
+        return tokenize_prompts(cast(list[Prompt], rows), tokenizer, max_prompt_tokens)
+
+    step = _Step[PromptRow]("prompt", _refuse_forged(tokenizer), convert, _prompt_cost)
+    built = _build(sources, HoldoutSpec(sources=list(withhold)), step, seed=seed)
+    return Prompts(built.train, DataReport(train=built.report.train))
+
+
+def _build(
+    specs: Sequence[SourceSpec],
+    held: HoldoutSpec,
+    step: _Step[T],
+    *,
+    seed: int,
+    clean: CleanSpec | None = None,
+) -> _Built[T]:
+    sources = _read(specs, step, clean)
+    if held.rows:
+        holdout = draw_holdout(sources, held.rows, seed=seed)
+        held_copies = [[1] * len(source.rows) for source in holdout]
+    else:
+        holdout = _read(held.sources, step, clean)
+        held_copies = [_mix(source, spec, seed) for source, spec in zip(holdout, held.sources, strict=True)]
+        drop_withheld(sources, holdout)
+    copies = [_mix(source, spec, seed) for source, spec in zip(sources, specs, strict=True)]
+    _check_not_empty(sources, "train")
+    if held.sources:
+        _check_not_empty(holdout, "holdout")
+    values = [step.convert(source.rows) for source in sources]
+    held_values = [step.convert(source.rows) for source in holdout]
+    costs = [[step.cost(value) for value in given] for given in values]
+    held_costs = [[step.cost(value) for value in given] for given in held_values]
+    return _Built(
+        train=shuffled(
+            [row for source in sources for row in source.rows],
+            [value for given in values for value in given],
+            [number for given in copies for number in given],
+            seed=seed,
+        ),
+        holdout=[value for pair in zip(held_values, held_copies, strict=True) for value in _repeated(*pair)],
+        report=DataReport(
+            [report_source(*entry) for entry in zip(sources, costs, copies, strict=True)],
+            [report_source(*entry) for entry in zip(holdout, held_costs, held_copies, strict=True)],
+        ),
+        costs=[cost for given in costs + held_costs for cost in given],
+    )
+
+
+def _read(specs: Sequence[SourceSpec], step: _Step[T], clean: CleanSpec | None) -> list[SourceRows]:
+    sources = [read_source(spec, step.kind) for spec in specs]
+    judges = [step.reason_against] if clean is None else [cleaner(clean), step.reason_against]
+    for source in sources:
+        for judge in judges:
+            source.keep(judge)
+    return sources
+
+
+def _mix(source: SourceRows, spec: SourceSpec, seed: int) -> list[int]:
+    cap_files(source, spec.cap, seed=seed)
+    return weigh(source, spec.weight, seed=seed)
+
+
+def _repeated(values: list[T], copies: list[int]) -> list[T]:
+    return [value for value, number in zip(values, copies, strict=True) for _ in range(number)]
+
+
+def _refuse_forged(tokenizer: PreTrainedTokenizerBase) -> Callable[[Row], str | None]:
+    """A judge against rows whose text contains a control token: its id must come from the template alone."""
+    controls = control_tokens(tokenizer)
+
+    def reason_against(row: Row) -> str | None:
+        forged = any(token in content for content in row_contents(row) for token in controls)
+        return "control_token_in_text" if forged else None
+
+    return reason_against
+
+
+def _check_not_empty(sources: Sequence[SourceRows], part: str) -> None:
+    if any(source.rows for source in sources):
+        return
+    reasons = [f"{source.path}: {dict(source.dropped) or 'no rows'}" for source in sources]
+    raise DataError(
+        Problem(part, f"no rows are left ({'; '.join(reasons)})", "add sources, or loosen what drops them")
+    )
+
+
+def _check_cut_answers(costs: Sequence[RowCost], spec: DataSpec) -> None:
+    cut = sum(cost.answer_cut for cost in costs)
+    if cut > spec.cut_answers * len(costs):
+        raise DataError(
+            Problem(
+                "data.max_length",
+                f"{cut} of {len(costs)} rows would have their answer cut at {spec.max_length} tokens"
+                f" (allowed: {spec.cut_answers:.1%})",
+                "raise max_length, or raise cut_answers to train on answers without their end",
+            )
+        )
+
+
+def _conversation_cost(row: TokenRow) -> RowCost:
+    return RowCost(len(row.input_ids), sum(row.supervised), row.prompt_cut, row.answer_cut)
+
+
+def _pair_cost(row: PairRow) -> RowCost:
+    tokens = len(row.chosen_ids) + len(row.rejected_ids)
+    return RowCost(tokens, tokens - 2 * row.prompt_length, row.prompt_cut, row.answer_cut)
+
+
+def _prompt_cost(row: PromptRow) -> RowCost:
+    return RowCost(len(row.input_ids), 0, row.prompt_cut)

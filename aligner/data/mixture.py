@@ -1,0 +1,119 @@
+"""What is trained on, how often, and what is withheld. Every choice is a function of (seed, file, row)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeVar
+
+from aligner.data.clean import normalised_hash
+from aligner.data.readers import SourceRows
+from aligner.data.rows import Pair, Row, row_text, turns_text
+from aligner.errors import DataError, Problem
+
+T = TypeVar("T")
+
+
+def chance(row: Row, *, seed: int, purpose: str) -> int:
+    """A row's random number, 64 bits: a function of seed, purpose, file name, line and text alone.
+
+    The file's name counts, not its folder, so that a project moved to another place draws the same rows.
+    """
+    key = f"{seed}|{purpose}|{Path(row.origin.path).name}|{row.origin.line}|{row_text(row)}"
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest())
+
+
+def _group(row: Row) -> bytes:
+    """Rows that must be withheld together: the pairs of one prompt, or equal rows."""
+    return normalised_hash(turns_text(row.prompt) if isinstance(row, Pair) else row_text(row))
+
+
+def draw_holdout(sources: Sequence[SourceRows], rows: int, *, seed: int) -> list[SourceRows]:
+    """Take `rows` rows out of the sources, at random over all of them, never to be trained on.
+
+    Pairs are drawn by prompt: the other pairs of a withheld prompt are not trained on either. Dropped from
+    the sources as `held_out` (drawn) and `in_holdout` (equal to a drawn row, or of its prompt).
+    Returns what was drawn, one `SourceRows` a source it came from. Raises `DataError` where rows are too few.
+    """
+    groups: dict[bytes, list[tuple[int, Row]]] = defaultdict(list)
+    for index, source in enumerate(sources):
+        for row in source.rows:
+            groups[_group(row)].append((index, row))
+    luck = {
+        key: min(chance(row, seed=seed, purpose="holdout") for _, row in group)
+        for key, group in groups.items()
+    }
+    drawn: list[SourceRows] = [SourceRows(source.path, source.format, source.files) for source in sources]
+    taken: set[bytes] = set()
+    held: set[int] = set()
+    for key in sorted(groups, key=luck.__getitem__):
+        for index, row in _unlike(groups[key])[: rows - len(held)]:
+            drawn[index].rows.append(row)
+            held.add(id(row))
+        taken.add(key)
+        if len(held) == rows:
+            break
+    if len(taken) >= len(groups):
+        what = f"{rows} rows cannot be held out of {len(groups)}"
+        raise DataError(Problem("data.holdout.rows", what, "hold out fewer rows, or add sources"))
+
+    def reason_against(row: Row) -> str | None:
+        if _group(row) not in taken:
+            return None
+        return "held_out" if id(row) in held else "in_holdout"
+
+    for source in sources:
+        source.keep(reason_against)
+    return [source for source in drawn if source.rows]
+
+
+def _unlike(group: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
+    """The rows of a group, equal ones once."""
+    return list({normalised_hash(row_text(entry[1])): entry for entry in reversed(group)}.values())[::-1]
+
+
+def drop_withheld(sources: Sequence[SourceRows], holdout: Sequence[SourceRows]) -> None:
+    """Drop, as `in_holdout`, the training rows that a held-out source has too (whitespace and case aside)."""
+    withheld = {normalised_hash(row_text(row)) for source in holdout for row in source.rows}
+    for source in sources if withheld else ():
+        source.keep(lambda row: "in_holdout" if normalised_hash(row_text(row)) in withheld else None)
+
+
+def cap_files(source: SourceRows, cap: int | None, *, seed: int) -> None:
+    """Keep at most `cap` random rows of each file (FLAN, arXiv:2109.01652, 2.1); the others drop as `cap`."""
+    if cap is None:
+        return
+    by_file: dict[str, list[Row]] = defaultdict(list)
+    for row in source.rows:
+        by_file[row.origin.path].append(row)
+    kept = {id(row) for rows in by_file.values() for row in _lowest(rows, cap, seed=seed, purpose="cap")}
+    source.keep(lambda row: None if id(row) in kept else "cap")
+
+
+def weigh(source: SourceRows, weight: float, *, seed: int) -> list[int]:
+    """Copies of each row per epoch: the whole part of `weight`, one more for a random share (its fraction).
+
+    Rows that get no copy are dropped as `weight`; the copies of the rows that stay are given, at least 1 each.
+    """
+    whole, fraction = int(weight), weight - int(weight)
+    extra = round(fraction * len(source.rows))
+    lucky = {id(row) for row in _lowest(source.rows, extra, seed=seed, purpose="weight")}
+    if not whole:
+        source.keep(lambda row: None if id(row) in lucky else "weight")
+    return [whole + (id(row) in lucky) for row in source.rows]
+
+
+def _lowest(rows: Sequence[Row], count: int, *, seed: int, purpose: str) -> list[Row]:
+    return sorted(rows, key=lambda row: chance(row, seed=seed, purpose=purpose))[:count] if count else []
+
+
+def shuffled(rows: Sequence[Row], values: Sequence[T], copies: Sequence[int], *, seed: int) -> list[T]:
+    """Each row's value as often as it has copies, in one random order over all of them."""
+    order = [
+        (chance(row, seed=seed, purpose=f"order {copy}"), index)
+        for index, row in enumerate(rows)
+        for copy in range(copies[index])
+    ]
+    return [values[index] for _, index in sorted(order)]

@@ -1,0 +1,181 @@
+"""Readers: files in, canonical rows out. One table of formats, and how `auto` tells them apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from aligner.data.readers.alpaca import read_alpaca
+from aligner.data.readers.documents import read_documents
+from aligner.data.readers.files import TEXT_SUFFIXES, files_sha256, find_files, plain_suffix
+from aligner.data.readers.gsm8k import read_gsm8k
+from aligner.data.readers.hh import read_hh
+from aligner.data.readers.messages import read_messages
+from aligner.data.readers.pairs import read_pairs
+from aligner.data.readers.prompts import read_prompts
+from aligner.data.readers.rankings import read_rankings
+from aligner.data.readers.records import Record, fault, read_records
+from aligner.data.readers.self_instruct import read_self_instruct
+from aligner.data.readers.text import read_text
+from aligner.data.rows import Conversation, Document, Dropped, Pair, Prompt, Row, Turn
+from aligner.errors import at
+from aligner.recipe.data import ChatFormat, DocumentFormat, PairFormat, PromptFormat, SourceSpec
+
+Kind = Literal["document", "conversation", "pair", "prompt"]
+
+READERS: dict[str, Callable[[Record], Iterator[Row | Dropped]]] = {
+    "documents": read_documents,
+    "messages": read_messages,
+    "alpaca": read_alpaca,
+    "self_instruct": read_self_instruct,
+    "gsm8k": read_gsm8k,
+    "pairs": read_pairs,
+    "rankings": read_rankings,
+    "hh": read_hh,
+    "prompts": read_prompts,
+}
+FORMATS_OF: dict[Kind, tuple[str, ...]] = {
+    "document": get_args(DocumentFormat),
+    "conversation": get_args(ChatFormat),
+    "pair": get_args(PairFormat),
+    "prompt": get_args(PromptFormat),
+}
+# The keys that tell a format apart, the most telling first.
+_SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("messages",), "messages"),
+    (("prompt", "answers"), "rankings"),
+    (("prompt", "chosen", "rejected"), "pairs"),
+    (("chosen", "rejected"), "hh"),
+    (("instruction", "instances"), "self_instruct"),
+    (("instruction", "output"), "alpaca"),
+    (("question", "answer"), "gsm8k"),
+    (("prompt",), "prompts"),
+    (("text",), "documents"),
+)
+
+
+@dataclass
+class SourceRows:
+    """What one source gave: the rows, and how many were dropped for which reason."""
+
+    path: str
+    format: str
+    files: list[Path]
+    rows: list[Row] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rows_read(self) -> int:
+        """Rows in the files: those that are here and those that were dropped."""
+        return len(self.rows) + self.dropped.total()
+
+    def keep(self, reason_against: Callable[[Row], str | None]) -> None:
+        """Drop, and count, the rows that have a reason against them."""
+        kept: list[Row] = []
+        for row in self.rows:
+            reason = reason_against(row)
+            if reason is None:
+                kept.append(row)
+            else:
+                self.dropped[reason] += 1
+        self.rows = kept
+
+    def sha256(self) -> str:
+        """Hash of the source's files."""
+        return files_sha256(self.files)
+
+
+def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
+    """All rows of a source, as rows of `kind`.
+
+    Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind.
+    """
+    files = find_files(spec.path)
+    path = spec.path if isinstance(spec.path, str) else ", ".join(spec.path)
+    formats: list[str] = []
+    source = SourceRows(path, "", files)
+    for file in files:
+        name = detect_format(file) if spec.format == "auto" else spec.format
+        if name not in FORMATS_OF[kind]:
+            valid = ", ".join(FORMATS_OF[kind])
+            raise fault(at(file), f'format "{name}" does not give {kind} rows', f"formats that do: {valid}")
+        formats.append(name)
+        for item in _read_file(file, name):
+            given = item if isinstance(item, Dropped) else as_kind(item, kind)
+            if isinstance(given, Dropped):
+                source.dropped[given.reason] += 1
+            else:
+                source.rows.append(given)
+    source.format = ", ".join(dict.fromkeys(formats))
+    return source
+
+
+def _read_file(path: Path, name: str) -> Iterator[Row | Dropped]:
+    if name == "text":
+        yield from read_text(path)
+        return
+    for record in read_records(path):
+        yield from READERS[name](record)
+
+
+def detect_format(path: Path) -> str:
+    """The format of a file: by its suffix for plain text, else by the keys of its first row."""
+    if plain_suffix(path) in TEXT_SUFFIXES:
+        return "text"
+    first = next(read_records(path), None)
+    if first is None:
+        raise fault(at(path), "the file has no rows", "name another file, or take it out of the recipe")
+    name = format_of(first.value)
+    if name is None:
+        keys = ", ".join(first.value) or "none"
+        raise fault(
+            first.origin, f"no known format has these keys: {keys}", f"set format: {' | '.join(READERS)}"
+        )
+    return name
+
+
+def format_of(row: Mapping[str, object]) -> str | None:
+    """The format whose keys the row has, or None."""
+    return next((name for keys, name in _SIGNS if all(key in row for key in keys)), None)
+
+
+def as_kind(row: Row, kind: Kind) -> Row | Dropped:
+    """The row as a row of `kind`: a conversation can be pretrained on, or be asked; a pair too."""
+    if kind == "document":
+        return _as_document(row)
+    if kind == "prompt":
+        return _as_prompt(row)
+    if isinstance(row, Conversation):
+        last = max((i for i, turn in enumerate(row.turns) if turn.role == "assistant"), default=-1)
+        if last < 0:
+            return Dropped(row.origin, "no_answer")
+        if last == 0:
+            return Dropped(row.origin, "no_prompt")
+        return Conversation(
+            row.origin, row.turns[: last + 1], row.family
+        )  # what follows cannot be learnt from
+    return row
+
+
+def _as_document(row: Row) -> Row:
+    if isinstance(row, Conversation):
+        return Document(row.origin, turns=row.turns)
+    if isinstance(row, Pair):
+        return Document(row.origin, turns=(*row.prompt, Turn("assistant", row.chosen)))
+    return row
+
+
+def _as_prompt(row: Row) -> Row | Dropped:
+    if isinstance(row, Pair):
+        return Prompt(row.origin, row.prompt, row.kind)
+    if isinstance(row, Conversation):
+        last = max((i for i, turn in enumerate(row.turns) if turn.role == "user"), default=-1)
+        return (
+            Prompt(row.origin, row.turns[: last + 1], row.family)
+            if last >= 0
+            else Dropped(row.origin, "no_prompt")
+        )
+    return row

@@ -1,0 +1,70 @@
+"""What became of the rows: in = used + dropped, for every source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from aligner.data.readers import SourceRows
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """One source's accounts.
+
+    `rows_read` = `rows_used` + the sum of `dropped` (by reason). `rows_per_epoch`, `tokens` and
+    `supervised_tokens` count copies (weights); tokens are 0 for documents, which are tokenised later.
+    `prompts_cut` and `answers_cut` count used rows that were too long.
+    """
+
+    path: str
+    format: str
+    rows_read: int
+    rows_used: int
+    dropped: dict[str, int]
+    rows_per_epoch: int
+    tokens: int
+    supervised_tokens: int
+    prompts_cut: int
+    answers_cut: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The accounts of all sources, trained on and held out."""
+
+    train: list[SourceReport] = field(default_factory=list)
+    holdout: list[SourceReport] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values for a manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """What one row takes and gives: ids, supervised ids, and whether it was cut to fit."""
+
+    tokens: int = 0
+    supervised_tokens: int = 0
+    prompt_cut: bool = False
+    answer_cut: bool = False
+
+
+def report_source(source: SourceRows, costs: Sequence[RowCost], copies: Sequence[int]) -> SourceReport:
+    """The accounts of one source, whose rows cost and are copied as given (one entry a row)."""
+    return SourceReport(
+        path=source.path,
+        format=source.format,
+        rows_read=source.rows_read,
+        rows_used=len(source.rows),
+        dropped=dict(sorted(source.dropped.items())),
+        rows_per_epoch=sum(copies),
+        tokens=sum(cost.tokens * n for cost, n in zip(costs, copies, strict=True)),
+        supervised_tokens=sum(cost.supervised_tokens * n for cost, n in zip(costs, copies, strict=True)),
+        prompts_cut=sum(cost.prompt_cut for cost in costs),
+        answers_cut=sum(cost.answer_cut for cost in costs),
+        sha256=source.sha256(),
+    )

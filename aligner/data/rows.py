@@ -1,0 +1,98 @@
+"""The canonical rows: what every reader gives and everything after it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a row came from: file, and line (or index in the file, from 1)."""
+
+    path: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Document:
+    """Plain text to pretrain on; or a conversation to be rendered with the chat template."""
+
+    origin: Origin
+    text: str = ""
+    turns: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns, the assistant's ones to be learnt."""
+
+    origin: Origin
+    turns: tuple[Turn, ...]
+    family: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt; `chosen` was preferred."""
+
+    origin: Origin
+    prompt: tuple[Turn, ...]
+    chosen: str
+    rejected: str
+    margin: float | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question to be answered; `gold`, if any, says which answers are right (see evals/gold.py)."""
+
+    origin: Origin
+    turns: tuple[Turn, ...]
+    family: str = ""
+    gold: Mapping[str, object] = field(default_factory=dict)
+
+
+Row = Document | Conversation | Pair | Prompt
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that was read but cannot be used; `reason` is one of the snake_case words that reports count."""
+
+    origin: Origin
+    reason: str
+
+
+def row_text(row: Row) -> str:
+    """All of a row's text, roles named; what two rows must share to be the same row."""
+    if isinstance(row, Pair):
+        return f"{turns_text(row.prompt)}\nchosen: {row.chosen}\nrejected: {row.rejected}"
+    return row.text if isinstance(row, Document) and not row.turns else turns_text(row.turns)
+
+
+def turns_text(turns: tuple[Turn, ...]) -> str:
+    """A conversation as "role: content" lines."""
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+
+
+def row_contents(row: Row) -> list[str]:
+    """The pieces of text that people or models wrote: contents and answers, without roles."""
+    if isinstance(row, Pair):
+        return [*(turn.content for turn in row.prompt), row.chosen, row.rejected]
+    if isinstance(row, Document) and not row.turns:
+        return [row.text]
+    return [turn.content for turn in row.turns]

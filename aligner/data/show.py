@@ -1,0 +1,72 @@
+"""Rows as the model sees them: supervised tokens coloured, control tokens visible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from aligner.data.templates import control_tokens
+from aligner.data.tokens import PairRow, PromptRow, TokenRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SUPERVISED, CONTROL, REJECTED = "green", "reverse", "red"
+
+
+def show_rows(
+    rows: Sequence[TokenRow | PairRow | PromptRow],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    console: Console | None = None,
+) -> None:
+    """Print rows: learnt (or chosen) tokens green, rejected ones red, control tokens reversed."""
+    console = console or Console()
+    console.print(
+        Text.assemble(
+            ("green", SUPERVISED), " is learnt (or chosen), ", ("red", REJECTED), " is rejected, ",
+            ("reversed", CONTROL), " is a control token",
+        )
+    )  # fmt: skip
+    for number, row in enumerate(rows, start=1):
+        console.rule(f"{number}: {_title(row)}", align="left")
+        for line in row_lines(row, tokenizer):
+            console.print(line, soft_wrap=True)
+
+
+def row_lines(row: TokenRow | PairRow | PromptRow, tokenizer: PreTrainedTokenizerBase) -> list[Text]:
+    """A row as styled text: one for a conversation or prompt, two for a pair."""
+    if isinstance(row, TokenRow):
+        return [styled(row.input_ids, [SUPERVISED if counts else "" for counts in row.supervised], tokenizer)]
+    if isinstance(row, PromptRow):
+        return [styled(row.input_ids, [""] * len(row.input_ids), tokenizer)]
+    prompt = [""] * row.prompt_length
+    sides = ((row.chosen_ids, SUPERVISED), (row.rejected_ids, REJECTED))
+    return [styled(ids, prompt + [colour] * (len(ids) - len(prompt)), tokenizer) for ids, colour in sides]
+
+
+def styled(ids: Sequence[int], colours: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Text:
+    """Ids as text, control tokens reversed; each run of one style is decoded whole (a letter may be several ids)."""
+    controls = {tokenizer.convert_tokens_to_ids(token) for token in control_tokens(tokenizer)}
+    styles = [
+        f"{colour} {CONTROL}".strip() if token in controls else colour
+        for token, colour in zip(ids, colours, strict=True)
+    ]
+    text = Text()
+    for style, run in groupby(zip(ids, styles, strict=True), key=lambda entry: entry[1]):
+        tokens = [token for token, _ in run]
+        shown = tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text.append(str(shown), style)
+    return text
+
+
+def _title(row: TokenRow | PairRow | PromptRow) -> str:
+    if isinstance(row, PairRow):
+        return f"{row.kind or 'pair'}, {len(row.chosen_ids)} and {len(row.rejected_ids)} tokens"
+    if isinstance(row, PromptRow):
+        return f"{row.prompt.family or 'prompt'} ({row.prompt.origin}), {len(row.input_ids)} tokens"
+    return f"{row.family or 'conversation'}, {len(row.input_ids)} tokens, {sum(row.supervised)} supervised"

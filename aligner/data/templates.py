@@ -1,0 +1,211 @@
+"""Conversations as text and ids: the tokenizer's chat template, control tokens, and where the answers lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from jinja2 import TemplateError
+
+from aligner.data.rows import Origin, Turn
+from aligner.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Turns = tuple[Turn, ...]
+
+
+class Span(NamedTuple):
+    """Positions of one answer in the ids: its first token, and past its end token."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A rendered conversation: ids up to the last answer's end token, and where the answers are."""
+
+    ids: list[int]
+    spans: list[Span]
+
+
+class _Answer(NamedTuple):
+    """One assistant turn in the text: what is given before it, where it ends, the token that ends it."""
+
+    prompt: str
+    end: int
+    end_token: str
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The strings that become control ids; the unknown token controls nothing and is left out."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special |= set(tokenizer.all_special_tokens)
+    steering = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    return tuple(sorted(token for token in special if token != tokenizer.unk_token or token in steering))
+
+
+def encode_texts(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, plain: bool = False
+) -> list[list[int]]:
+    """Ids of each text, nothing added. In `plain` text a control token is spelt out, not obeyed."""
+    if not texts:
+        return []
+    unique = list(dict.fromkeys(texts))  # both answers of a pair share their prompt
+    encoding = tokenizer(
+        unique,
+        add_special_tokens=False,
+        split_special_tokens=plain,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    ids: dict[str, list[int]] = dict(zip(unique, encoding["input_ids"], strict=True))
+    return [ids[text] for text in texts]
+
+
+def one_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids with exactly one beginning-of-text token in front, where the tokenizer has one."""
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return ids
+    first = next((index for index, token in enumerate(ids) if token != bos), len(ids))
+    return ids if first == 1 else [bos, *ids[first:]]
+
+
+def render_texts(
+    conversations: Sequence[Turns],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    ask: bool,
+    origins: Sequence[Origin | None],
+) -> list[str]:
+    """Each conversation through the chat template; `ask` adds the generation prompt.
+
+    Raises `DataError` where the tokenizer has no template or the template refuses a conversation.
+    """
+    if not conversations:
+        return []
+    if not tokenizer.chat_template:
+        what = "the tokenizer has no chat template"
+        raise DataError(Problem("", what, "name a chat model, or save a template with the tokenizer"))
+    messages = [[{"role": turn.role, "content": turn.content} for turn in turns] for turns in conversations]
+    try:
+        texts = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+    except TemplateError as error:
+        if len(conversations) > 1:  # once more, one by one, to name the row
+            pairs = zip(conversations, origins, strict=True)
+            return [render_texts([turns], tokenizer, ask=ask, origins=[origin])[0] for turns, origin in pairs]
+        what, remedy = (
+            f"the chat template refuses this row ({error})",
+            "mend its roles and their order, or delete it",
+        )
+        raise DataError(Problem(str(origins[0] or ""), what, remedy)) from error
+    return list(map(str, texts))
+
+
+def encode_prompts(
+    conversations: Sequence[Turns], tokenizer: PreTrainedTokenizerBase, *, origins: Sequence[Origin | None]
+) -> list[list[int]]:
+    """Ids of each conversation with the generation prompt after it: what a model is given to answer."""
+    texts = render_texts(conversations, tokenizer, ask=True, origins=origins)
+    return [one_bos(ids, tokenizer) for ids in encode_texts(texts, tokenizer)]
+
+
+def encode_conversations(
+    conversations: Sequence[Turns],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    origins: Sequence[Origin | None],
+    last_only: bool = False,
+) -> list[Encoded]:
+    """Ids of each conversation and the spans of its assistant turns (with `last_only`, of the last one).
+
+    Every conversation ends with an assistant turn. A span starts where the prompt's own ids end, so training sees
+    the border that sampling will see, and ends after the end token; template text behind it is no answer.
+    Raises `DataError` where the template renders an answer elsewhere than after its generation prompt, or
+    without an end token.
+    """
+    places = [_answer_places(turns, last_only) for turns in conversations]
+    owners = [row for row, found in enumerate(places) for _ in found]
+    cuts = [(row, place) for row, found in enumerate(places) for place in found]
+    where = [origins[row] for row in owners]
+    asked = render_texts([conversations[r][:p] for r, p in cuts], tokenizer, ask=True, origins=where)
+    upto = render_texts([conversations[r][: p + 1] for r, p in cuts], tokenizer, ask=False, origins=where)
+    full = {
+        row: text for row, text in zip(owners, upto, strict=True)
+    }  # the last one stays: the whole conversation
+    answers: dict[int, list[_Answer]] = {row: [] for row in range(len(conversations))}
+    controls = control_tokens(tokenizer)
+    for row, prompt, text in zip(owners, asked, upto, strict=True):
+        answers[row].append(
+            _find_answer(prompt, text, full[row], tokenizer.eos_token, controls, origins[row])
+        )
+    whole_ids = [
+        one_bos(ids, tokenizer) for ids in encode_texts([full[r] for r in range(len(full))], tokenizer)
+    ]
+    asked_ids = iter([one_bos(ids, tokenizer) for ids in encode_texts(asked, tokenizer)])
+    return [
+        _encoded(ids, [next(asked_ids) for _ in answers[row]], answers[row], full[row], tokenizer)
+        for row, ids in enumerate(whole_ids)
+    ]
+
+
+def _answer_places(turns: Turns, last_only: bool) -> list[int]:
+    places = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+    if not turns or turns[-1].role != "assistant":
+        raise ValueError("a conversation to learn from ends with an assistant turn")
+    return places[-1:] if last_only else places
+
+
+def _find_answer(
+    prompt: str, upto: str, full: str, eos: str | None, controls: tuple[str, ...], origin: Origin | None
+) -> _Answer:
+    if not upto.startswith(prompt) or not full.startswith(upto):
+        what = "the chat template renders the answer elsewhere than right after its generation prompt"
+        remedy = "use a template that goes on from its generation prompt with the answer"
+        raise DataError(Problem(str(origin or ""), what, remedy))
+    answer = upto[len(prompt) :]
+    ends = [eos] if eos and eos in answer else controls
+    found = [(answer.find(token), token) for token in ends if token in answer]
+    if not found:
+        what, remedy = (
+            "the chat template puts no end token after an answer",
+            "let it end every answer with eos_token",
+        )
+        raise DataError(Problem(str(origin or ""), what, remedy))
+    place, token = min(found)
+    return _Answer(prompt, len(prompt) + place + len(token), token)
+
+
+def _encoded(
+    ids: list[int],
+    asked: list[list[int]],
+    answers: list[_Answer],
+    text: str,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Encoded:
+    if any(ids[: len(prompt)] != prompt for prompt in asked):
+        return _encoded_in_pieces(answers, text, tokenizer)
+    spans = []
+    for prompt, answer in zip(asked, answers, strict=True):
+        end_id = cast(int, tokenizer.convert_tokens_to_ids(answer.end_token))
+        spans.append(Span(len(prompt), ids.index(end_id, len(prompt)) + 1))
+    return Encoded(ids[: spans[-1].end], spans)
+
+
+def _encoded_in_pieces(answers: list[_Answer], text: str, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    """Each prompt part and answer tokenised for itself, where one token would lie across their border."""
+    borders = [0, *(border for answer in answers for border in (len(answer.prompt), answer.end))]
+    pieces = [text[start:end] for start, end in pairwise(borders)]
+    ids: list[int] = []
+    spans: list[Span] = []
+    for index, piece in enumerate(encode_texts(pieces, tokenizer)):
+        start, ids = len(ids), (ids + piece if ids else one_bos(piece, tokenizer))
+        if index % 2:
+            spans.append(Span(start, len(ids)))
+    return Encoded(ids, spans)

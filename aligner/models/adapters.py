@@ -1,0 +1,114 @@
+"""LoRA adapters through PEFT: attach, go on with, merge."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from peft import (
+    LoraConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from aligner.errors import ModelError, Problem, nearest
+from aligner.recipe.model import LoraSpec
+
+Task = Literal["CAUSAL_LM", "SEQ_CLS"]
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+class ParameterCount(NamedTuple):
+    """How many numbers are trained, of how many."""
+
+    trainable: int
+    total: int
+
+
+def attach_lora(model: PreTrainedModel, spec: LoraSpec, task: Task) -> PeftModel:
+    """A new adapter over the frozen model; for SEQ_CLS the score head is trained and saved with it."""
+    if spec.targets != "all-linear":
+        check_targets(model, spec.targets)
+    config = LoraConfig(
+        task_type=TaskType[task],
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=spec.targets,
+    )
+    return get_peft_model(model, config)
+
+
+def check_targets(model: nn.Module, targets: list[str]) -> None:
+    """Each name must be that of a layer LoRA can adapt: its last part, or its dotted path's end."""
+    paths = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Embedding | Conv1D)
+    ]
+    names = sorted({path.rpartition(".")[2] for path in paths})
+    unknown = [t for t in targets if not any(path == t or path.endswith(f".{t}") for path in paths)]
+    if unknown:
+        raise ModelError(
+            [
+                Problem("model.lora.targets", f'no layer is named "{name}"', nearest(name, names))
+                for name in unknown
+            ]
+        )
+
+
+def continue_adapter(model: PreTrainedModel, config: LoraConfig, weights: Path, task: Task) -> PeftModel:
+    """A saved adapter over `model`, for another task: a reward model that starts from the SFT adapter.
+
+    Every LoRA tensor is copied by name; only a score head may be new.
+    """
+    config = copy.deepcopy(config)
+    config.task_type, config.inference_mode = TaskType[task], False
+    continued = get_peft_model(model, config)
+    fresh = get_peft_model_state_dict(continued, save_embedding_layers=False)
+    saved = load_file(weights)
+    unfit = sorted(
+        [name for name in fresh if "lora_" in name and name not in saved]
+        + [n for n in saved if n not in fresh]
+    )
+    if unfit:
+        fault = f"{len(unfit)} adapter tensors do not fit a {task} model, first {unfit[0]}"
+        raise ModelError(Problem(str(weights), fault, "train that adapter without the language-model head"))
+    set_peft_model_state_dict(continued, fresh | saved)
+    return continued
+
+
+def merge_adapter(model: PeftModel) -> PreTrainedModel:
+    """The plain model with the adapter's update added to its weights, all of them trainable again."""
+    return model.merge_and_unload().requires_grad_(True)
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """What an optimiser should be given."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """Trainable and all parameters; quantised weights count as stored."""
+    return ParameterCount(
+        trainable=sum(p.numel() for p in trainable_parameters(model)),
+        total=sum(p.numel() for p in model.parameters()),
+    )
+
+
+def backbone_tensors(model: PeftModel) -> dict[str, Tensor]:
+    """The weights under the adapters, by the names the plain model gives them."""
+    tensors = {}
+    for name, tensor in model.get_base_model().state_dict().items():
+        if "lora_" in name or ".modules_to_save." in name:
+            continue
+        tensors[name.replace(".base_layer.", ".").replace(".original_module.", ".")] = tensor
+    return tensors

@@ -1,0 +1,277 @@
+"""Sampling with a key/value cache, and the log-probabilities of given responses under a full forward pass.
+
+B = rows, T = prompt tokens, R = response tokens, N = tokens that count, V = vocabulary, D = hidden size.
+A mask is true where the token counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from aligner.errors import ModelError, Problem
+from aligner.models.padding import left_padded, right_padded
+from aligner.models.wrapped import device_of, eval_mode, output_head, text_config
+
+LEAVE_SHARE = (
+    0.25  # rows leave the batch once this share of it has finished; copying the cache costs about one step
+)
+
+
+class Responses(NamedTuple):
+    """Sampled answers, in the order of the prompts."""
+
+    ids_BR: Tensor  # long, pad_id after the end
+    mask_BR: Tensor  # bool, true on real tokens, the end token included
+    logprobs_BR: Tensor  # float32, nats, under softmax(logits / temperature) over the whole vocabulary; 0 after the end
+    finished_B: Tensor  # bool, the row ended with eos
+
+
+class ResponseLogprobs(NamedTuple):
+    """Given answers under a model, differentiable where the model is."""
+
+    logprobs_BR: Tensor  # float32, nats; 0 where the mask is false
+    entropy_BR: Tensor  # float32, nats, of the distribution each token was drawn from; no gradient
+    hidden_BRD: Tensor | None  # what the head saw when it predicted each token; only with with_hidden
+
+
+def sample_responses(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    eos_id: int,
+    pad_id: int,
+    generator: torch.Generator | None = None,
+    greedy: bool = False,
+    batch_size: int = 256,
+    autocast: bool = False,
+) -> Responses:
+    """Answer each prompt; nothing but the arguments decides how (the model's own generation config is not read).
+
+    Each row owns its random numbers, drawn before the first step, so a row's answer does not depend on its batch.
+    With `greedy` the likeliest token is taken; its log-probability is still the one at `temperature`.
+    """
+    _check_lengths(model, prompts, max_new_tokens)
+    num_rows, device = len(prompts), device_of(model)
+    draws_device = generator.device if generator is not None else torch.device("cpu")
+    noise_BR = torch.rand(num_rows, max_new_tokens, generator=generator, device=draws_device).to(device)
+    out = _Answers.empty(num_rows, max_new_tokens, pad_id=pad_id, device=device)
+    order = sorted(
+        range(num_rows), key=lambda row: len(prompts[row])
+    )  # equal lengths together: little padding
+    rule = _Rule(temperature=temperature, eos_id=eos_id, pad_id=pad_id, greedy=greedy)
+    with (
+        torch.inference_mode(),
+        eval_mode(model),
+        torch.autocast(device.type, torch.bfloat16, enabled=autocast),
+    ):
+        for start in range(0, num_rows, batch_size):
+            rows = order[start : start + batch_size]
+            _sample_batch(
+                model, [prompts[row] for row in rows], torch.tensor(rows, device=device), noise_BR, rule, out
+            )
+    return out.trimmed()
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How a token is chosen and when a row ends."""
+
+    temperature: float
+    eos_id: int
+    pad_id: int
+    greedy: bool
+
+
+@dataclass
+class _Answers:
+    """Where the rows write their tokens as they are sampled."""
+
+    ids_BR: Tensor
+    mask_BR: Tensor
+    logprobs_BR: Tensor
+    finished_B: Tensor
+
+    @classmethod
+    def empty(cls, num_rows: int, width: int, *, pad_id: int, device: torch.device) -> _Answers:
+        """No row has a token yet."""
+        return cls(
+            ids_BR=torch.full((num_rows, width), pad_id, dtype=torch.long, device=device),
+            mask_BR=torch.zeros(num_rows, width, dtype=torch.bool, device=device),
+            logprobs_BR=torch.zeros(num_rows, width, device=device),
+            finished_B=torch.zeros(num_rows, dtype=torch.bool, device=device),
+        )
+
+    def trimmed(self) -> Responses:
+        """As wide as the longest answer."""
+        width = int(self.mask_BR.sum(dim=1).max()) if len(self.ids_BR) else 0
+        # clone: leaves inference mode, so that the numbers may enter a loss
+        return Responses(
+            self.ids_BR[:, :width].clone(),
+            self.mask_BR[:, :width].clone(),
+            self.logprobs_BR[:, :width].clone(),
+            self.finished_B.clone(),
+        )
+
+
+def _sample_batch(
+    model: nn.Module,
+    prompts: list[Sequence[int]],
+    rows_B: Tensor,
+    noise_BR: Tensor,
+    rule: _Rule,
+    out: _Answers,
+) -> None:
+    """Prefill once, then one token a step; finished rows write nothing more and leave when enough of them wait."""
+    ids_BT, mask_BT = left_padded(prompts, pad_id=rule.pad_id, device=rows_B.device)
+    positions_BT = (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
+    cache = DynamicCache(config=text_config(model))
+    open_B = torch.ones_like(rows_B, dtype=torch.bool)
+    for step in range(noise_BR.shape[1]):
+        logits_BV = _next_logits(model, ids_BT, mask_BT, positions_BT, cache)
+        ids_B, logprobs_B = choose_tokens(
+            logits_BV, noise_BR[rows_B, step], temperature=rule.temperature, greedy=rule.greedy
+        )
+        ids_B = torch.where(open_B, ids_B, rule.pad_id)
+        out.ids_BR[rows_B, step] = ids_B
+        out.mask_BR[rows_B, step] = open_B
+        out.logprobs_BR[rows_B, step] = torch.where(open_B, logprobs_B, 0.0)
+        ended_B = open_B & (ids_B == rule.eos_id)
+        out.finished_B[rows_B] |= ended_B
+        open_B = open_B & ~ended_B
+        num_open = int(open_B.sum())
+        if num_open == 0:
+            return
+        ids_BT, positions_BT = ids_B[:, None], positions_BT[:, -1:] + 1
+        mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], dim=1)
+        if num_open <= (1 - LEAVE_SHARE) * len(rows_B):
+            keep = open_B.nonzero().squeeze(1)
+            cache.batch_select_indices(keep)
+            rows_B, open_B = rows_B[keep], open_B[keep]
+            ids_BT, mask_BT, positions_BT = ids_BT[keep], mask_BT[keep], positions_BT[keep]
+
+
+def _next_logits(
+    model: nn.Module, ids_BT: Tensor, mask_BT: Tensor, positions_BT: Tensor, cache: DynamicCache
+) -> Tensor:
+    """Logits of the next token (B, V); the cache grows by the given tokens."""
+    output = model(
+        input_ids=ids_BT,
+        attention_mask=mask_BT.long(),
+        position_ids=positions_BT,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return output.logits[:, -1]
+
+
+def choose_tokens(
+    logits_BV: Tensor, uniform_B: Tensor, *, temperature: float, greedy: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-probability (nats) under softmax(logits / temperature).
+
+    Sampling inverts the cumulative distribution at the row's own uniform number in [0, 1). By hand: probabilities
+    [.2, .5, .3] and u = .65 -> token 1, since .2 <= .65 < .7.
+    """
+    scaled_BV = logits_BV.float() / temperature
+    scaled_BV = scaled_BV - scaled_BV.max(dim=-1, keepdim=True).values
+    mass_BV = scaled_BV.exp().cumsum(
+        dim=-1, dtype=torch.float64
+    )  # float64: a wide vocabulary loses no rare token
+    total_B1 = mass_BV[:, -1:]
+    if greedy:
+        ids_B1 = scaled_BV.argmax(dim=-1, keepdim=True)
+    else:
+        ids_B1 = torch.searchsorted(mass_BV, uniform_B.double()[:, None] * total_B1, right=True)
+    return ids_B1.squeeze(1), (scaled_BV.gather(1, ids_B1) - total_B1.log().float()).squeeze(1)
+
+
+def response_logprobs(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    ids_BR: Tensor,
+    mask_BR: Tensor,
+    *,
+    temperature: float,
+    pad_id: int,
+    with_hidden: bool = False,
+) -> ResponseLogprobs:
+    """Log-probabilities of given responses, with gradient, by one full forward pass in the model's present mode.
+
+    The head is computed at response positions only: prompts and padding cost no vocabulary-wide row. `mask_BR` is true
+    on a row's first tokens and false after them. Autocast is the caller's choice.
+    """
+    device = device_of(model)
+    ids_BR, mask_BR = ids_BR.to(device), mask_BR.to(device).bool()
+    answers = [ids[mask].tolist() for ids, mask in zip(ids_BR, mask_BR, strict=True)]
+    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    ids_BT, _ = right_padded(rows, pad_id=pad_id, device=device)
+    starts_B = (
+        torch.tensor([len(prompt) for prompt in prompts], device=device) - 1
+    )  # predicts the first answer token
+    row_N, token_N = mask_BR.nonzero(as_tuple=True)
+    with _head_only_at(model, row_N, starts_B[row_N] + token_N) as seen:
+        # No attention mask: padding comes last, where causal attention cannot see it, and positions count from 0.
+        logits_NV = model(input_ids=ids_BT, use_cache=False).logits[0].float() / temperature
+    return _gathered(logits_NV, seen[0] if with_hidden else None, ids_BR, mask_BR)
+
+
+def _gathered(
+    logits_NV: Tensor, hidden_ND: Tensor | None, ids_BR: Tensor, mask_BR: Tensor
+) -> ResponseLogprobs:
+    """Numbers of the N real tokens, back at their places; zeros elsewhere."""
+    all_NV = logits_NV.log_softmax(dim=-1)
+    zeros_BR = torch.zeros(mask_BR.shape, device=mask_BR.device)
+    logprobs_BR = zeros_BR.masked_scatter(mask_BR, all_NV.gather(1, ids_BR[mask_BR][:, None]).squeeze(1))
+    with torch.no_grad():
+        entropy_BR = zeros_BR.masked_scatter(mask_BR, -(all_NV.exp() * all_NV).nan_to_num(0.0).sum(dim=-1))
+    if hidden_ND is None:
+        return ResponseLogprobs(logprobs_BR, entropy_BR, None)
+    hidden_BRD = hidden_ND.new_zeros(*mask_BR.shape, hidden_ND.shape[-1]).masked_scatter(
+        mask_BR[..., None], hidden_ND
+    )
+    return ResponseLogprobs(logprobs_BR, entropy_BR, hidden_BRD)
+
+
+@contextmanager
+def _head_only_at(model: nn.Module, row_N: Tensor, column_N: Tensor) -> Iterator[list[Tensor]]:
+    """Within, the head sees the hidden states at (row, column) alone, as (1, N, D); yields what it saw.
+
+    A pre-hook and not a call of the parts: the forward pass then goes through every wrapper (PEFT, data parallel) and
+    keeps what an architecture does to its logits after the head (soft caps, scales).
+    """
+    seen: list[Tensor] = []
+
+    def pick(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        seen.append(inputs[0][row_N, column_N])
+        return (seen[0][None],)
+
+    handle = output_head(model).register_forward_pre_hook(pick)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _check_lengths(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    if any(len(prompt) == 0 for prompt in prompts):
+        raise ValueError("a prompt has no tokens")
+    context = getattr(text_config(model), "max_position_embeddings", None)
+    longest = max((len(prompt) for prompt in prompts), default=0)
+    if context is not None and longest + max_new_tokens > context:
+        raise ModelError(
+            Problem(
+                "sampling.max_new_tokens",
+                f"{longest} prompt tokens and {max_new_tokens} new ones exceed the model's context of {context}",
+                f"use at most {max(context - longest, 0)} new tokens, or shorter prompts",
+            )
+        )

@@ -1,0 +1,167 @@
+"""Where a model lies (folder, run folder, Hub id), whether it is an adapter, and which weights exactly it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from peft import PeftConfig
+from safetensors import SafetensorError
+from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
+
+from aligner.errors import ModelError, Problem
+from aligner.models.adapters import ADAPTER_CONFIG
+
+CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+SCORER = "ForSequenceClassification"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's place. `name` is an absolute folder or a Hub id; `revision` belongs to Hub ids alone."""
+
+    name: str
+    revision: str | None
+    is_folder: bool
+
+    def file(self, filename: str) -> Path | None:
+        """The local path of one of the model's small files (fetched for a Hub id), or None where it has none."""
+        if self.is_folder:
+            path = Path(self.name) / filename
+            return path if path.is_file() else None
+        with loading(self):
+            found = cached_file(
+                self.name, filename, revision=self.revision, _raise_exceptions_for_missing_entries=False
+            )
+        return Path(found) if found else None
+
+    @cached_property
+    def is_adapter(self) -> bool:
+        """A PEFT adapter, to be put on another model's weights."""
+        return self.file(ADAPTER_CONFIG) is not None
+
+    @cached_property
+    def adapter_config(self) -> PeftConfig:
+        """How the adapter was made, and over which base."""
+        with loading(self):
+            return PeftConfig.from_pretrained(self.name, revision=self.revision)
+
+    @cached_property
+    def is_scorer(self) -> bool:
+        """A reward model: it gives a number, not text."""
+        if self.is_adapter:
+            return self.adapter_config.task_type == "SEQ_CLS"
+        path = self.file(CONFIG)
+        architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") if path else None
+        return any(name.endswith(SCORER) for name in architectures or [])
+
+    @cached_property
+    def identity(self) -> str:
+        """ "folder#first 12 digits of the weights' sha256", or "id@commit"."""
+        if self.is_folder:
+            return f"{self.name}#{weights_sha256(Path(self.name))[:12]}"
+        config = self.file(ADAPTER_CONFIG) or self.file(CONFIG)
+        return f"{self.name}@{extract_commit_hash(str(config), None) or self.revision or 'main'}"
+
+
+def resolve_source(base: str, revision: str | None = None) -> Source:
+    """The place a recipe names; a run folder stands for its model/."""
+    folder = Path(base).expanduser()
+    if not folder.exists():
+        if _looks_like_path(base):
+            raise ModelError(
+                Problem(base, "no such folder", "give a folder, a run folder or a Hub id (owner/name)")
+            )
+        return Source(name=base, revision=revision, is_folder=False)
+    if revision is not None:
+        raise ModelError(
+            Problem(base, f'revision "{revision}" is for Hub ids, and this is a folder', "leave revision out")
+        )
+    return Source(name=str(_model_folder(folder).resolve()), revision=None, is_folder=True)
+
+
+def base_source(adapter: Source) -> Source:
+    """The full model an adapter was trained on."""
+    name = adapter.adapter_config.base_model_name_or_path
+    where = f"{adapter.name}/{ADAPTER_CONFIG}"
+    if not name:
+        raise ModelError(
+            Problem(where, "does not say which base it belongs to", "set base_model_name_or_path")
+        )
+    try:
+        source = resolve_source(name, adapter.adapter_config.revision)
+    except ModelError as error:
+        remedy = "put the base back, or write its new place into base_model_name_or_path"
+        raise ModelError(
+            Problem(where, f"the adapter's base {name} cannot be used: {error}", remedy)
+        ) from error
+    if source.is_adapter:
+        raise ModelError(
+            Problem(where, f"its base {name} is an adapter itself", "merge that one first (merge: true)")
+        )
+    return source
+
+
+def weights_sha256(folder: Path) -> str:
+    """One sha256 over the names and bytes of the folder's safetensors files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+@contextmanager
+def loading(source: Source) -> Iterator[None]:
+    """Turns what the libraries say about a model that cannot be loaded into one `ModelError`."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        remedy = (
+            "the folder may be damaged or half written; make it again"
+            if source.is_folder
+            else "check the id, the revision, the network and, for a private model, `hf auth login`"
+        )
+        raise ModelError(Problem(source.name, f"cannot be loaded: {first_line}", remedy)) from error
+
+
+def _looks_like_path(base: str) -> bool:
+    return base.startswith((".", "/", "~")) or base.count("/") > 1 or base.endswith("/")
+
+
+def _model_folder(folder: Path) -> Path:
+    """`folder` or its model/, whichever holds a model with safetensors weights."""
+    if not folder.is_dir():
+        raise ModelError(Problem(str(folder), "is a file, not a model folder", "give the folder it lies in"))
+    chosen = folder if _has_config(folder) else folder / "model"
+    if not _has_config(chosen):
+        is_run = (folder / "recipe.yaml").is_file()
+        fault = (
+            "is a run that has no model yet" if is_run else f"holds no model: no {CONFIG} or {ADAPTER_CONFIG}"
+        )
+        remedy = (
+            "run its recipe to the end first"
+            if is_run
+            else "give a folder that from_pretrained can load, or a run folder"
+        )
+        raise ModelError(Problem(str(folder), fault, remedy))
+    if not any(chosen.glob("*.safetensors")):
+        pickled = any(chosen.glob("*.bin"))
+        remedy = "convert its .bin file to safetensors" if pickled else "copy its model.safetensors there"
+        raise ModelError(Problem(str(chosen), "has no safetensors weights", remedy))
+    return chosen
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() or (folder / ADAPTER_CONFIG).is_file()

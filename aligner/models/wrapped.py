@@ -1,0 +1,52 @@
+"""Looking through wrappers: PEFT and data-parallel models answer like the transformers model inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from aligner.errors import ModelError, Problem
+
+
+def unwrapped(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside PEFT and data-parallel wrappers (adapters stay in its layers)."""
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    return inner if isinstance(inner, PreTrainedModel) else inner.get_base_model()
+
+
+def output_head(model: nn.Module) -> nn.Module:
+    """The layer that turns hidden states into logits."""
+    head = unwrapped(model).get_output_embeddings()
+    if head is None:
+        raise ModelError(
+            Problem(
+                type(unwrapped(model)).__name__, "has no language-model head", "use a causal language model"
+            )
+        )
+    return head
+
+
+def text_config(model: nn.Module) -> PreTrainedConfig:
+    """The settings of the text decoder (of the whole model, where it reads nothing else)."""
+    return unwrapped(model).config.get_text_config(decoder=True)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter lies."""
+    return next(model.parameters()).device
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout off; every module's own mode comes back afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

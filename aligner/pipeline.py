@@ -1,0 +1,186 @@
+"""From a recipe file to finished run folders: resolve what a stage starts from, run it, hand its artifact on.
+
+A stage that is finished is not run again, an interrupted one goes on from its checkpoint. A base that is itself a
+recipe is made first; a pretrained one is kept in a cache (see bases.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from aligner.bases import base_folder
+from aligner.errors import Interrupted, Problem, RecipeError, RunError, nearest
+from aligner.recipe.load import complete_yaml, find_path, load_recipe
+from aligner.recipe.stages import EvaluateRecipe, PipelineRecipe, PpoRecipe, PretrainRecipe, StageRecipe
+from aligner.run.folder import RunFolder
+from aligner.run.report import build_report
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a command did: where, and whether anything had to be done."""
+
+    folder: Path
+    status: Literal["done", "already_done"]
+    results: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a pipeline with its recipe loaded and checked; `uses` names the stages it starts from."""
+
+    name: str
+    recipe: StageRecipe
+    path: Path
+    uses: tuple[str, ...]
+
+
+def run_recipe(
+    path: Path, overrides: Sequence[str] = (), *, stage: str | None = None, fresh: bool = False
+) -> RunOutcome:
+    """Run a recipe file: one stage, or a pipeline of them. Every mistake in it is told before anything is computed."""
+    loaded = load_recipe(path, overrides, stage=stage)
+    if isinstance(loaded.recipe, PipelineRecipe):
+        outcome = run_pipeline(loaded.recipe, loaded.path, fresh=fresh)
+    else:
+        outcome = run_stage(with_bases(loaded.recipe, {}, beside=loaded.path), fresh=fresh)
+    if outcome.status == "done":
+        build_report(outcome.folder)
+    return outcome
+
+
+def plan_pipeline(recipe: PipelineRecipe, path: Path) -> list[PlannedStage]:
+    """All stages' recipes, loaded with their changes and checked; nothing has run yet."""
+    planned: list[PlannedStage] = []
+    for name, entry in recipe.stages.items():
+        changes = {"output": f"{recipe.output}/{name}", "seed": recipe.seed, **entry.set}
+        loaded = load_recipe(find_path(entry.use, beside=path), changes=changes, in_pipeline=True)
+        uses = tuple(base[1:] for base in bases_of(loaded.recipe) if base.startswith("@"))
+        known = [stage.name for stage in planned]
+        for used in uses:
+            if used not in known:
+                remedy = nearest(used, known) if known else "the first stage has none before it"
+                raise RecipeError(Problem(str(path), f'stage "{name}" starts from "@{used}", which is no earlier stage', remedy))
+        planned.append(PlannedStage(name, loaded.recipe, loaded.path, uses))
+    return planned
+
+
+def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> RunOutcome:
+    """Run the stages in order, each from the artifacts of earlier ones; finished stages are skipped."""
+    planned = plan_pipeline(recipe, path)
+    with RunFolder.open(recipe, recipe_text=complete_yaml(recipe), fresh=fresh) as run:
+        folders: dict[str, Path] = {}
+        results: dict[str, float] = {}
+        ran: set[str] = set()
+        for stage in planned:
+            resolved = with_bases(stage.recipe, folders, beside=stage.path)
+            outcome = run_stage(resolved, fresh=fresh)
+            if outcome.status == "done":
+                ran.add(stage.name)
+            elif stale := ran.intersection(stage.uses):
+                raise _stale(stage.name, stale, run.path)
+            folders[stage.name] = outcome.folder
+            results |= outcome.results
+        if not ran and run.finished:
+            return RunOutcome(run.path, "already_done", results)
+        run.write_results(results)
+        run.finish(results)
+    return RunOutcome(run.path, "done", results)
+
+
+def run_stage(recipe: StageRecipe, *, fresh: bool = False) -> RunOutcome:
+    """Run one stage in its folder, or go on with it, or leave it alone when it is finished."""
+    with RunFolder.open(recipe, recipe_text=complete_yaml(recipe), fresh=fresh) as run:
+        if run.finished:
+            return RunOutcome(run.path, "already_done", run.results())
+        try:
+            result = stage_function(recipe)(recipe, run)
+        except Interrupted as stop:
+            run.fail("interrupted", str(stop))
+            raise
+        except Exception as error:
+            run.fail("failed", str(error))
+            raise
+        run.write_results(result.results)
+        run.finish(result.results)
+    return RunOutcome(run.path, "done", result.results)
+
+
+def stage_function(recipe: StageRecipe) -> Callable[..., Any]:
+    """The one table from recipe to stage; imported here so that a recipe's mistakes are told before torch is loaded."""
+    match recipe.stage:  # type: ignore[attr-defined]
+        case "pretrain":
+            from aligner.stages.pretrain import train_pretrain as function
+        case "sft":
+            from aligner.stages.sft import train_sft as function
+        case "reward":
+            from aligner.stages.reward import train_reward as function
+        case "ppo":
+            from aligner.stages.ppo import train_ppo as function
+        case _:
+            from aligner.stages.evaluate import evaluate as function
+    return function
+
+
+def bases_of(recipe: StageRecipe) -> list[str]:
+    """Every model a recipe starts from, as it is written there."""
+    match recipe:
+        case PretrainRecipe():
+            return []
+        case EvaluateRecipe():
+            return [*recipe.models.values(), *([recipe.reward] if recipe.reward else [])]
+        case PpoRecipe():
+            return [recipe.model.base, *(source.model for source in recipe.reward if source.model)]
+        case _:
+            return [recipe.model.base]  # type: ignore[attr-defined]
+
+
+def with_bases(recipe: StageRecipe, folders: Mapping[str, Path], *, beside: Path) -> StageRecipe:
+    """The recipe with every base a folder or a Hub id: "@name" looked up, another recipe run if it has not been."""
+    found = {base: _find_base(base, folders, beside) for base in bases_of(recipe)}
+    match recipe:
+        case PretrainRecipe():
+            return recipe
+        case EvaluateRecipe():
+            models = {name: found[base] for name, base in recipe.models.items()}
+            reward = found[recipe.reward] if recipe.reward else None
+            return recipe.model_copy(update={"models": models, "reward": reward})
+        case PpoRecipe():
+            rewards = [s.model_copy(update={"model": found[s.model]}) if s.model else s for s in recipe.reward]
+            model = recipe.model.model_copy(update={"base": found[recipe.model.base]})
+            return recipe.model_copy(update={"model": model, "reward": rewards})
+        case _:
+            model = recipe.model.model_copy(update={"base": found[recipe.model.base]})  # type: ignore[attr-defined]
+            return recipe.model_copy(update={"model": model})
+
+
+def _find_base(base: str, folders: Mapping[str, Path], beside: Path) -> str:
+    if base.startswith("@"):
+        return str(folders[base[1:]])
+    if base.endswith((".yaml", ".yml")):
+        return str(from_recipe(find_path(base, beside=beside)))
+    return base
+
+
+def from_recipe(path: Path) -> Path:
+    """The run folder of the model a recipe describes, run now if it has not been.
+
+    A pretrain recipe's base is kept in the cache under its fingerprint; any other stage in its own output.
+    """
+    loaded = load_recipe(path)
+    if isinstance(loaded.recipe, PretrainRecipe):
+        return run_stage(loaded.recipe.model_copy(update={"output": str(base_folder(loaded.recipe))})).folder
+    return run_stage(with_bases(loaded.recipe, {}, beside=loaded.path)).folder
+
+
+def _stale(name: str, changed: set[str], folder: Path) -> RunError:
+    return RunError(
+        Problem(
+            str(folder),
+            f'stage "{name}" is finished, but it was made from an earlier "{", ".join(sorted(changed))}"',
+            "run the pipeline with --fresh, or give it another output",
+        )
+    )

@@ -1,0 +1,182 @@
+"""What can be known of a recipe without weights: that its files are there, in formats its stage can read, and apart."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from glob import iglob
+from pathlib import Path
+from typing import Any, get_args
+
+from aligner.errors import Problem, RecipeError, nearest
+from aligner.recipe.data import ChatFormat, DocumentFormat, PairFormat, PromptFormat, SourceSpec
+from aligner.recipe.model import ModelSpec
+from aligner.recipe.shape import Visit, visit
+from aligner.recipe.stages import EvaluateRecipe, PipelineStage, RewardSource, StageRecipe
+from aligner.recipe.text import ListNode, Node, ScalarNode
+
+_MODEL_FIELDS = (
+    (ModelSpec, "base"),
+    (RewardSource, "model"),
+    (EvaluateRecipe, "models"),
+    (EvaluateRecipe, "reward"),
+)
+_FORMATS: dict[tuple[str, str], Any] = {
+    ("pretrain", "data"): DocumentFormat,
+    ("sft", "data"): ChatFormat,
+    ("reward", "data"): PairFormat,
+    ("reward", "normalise_on"): PromptFormat,
+    ("ppo", "data"): PromptFormat,
+    ("evaluate", "suites.documents"): DocumentFormat,
+    ("evaluate", "suites.pairs"): PairFormat,
+    ("evaluate", "suites.prompts"): PromptFormat,
+}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def find_path(text: str | Path, *, beside: Path) -> Path:
+    """The file, folder or glob a recipe names: from the working folder, else from the folder of the recipe `beside`.
+
+    Raises RecipeError, naming the nearest sibling, where neither holds it.
+    """
+    named = Path(text).expanduser()
+    for candidate in (named, beside.parent / named):
+        if _exists(str(candidate)):
+            return candidate
+    raise RecipeError(Problem(str(beside), f"nothing at {text}", _near_path(named, beside)))
+
+
+def check_files(
+    tree: Node, root: type[StageRecipe], stage: str, path: Path, *, in_pipeline: bool
+) -> Iterator[Problem]:
+    """What is wrong with the paths, models and formats that are written; paths become where they were found."""
+    sources: dict[str, list[ScalarNode]] = {}
+    for seen in visit(tree, root):
+        where = (seen.owner, seen.name)
+        if where == (SourceSpec, "path"):
+            texts = _texts(seen.entry.node)
+            if isinstance(seen.entry.node, ListNode) and not seen.entry.node.items:
+                yield Problem(
+                    seen.entry.place, f'"{seen.key}" is empty', "give at least one file, folder or glob"
+                )
+            for node in texts:
+                yield from _check_path(node, path)
+            sources[seen.key] = texts
+        elif where == (SourceSpec, "format"):
+            yield from _check_format(seen, stage)
+        elif where == (PipelineStage, "use"):
+            for node in _texts(seen.entry.node):
+                yield from _check_path(node, path)
+        elif where in _MODEL_FIELDS:
+            for node in _texts(seen.entry.node):
+                yield from _check_model(node, path, in_pipeline)
+    yield from _overlaps(sources)
+
+
+def _exists(pattern: str) -> bool:
+    try:
+        if os.path.isdir(pattern):
+            return bool(os.listdir(pattern))
+        return os.path.isfile(pattern) or any(os.path.isfile(name) for name in iglob(pattern, recursive=True))
+    except (OSError, ValueError, re.error):
+        return False
+
+
+def _near_path(named: Path, beside: Path) -> str:
+    """The nearest thing that is there: a sibling of the first part of the path that is missing."""
+    for start in (named, beside.parent / named):
+        missing = start
+        while missing.parent != missing and not os.path.isdir(missing.parent):
+            missing = missing.parent
+        if os.path.isdir(start):
+            return "the folder is empty"
+        try:
+            siblings = sorted(os.listdir(missing.parent))
+        except (OSError, ValueError):
+            continue
+        if close := get_close_matches(missing.name, siblings, n=1, cutoff=0.5):
+            return f'did you mean "{missing.parent / close[0]}"?'
+    folders = [str(Path.cwd())] + ([str(beside.parent)] if beside.parent.resolve() != Path.cwd() else [])
+    return f"looked in {' and in '.join(folders)}"
+
+
+def _texts(node: Node) -> list[ScalarNode]:
+    """The text scalars of a node, whether it is one, a list or a mapping of them."""
+    if isinstance(node, ScalarNode):
+        return [node] if isinstance(node.value, str) else []
+    nodes = node.items if isinstance(node, ListNode) else [entry.node for entry in node.entries.values()]
+    return [text for item in nodes for text in _texts(item)]
+
+
+def _check_path(node: ScalarNode, recipe: Path) -> Iterator[Problem]:
+    try:
+        node.value = str(find_path(str(node.value), beside=recipe))
+    except RecipeError as error:
+        yield Problem(node.place, error.problems[0].what, error.problems[0].remedy)
+
+
+def _check_model(node: ScalarNode, recipe: Path, in_pipeline: bool) -> Iterator[Problem]:
+    """A name of a model is "@stage", a recipe, a folder, or else it has the form of a Hub id."""
+    text = str(node.value)
+    if text.startswith("@"):
+        if not in_pipeline:
+            remedy = "aligner run the pipeline, or name a run folder, a Hub id or a pretrain recipe"
+            yield Problem(
+                node.place, f'"{text}" names a stage of a pipeline, and this recipe is run by itself', remedy
+            )
+    elif text.endswith((".yaml", ".yml")):
+        yield from _check_path(node, recipe)
+    elif os.path.isdir(found := Path(text).expanduser()) or os.path.isdir(found := recipe.parent / found):
+        node.value = str(found)
+    elif not _HUB_ID.fullmatch(text):
+        yield Problem(node.place, f"no folder {text}", _near_path(Path(text).expanduser(), recipe))
+
+
+def _check_format(seen: Visit, stage: str) -> Iterator[Problem]:
+    value = seen.entry.node.value if isinstance(seen.entry.node, ScalarNode) else None
+    known = get_args(SourceSpec.model_fields["format"].annotation)
+    for (of_stage, prefix), formats in _FORMATS.items():
+        fits = get_args(formats)
+        if (
+            stage == of_stage
+            and seen.key.startswith(f"{prefix}.")
+            and value in known
+            and value not in (*fits, "auto")
+        ):
+            what = f'{seen.key} = "{value}": these rows do not fit here'
+            yield Problem(seen.entry.node.place, what, nearest(str(value), fits))
+
+
+def _overlaps(sources: dict[str, list[ScalarNode]]) -> Iterator[Problem]:
+    """Files that are both trained on and held out."""
+    for key, held in sources.items():
+        if not key.startswith("data.holdout"):
+            continue
+        trained = {
+            name
+            for other, nodes in sources.items()
+            if other.startswith("data.train")
+            for name in _files(nodes)
+        }
+        for node in held:
+            if both := sorted(_files([node]) & trained):
+                yield Problem(
+                    node.place,
+                    f"{both[0]} is trained on as well",
+                    "held-out rows come from files of their own, or from rows: N",
+                )
+
+
+def _files(nodes: list[ScalarNode]) -> set[str]:
+    found = [name for node in nodes for name in iglob(str(node.value), recursive=True)]
+    inside = [
+        os.path.join(name, inner) for name in found if os.path.isdir(name) for inner in os.listdir(name)
+    ]
+    return {os.path.realpath(name) for name in [*found, *inside] if os.path.isfile(name)}
+
+
+def nearest_sibling(path: Path) -> str:
+    """A remedy for a recipe file that is not there."""
+    return _near_path(path, path)

@@ -1,0 +1,81 @@
+"""Which rows, from where, in what shares."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from aligner.recipe.base import Spec
+
+DocumentFormat = Literal["text", "documents", "messages", "alpaca", "self_instruct", "gsm8k", "hh"]
+ChatFormat = Literal["messages", "alpaca", "self_instruct", "gsm8k"]
+PairFormat = Literal["pairs", "rankings", "hh"]
+PromptFormat = Literal["prompts", "hh", "messages", "alpaca"]
+Format = Literal[
+    "auto",
+    "text",
+    "documents",
+    "messages",
+    "alpaca",
+    "self_instruct",
+    "gsm8k",
+    "pairs",
+    "rankings",
+    "hh",
+    "prompts",
+]
+
+
+class SourceSpec(Spec):
+    """One source of a mixture: files in one format."""
+
+    path: str | list[str] = Field(description="file, folder or glob; several as a list")
+    format: Format = Field("auto", description="how the rows are written; auto looks at the first row")
+    cap: int | None = Field(None, gt=0, description="at most this many rows of each file (FLAN's cap)")
+    weight: float = Field(1.0, gt=0, description="copies of each row per epoch; 0.5 takes a random half")
+
+
+class CleanSpec(Spec):
+    """Cleaning of documents before pretraining (survey arXiv:2303.18223, 4.1.2): filters, then exact duplicates."""
+
+    min_chars: int = Field(20, ge=0)
+    max_chars: int = Field(1_000_000, gt=0)
+    min_letter_share: float = Field(0.4, ge=0, le=1, description="letters and spaces over all characters")
+    deduplicate: bool = Field(True, description="drop exact repeats, whitespace and case aside")
+
+
+class HoldoutSpec(Spec):
+    """Rows never trained on: own sources, or a number of rows taken out of the training sources."""
+
+    rows: int = Field(0, ge=0, description="rows drawn from the training sources and withheld")
+    sources: list[SourceSpec] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.rows and self.sources:
+            raise ValueError("give either rows or sources, not both")
+        return self
+
+
+class DataSpec(Spec):
+    """A mixture of sources, their hold-out, and the longest row in tokens."""
+
+    train: list[SourceSpec] = Field(min_length=1)
+    holdout: HoldoutSpec = Field(default_factory=HoldoutSpec)
+    max_length: int = Field(
+        256, gt=1, description="longest row in tokens; longer prompts are cut from the left"
+    )
+    cut_answers: float = Field(
+        0.01, ge=0, le=1, description="share of rows whose answer may be cut before it is an error"
+    )
+
+
+class PretrainDataSpec(Spec):
+    """Documents for pretraining: cleaned, then packed to blocks."""
+
+    train: list[SourceSpec] = Field(min_length=1)
+    holdout: HoldoutSpec = Field(default_factory=HoldoutSpec)
+    clean: CleanSpec = Field(default_factory=CleanSpec)
+    block_length: int = Field(128, gt=1, description="tokens in a training block")
+    isolate_documents: bool = Field(False, description="no attention between documents that share a block")

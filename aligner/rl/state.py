@@ -1,0 +1,60 @@
+"""What a PPO checkpoint holds: the trained weights, Adam's moments, and every random state.
+
+The learning rate, the prompts and the sampling noise of a step are functions of (recipe, step), so there is no
+cursor and no schedule to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aligner.errors import Problem, RunError
+from aligner.run.seed import rng_state, set_rng_state
+
+WEIGHT, MOMENT = "weight.", "adam."
+
+
+def training_state(
+    named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (for safetensors) and JSON-able values from which `restore` goes on bit by bit."""
+    tensors: dict[str, Tensor] = {}
+    for name, weight in named.items():
+        tensors[f"{WEIGHT}{name}"] = weight.detach()
+        for key, value in optimizer.state[weight].items():
+            tensors[f"{MOMENT}{key}.{name}"] = value
+    random = rng_state()
+    return tensors | random.tensors, {"random": random.state}
+
+
+def restore(
+    named: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+) -> None:
+    """Put weights, moments and random states back. RunError when a weight is missing, extra or of another shape."""
+    saved = {name.removeprefix(WEIGHT): tensor for name, tensor in tensors.items() if name.startswith(WEIGHT)}
+    _check_same(named, saved)
+    with torch.no_grad():
+        for name, weight in named.items():
+            weight.copy_(saved[name])
+            optimizer.state[weight] = {
+                # Adam keeps its step count on the CPU
+                key: tensors[f"{MOMENT}{key}.{name}"].to("cpu" if key == "step" else weight.device).clone()
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    set_rng_state(tensors, state["random"])
+
+
+def _check_same(named: Mapping[str, nn.Parameter], saved: Mapping[str, Tensor]) -> None:
+    wrong = sorted(named.keys() ^ saved.keys()) or [n for n, w in named.items() if w.shape != saved[n].shape]
+    if wrong:
+        fault = f"the checkpoint does not fit the model ({wrong[0]})"
+        raise RunError(
+            Problem("checkpoints", fault, "the base or the adapter has changed: start again with --fresh")
+        )

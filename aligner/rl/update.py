@@ -1,0 +1,229 @@
+"""One PPO update: a scored rollout in, changed weights and a few figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from aligner.errors import Problem, TrainingError
+from aligner.recipe.stages import PpoSpec
+from aligner.rl.advantages import gae, masked_mean, masked_whiten
+from aligner.rl.losses import explained_variance, policy_loss, value_loss
+from aligner.rl.rollout import Rollout
+from aligner.rl.score import Scored
+from aligner.rl.seeds import generator
+
+RATIO_TOLERANCE = (
+    1e-4  # float32 gives 1e-6 to 1e-5; a wrong mask, position or temperature gives 1e-2 and more
+)
+
+
+class Evaluation(NamedTuple):
+    """What the actor thinks of given responses now; (B, R) each, with gradient."""
+
+    logprobs_BR: Tensor  # nats, at the sampling temperature
+    entropy_BR: Tensor  # nats, of the next-token distribution
+    values_BR: Tensor  # reward still to come
+
+
+class Actor(Protocol):
+    """A policy and its critic, as far as the update needs to know them. No dropout anywhere in it."""
+
+    def evaluate(self, prompts: list[list[int]], ids_BR: Tensor, mask_BR: Tensor) -> Evaluation: ...
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """The ones that are trained."""
+        ...
+
+
+class UpdateStats(NamedTuple):
+    """Means over the update's optimiser steps, but for the last two."""
+
+    policy_loss: float = 0.0
+    value_loss: float = 0.0
+    clip_share: float = 0.0
+    value_clip_share: float = 0.0
+    kl_old_nats: float = 0.0  # per token, of the policies of each optimiser step to the one that sampled
+    entropy_nats: float = 0.0
+    grad_norm: float = 0.0  # before clipping
+    ratio_first_error: float = 0.0  # largest |ratio - 1| before the first optimiser step
+    explained_variance: float = 0.0  # of the critic, before the update
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What stays fixed through the inner epochs."""
+
+    rollout: Rollout
+    old_logprobs_BR: Tensor
+    old_values_BR: Tensor
+    advantages_BR: Tensor  # whitened over the whole rollout batch
+    returns_BR: Tensor
+
+    def select(self, episodes: Tensor) -> Experience:
+        """These episodes alone, cut to their own longest response."""
+        rollout = self.rollout.select(episodes)
+        fixed = (self.old_logprobs_BR, self.old_values_BR, self.advantages_BR, self.returns_BR)
+        return Experience(rollout, *(x_BR[episodes, : rollout.mask_BR.shape[1]] for x_BR in fixed))
+
+    def parts(self, size: int | None) -> Iterator[Experience]:
+        """At most `size` episodes at a time; all at once without it."""
+        num_episodes = len(self.rollout.prompts)
+        if size is None or size >= num_episodes:
+            yield self
+        else:
+            yield from (self.select(episodes) for episodes in torch.split(torch.arange(num_episodes), size))
+
+
+def update(
+    actor: Actor,
+    optimizer: torch.optim.Optimizer,
+    scored: Scored,
+    spec: PpoSpec,
+    *,
+    seed: int,
+    step: int,
+    same_numerics: bool = True,
+) -> UpdateStats:
+    """`spec.epochs` passes over the rollout batch, `spec.minibatches` optimiser steps each.
+
+    The order of episodes is a function of (seed, step, epoch). With `same_numerics` (sampler and actor both compute in
+    float32) the ratio must be 1 before the first optimiser step, or TrainingError; without it, the actor's own
+    log-probabilities stand for the sampler's.
+    """
+    set_learning_rates(optimizer, step=step, steps=spec.steps)
+    batch = prepare(actor, scored, spec, same_numerics=same_numerics)
+    done: list[UpdateStats] = []
+    for epoch in range(spec.epochs):
+        for episodes in shuffled_minibatches(
+            scored.rollout, spec.minibatches, seed=seed, step=step, epoch=epoch
+        ):
+            part = _accumulate(actor, optimizer, batch.select(episodes), spec)
+            if not done:
+                check_first_ratio(part.ratio_first_error)
+            grad_norm = nn.utils.clip_grad_norm_(list(actor.parameters()), spec.max_grad_norm)
+            done.append(part._replace(grad_norm=_finite(float(grad_norm), "gradient norm")))
+            optimizer.step()
+    return _summary(done, explained_variance(batch.old_values_BR, batch.returns_BR, scored.rollout.mask_BR))
+
+
+def prepare(actor: Actor, scored: Scored, spec: PpoSpec, *, same_numerics: bool = True) -> Experience:
+    """Old values, advantages and returns of a rollout batch."""
+    rollout = scored.rollout
+    old = evaluate_in_parts(actor, rollout, rows_per_device=spec.rows_per_device)
+    advantages_BR = gae(scored.rewards_BR, old.values_BR, rollout.mask_BR, gamma=spec.gamma, lam=spec.lam)
+    return Experience(
+        rollout=rollout,
+        old_logprobs_BR=rollout.logprobs_BR if same_numerics else old.logprobs_BR,
+        old_values_BR=old.values_BR,
+        advantages_BR=masked_whiten(advantages_BR, rollout.mask_BR),
+        returns_BR=advantages_BR + old.values_BR,
+    )
+
+
+@torch.no_grad()
+def evaluate_in_parts(actor: Actor, rollout: Rollout, *, rows_per_device: int | None) -> Evaluation:
+    """The actor's view of a whole rollout, without gradient, a few episodes at a time; 0 on padding."""
+    whole = Evaluation(*(torch.zeros_like(rollout.logprobs_BR) for _ in Evaluation._fields))
+    for episodes in torch.split(torch.arange(len(rollout.prompts)), rows_per_device or len(rollout.prompts)):
+        part = rollout.select(episodes)
+        seen = actor.evaluate(part.prompts, part.ids_BR, part.mask_BR)
+        for whole_BR, seen_BR in zip(whole, seen, strict=True):
+            whole_BR[episodes, : part.mask_BR.shape[1]] = torch.where(part.mask_BR, seen_BR, 0.0)
+    return whole
+
+
+def shuffled_minibatches(
+    rollout: Rollout, minibatches: int, *, seed: int, step: int, epoch: int
+) -> Iterator[Tensor]:
+    """A fresh order of the episodes, cut into equal parts: episode numbers of each minibatch."""
+    order = torch.randperm(len(rollout.prompts), generator=generator(seed, "minibatches", step, epoch))
+    yield from order.chunk(minibatches)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, *, step: int, steps: int) -> None:
+    """Each group's rate falls linearly from its own start to 0 after the last step; a function of the step alone."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+        group["lr"] = group["initial_lr"] * (1 - step / steps)
+
+
+def check_first_ratio(ratio_error: float) -> None:
+    """Before any optimiser step the actor must give the sampler's own probabilities; else TrainingError."""
+    if ratio_error < RATIO_TOLERANCE:
+        return
+    raise TrainingError(
+        Problem(
+            "ppo",
+            f"the policy's probabilities differ from the sampler's by a factor of up to {1 + ratio_error:.6f} "
+            "before the first optimiser step",
+            "dropout, another temperature or reduced precision can do this; set ppo.precision: fp32, or report it",
+        )
+    )
+
+
+def _accumulate(
+    actor: Actor, optimizer: torch.optim.Optimizer, batch: Experience, spec: PpoSpec
+) -> UpdateStats:
+    """Gradients of one optimiser step, some episodes at a time; every mean is over the step's own token count."""
+    optimizer.zero_grad(set_to_none=True)
+    num_tokens = batch.rollout.num_tokens
+    total = UpdateStats()
+    for part in batch.parts(spec.rows_per_device):
+        if part.rollout.num_tokens:
+            loss, figures = _losses(actor, part, spec, num_tokens=num_tokens)
+            _finite(float(loss.detach()), "loss")
+            torch.autograd.backward(loss)
+            worst = max(total.ratio_first_error, figures.ratio_first_error)
+            total = UpdateStats(*(a + b for a, b in zip(total, figures, strict=True)))
+            total = total._replace(ratio_first_error=worst)
+    return total
+
+
+def _losses(actor: Actor, part: Experience, spec: PpoSpec, *, num_tokens: int) -> tuple[Tensor, UpdateStats]:
+    """The loss to be differentiated, and what is told about it."""
+    mask_BR = part.rollout.mask_BR
+    now = actor.evaluate(part.rollout.prompts, part.rollout.ids_BR, mask_BR)
+    policy = policy_loss(
+        now.logprobs_BR,
+        part.old_logprobs_BR,
+        part.advantages_BR,
+        mask_BR,
+        clip=spec.clip,
+        num_tokens=num_tokens,
+    )
+    value = value_loss(
+        now.values_BR,
+        part.old_values_BR,
+        part.returns_BR,
+        mask_BR,
+        clip=spec.value_clip,
+        num_tokens=num_tokens,
+    )
+    figures = UpdateStats(
+        policy_loss=float(policy.loss.detach()),
+        value_loss=float(value.loss.detach()),
+        clip_share=float(policy.clip_share),
+        value_clip_share=float(value.clip_share),
+        kl_old_nats=float(policy.kl_old_nats),
+        entropy_nats=float(masked_mean(now.entropy_BR.detach(), mask_BR, num_tokens=num_tokens)),
+        ratio_first_error=float(policy.ratio_error),
+    )
+    return policy.loss + spec.value_coef * value.loss, figures
+
+
+def _finite(value: float, what: str) -> float:
+    if value - value == 0:  # false for inf and nan
+        return value
+    raise TrainingError(
+        Problem("ppo", f"the {what} is {value}", "lower ppo.learning_rate, or the reward's scale")
+    )
+
+
+def _summary(done: list[UpdateStats], explained: Tensor) -> UpdateStats:
+    means = UpdateStats(*(sum(column) / len(done) for column in zip(*done, strict=True)))
+    return means._replace(ratio_first_error=done[0].ratio_first_error, explained_variance=float(explained))

@@ -1,0 +1,97 @@
+"""The numbers of a run: what each is called, what it means, and the file they go to."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from aligner.errors import Problem, TrainingError, nearest
+from aligner.run.glossary import BETTER, METRICS, RESULTS
+from aligner.run.lines import JsonLines, JsonRow
+
+_RESULT_KEY = re.compile(r"(?P<area>[\w.-]+)/(?P<metric>\w+)(?:\[(?P<qualifier>[^\[\]]+)\])?")
+
+
+class ResultKey(NamedTuple):
+    """`area/metric_unit[qualifier]` in its parts; `qualifier` is "" where there is none."""
+
+    area: str
+    metric: str
+    qualifier: str
+
+
+class Metrics:
+    """metrics.jsonl: one line a logged step, `{"step", "seconds", "area/what_unit": number, ...}`."""
+
+    def __init__(self, path: Path, *, seconds: Callable[[], float]) -> None:
+        """`seconds` tells how long the run has trained, all its sessions together."""
+        self._lines = JsonLines(path)
+        self._seconds = seconds
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line. KeyError for a metric `METRICS` lacks, TrainingError for a value that is not finite."""
+        for key in values:
+            if key not in METRICS:
+                raise KeyError(f'metric "{key}" is not defined in METRICS; {nearest(key, list(METRICS))}')
+        numbers = {key: float(value) for key, value in values.items()}
+        check_finite(numbers, where=f"step {step}")
+        self._lines.append([{"step": step, "seconds": round(self._seconds(), 3), **numbers}])
+
+    def rows(self) -> list[JsonRow]:
+        """Every logged line, oldest first."""
+        return self._lines.rows()
+
+    def cut_back(self, step: int) -> None:
+        """Drop what was logged after `step`; -1 drops all. A stage calls it with the step it resumes from."""
+        self._lines.cut_back(step)
+
+
+def check_finite(values: Mapping[str, float], *, where: str) -> None:
+    """TrainingError that names every value that is NaN or infinite."""
+    bad = [f"{key} is {value}" for key, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise TrainingError(
+            Problem(
+                where,
+                "; ".join(bad),
+                "lower the learning rate, or look at the rows of this step; no number is made up",
+            )
+        )
+
+
+def parse_result_key(key: str) -> ResultKey:
+    """The parts of a key of results.json; ValueError when it has another form."""
+    match = _RESULT_KEY.fullmatch(key)
+    if match is None:
+        raise ValueError(f'result "{key}" is not of the form area/metric_unit or area/metric_unit[qualifier]')
+    return ResultKey(match["area"], match["metric"], match["qualifier"] or "")
+
+
+def describe(key: str) -> str:
+    """One sentence on a metric or result key; "" for one nobody has described."""
+    if key in METRICS:
+        return METRICS[key]
+    metric = parse_result_key(key).metric if "/" in key else key
+    return RESULTS.get(metric, "") or next(
+        (text for name, text in METRICS.items() if name.endswith(f"/{metric}")), ""
+    )
+
+
+def better(metric: str) -> Literal["higher", "lower", ""]:
+    """Which way a metric (with or without its area) should go; "" where it depends."""
+    return BETTER.get(metric.rpartition("/")[2], "")
+
+
+__all__ = [
+    "METRICS",
+    "RESULTS",
+    "Metrics",
+    "ResultKey",
+    "better",
+    "check_finite",
+    "describe",
+    "parse_result_key",
+]

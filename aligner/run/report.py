@@ -1,0 +1,243 @@
+"""report.html: one self-contained page on a run folder, or on a pipeline's folder of run folders.
+
+It reads facts only (JSON the stages wrote), so it can be made again years later; the run never knows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aligner.errors import Problem, RunError
+from aligner.run.folder import read_results
+from aligner.run.lines import JsonLines, JsonRow
+from aligner.run.manifest import Manifest
+from aligner.run.metrics import METRICS, describe
+from aligner.run.plots import draw_png, draw_svg, plots_of
+from aligner.run.report_samples import SideBySide, other_samples, side_by_side
+from aligner.run.report_tables import (
+    MISSING,
+    Movement,
+    ResultTable,
+    duration,
+    movements,
+    number,
+    plain,
+    result_tables,
+)
+from aligner.run.write import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+TEMPLATE = "report.html.j2"
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """One data source of a stage: rows read, used and dropped (with the reasons), and tokens."""
+
+    part: str
+    path: str
+    format: str
+    read: str
+    used: str
+    dropped: str
+    tokens: str
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """All a page says of one stage; read from its folder."""
+
+    name: str
+    manifest: Manifest
+    metrics: list[JsonRow]
+    results: dict[str, float]
+    samples: list[JsonRow]
+
+    @property
+    def steps(self) -> str:
+        """Number of the last logged step, or a dash."""
+        return number(self.metrics[-1]["step"]) if self.metrics else MISSING
+
+    @property
+    def time(self) -> str:
+        """Wall-clock time; of a killed run what its metrics know."""
+        last = self.metrics[-1]["seconds"] if self.metrics else 0.0
+        return duration(max(self.manifest.seconds, last))
+
+    @property
+    def sources(self) -> list[SourceLine]:
+        """The data it read, wherever in the data report a source stands."""
+        return [_source_line(part, source) for part, source in _sources_in(self.manifest.data)]
+
+    @property
+    def rows_used(self) -> str:
+        """Rows used of all sources, the held-out ones aside."""
+        used = [s["rows_used"] for part, s in _sources_in(self.manifest.data) if "holdout" not in part]
+        return number(sum(used)) if used else MISSING
+
+
+def build_report(folder: Path) -> Path:
+    """Write `folder/report.html` (and each stage's plots/*.png), give its path; RunError for no run folder."""
+    stages = read_stages(folder)
+    page = render(
+        folder.resolve().name, _status(folder, stages), stages, {s.name: _draw(folder, s) for s in stages}
+    )
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def read_stages(folder: Path) -> list[StageFacts]:
+    """The stages whose facts lie here: the folder's own, or its children's in the pipeline's order."""
+    children = sorted(child.parent for child in folder.glob("*/manifest.json")) if folder.is_dir() else []
+    if children:
+        stages = [read_stage(child) for child in children]
+        planned = _planned(folder)
+        return sorted(
+            stages, key=lambda s: (planned.get(s.name, len(planned)), s.manifest.started or "9", s.name)
+        )
+    if not (folder / "manifest.json").exists():
+        raise RunError(
+            Problem(str(folder), "no run here to report on (no manifest.json)", "name a run's output folder")
+        )
+    return [read_stage(folder)]
+
+
+def read_stage(folder: Path) -> StageFacts:
+    """The facts of one stage folder."""
+    return StageFacts(
+        name=folder.resolve().name,
+        manifest=Manifest.read(folder),
+        metrics=JsonLines(folder / "metrics.jsonl").rows(),
+        results=read_results(folder),
+        samples=JsonLines(folder / "samples.jsonl").rows(),
+    )
+
+
+def render(title: str, status: str, stages: Sequence[StageFacts], drawings: dict[str, list[Markup]]) -> str:
+    """The page. Everything but our own drawings is escaped by the template."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    compared = [stage for stage in stages if stage.manifest.stage == "evaluate"]
+    tuned = [stage for stage in stages if stage.manifest.stage != "evaluate"]
+    return environment.get_template(TEMPLATE).render(
+        title=title,
+        status=status,
+        stages=stages,
+        tuned=tuned,
+        compared=compared,
+        drawings=drawings,
+        moved=_movements(tuned),
+        tables=_tables(compared, families=False),
+        family_tables=_tables(compared, families=True),
+        generations=_generations(compared),
+        other_samples={stage.name: other_samples(stage.samples) for stage in tuned},
+        glossary=_glossary(stages),
+        machines=_machines(stages),
+        number=number,
+        plain=plain,
+    )
+
+
+def _planned(folder: Path) -> dict[str, int]:
+    """Place of each stage in the pipeline's recipe; {} where the folder only happens to hold runs."""
+    if not (folder / "manifest.json").exists():
+        return {}
+    stages = Manifest.read(folder).recipe.get("stages") or {}
+    return {name: place for place, name in enumerate(stages)}
+
+
+def _draw(folder: Path, stage: StageFacts) -> list[Markup]:
+    """Draw a stage's curves: PNG files into its folder, SVG for the page."""
+    from markupsafe import Markup
+
+    home = folder if folder.resolve().name == stage.name else folder / stage.name
+    drawn = []
+    for plot in plots_of(stage.metrics):
+        write_bytes(home / "plots" / f"{plot.name}.png", draw_png(plot))
+        drawn.append(Markup(draw_svg(plot)))  # matplotlib escapes the text it draws
+    return drawn
+
+
+def _status(folder: Path, stages: Sequence[StageFacts]) -> str:
+    done = sum(stage.manifest.status == "finished" for stage in stages)
+    total = sum(max(s.manifest.seconds, s.metrics[-1]["seconds"] if s.metrics else 0.0) for s in stages)
+    whole = (folder / "manifest.json").exists() and Manifest.read(folder).status
+    state = "finished" if done == len(stages) else str(whole or "unfinished")
+    count = f"{len(stages)} stages" if len(stages) > 1 else f"{stages[0].manifest.stage} stage"
+    return (
+        f"{count}, {state if done == len(stages) else f'{done} finished ({state})'}, {duration(total)} in all"
+    )
+
+
+def _movements(stages: Sequence[StageFacts]) -> list[Movement]:
+    return [movement for stage in stages for movement in movements(stage.name, stage.metrics)]
+
+
+def _tables(stages: Sequence[StageFacts], *, families: bool) -> list[ResultTable]:
+    return [table for stage in stages for table in result_tables(stage.results, families=families)]
+
+
+def _generations(stages: Sequence[StageFacts]) -> SideBySide:
+    return side_by_side([row for stage in stages for row in stage.samples])
+
+
+def _glossary(stages: Sequence[StageFacts]) -> list[tuple[str, str]]:
+    """Every name that occurs in these runs and has been described, once."""
+    logged = dict.fromkeys(key for stage in stages for row in stage.metrics for key in row if key in METRICS)
+    told = dict.fromkeys(key.partition("[")[0] for stage in stages for key in stage.results)
+    names = {key: describe(key) for key in logged} | {key.rpartition("/")[2]: describe(key) for key in told}
+    return [(name, text) for name, text in names.items() if text]
+
+
+def _machines(stages: Sequence[StageFacts]) -> list[tuple[str, str]]:
+    """What the stages ran on and with; the last stage speaks where all agree anyway."""
+    manifest = next((stage.manifest for stage in reversed(stages) if stage.manifest.hardware), None)
+    if manifest is None or manifest.hardware is None:
+        return []
+    machine = manifest.hardware
+    lines = [
+        ("processor", f"{machine.cpu}, {machine.cores} cores, {machine.threads or MISSING} torch threads"),
+        ("memory", f"{machine.memory_gib} GiB"),
+        ("GPU", ", ".join(machine.gpus) or "none"),
+        ("commit", manifest.commit or "installed package"),
+    ]
+    return [*lines, *manifest.versions.items()]
+
+
+def _sources_in(report: Any, part: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Every source of a data report with the part it stands in: "train", "holdout", "tasks.items train", ..."""
+    if isinstance(report, dict):
+        if "rows_used" in report:
+            return [(part, report)]
+        named = [(f"{part} {key}".strip(), value) for key, value in report.items()]
+        return [source for name, value in named for source in _sources_in(value, name)]
+    if isinstance(report, list):
+        return [source for value in report for source in _sources_in(value, part)]
+    return []
+
+
+def _source_line(part: str, source: dict[str, Any]) -> SourceLine:
+    dropped = source.get("dropped") or {}
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+    return SourceLine(
+        part=part,
+        path=str(source.get("path", "")),
+        format=str(source.get("format", "")),
+        read=number(source.get("rows_read", source["rows_used"])),
+        used=number(source["rows_used"]),
+        dropped=reasons or "none",
+        tokens=number(source["tokens"]) if source.get("tokens") else MISSING,
+    )

@@ -1,0 +1,177 @@
+"""Numbers of a report as people read them, and the results of several models turned into one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aligner.run.metrics import RESULTS, ResultKey, better, describe, parse_result_key
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as shown, and whether it is the best of its row."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One metric (with one qualifier) for every model."""
+
+    name: str
+    note: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A metric's rows, one column a model."""
+
+    title: str
+    explained: str
+    columns: list[str]
+    rows: list[ResultRow]
+
+
+@dataclass(frozen=True)
+class Movement:
+    """Where a number started in a stage and where it ended."""
+
+    stage: str
+    name: str
+    first: str
+    last: str
+    verdict: str
+
+
+# What a stage is judged by, in the words of a headline; the first and last logged values are compared.
+_HEADLINES = {
+    "holdout/bits_per_byte": "held-out bits per byte",
+    "holdout/loss_nats": "held-out loss (nats per token)",
+    "train/loss_nats": "training loss (nats per token)",
+    "reward/accuracy_share": "preference accuracy, training pairs",
+    "holdout/accuracy_share": "preference accuracy, held-out pairs",
+    "ppo/holdout_proxy_reward": "learned reward, held-out prompts",
+    "ppo/holdout_gold_reward": "true (gold) reward, held-out prompts",
+    "ppo/proxy_reward": "learned reward, training prompts",
+    "kl/ref_nats_per_response": "KL to the reference (nats per response)",
+    "ppo/response_tokens": "response length (tokens)",
+}
+_HIGHER = {"proxy_reward", "holdout_proxy_reward", "holdout_gold_reward"}
+
+
+def number(value: float, name: str = "") -> str:
+    """A number for a table: shares in percent, whole numbers in groups of three, others to three or four digits."""
+    if name.endswith("_share"):
+        return f"{100 * value:.1f} %"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}".replace(",", "\u202f")
+    return f"{value:.3f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a clock a person reads: "48 s", "3 min 05 s", "2 h 10 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def movements(stage: str, rows: Sequence[Mapping[str, float]]) -> list[Movement]:
+    """The headline numbers of a stage: first logged, last logged, and whether that is the way they should go."""
+    found = []
+    for key, name in _HEADLINES.items():
+        values = [float(row[key]) for row in rows if key in row]
+        if len(values) > 1:
+            first, last = values[0], values[-1]
+            found.append(
+                Movement(stage, name, number(first, key), number(last, key), _verdict(key, first, last))
+            )
+    return found
+
+
+def result_tables(results: Mapping[str, float], *, families: bool) -> list[ResultTable]:
+    """results.json pivoted: a table a metric, a row a qualifier, a column an area (a model).
+
+    `families`: False takes the rows of whole suites, True those of one family in a suite ("suite.family").
+    The ends of a metric's interval stand beside it, not in rows of their own.
+    """
+    keys = [(parse_result_key(key), value) for key, value in results.items()]
+    values = {(key.metric, key.qualifier, key.area): value for key, value in keys}
+    ends = {end for key, _ in keys for end in _interval_names(key.metric)}
+    chosen = [key for key, _ in keys if ("." in key.qualifier) == families and key.metric not in ends]
+    tables = []
+    for columns in _column_groups(chosen):
+        ours = [key for key in chosen if key.area in columns]
+        for metric in sorted(dict.fromkeys(key.metric for key in ours), key=_importance):
+            qualifiers = dict.fromkeys(key.qualifier for key in ours if key.metric == metric)
+            rows = [_result_row(metric, qualifier, columns, values) for qualifier in qualifiers]
+            tables.append(ResultTable(plain(metric), describe(metric), columns, rows))
+    return tables
+
+
+def _column_groups(keys: Sequence[ResultKey]) -> list[list[str]]:
+    """Areas that share a metric stand in one table; an area of its own (the reward model) has one of its own."""
+    groups: list[list[str]] = []
+    for metric in dict.fromkeys(key.metric for key in keys):
+        areas = list(dict.fromkeys(key.area for key in keys if key.metric == metric))
+        touching = [group for group in groups if set(group) & set(areas)]
+        merged = list(dict.fromkeys([*(area for group in touching for area in group), *areas]))
+        groups = [*(group for group in groups if group not in touching), merged]
+    order = list(dict.fromkeys(key.area for key in keys))
+    return sorted(
+        [sorted(group, key=order.index) for group in groups], key=lambda group: order.index(group[0])
+    )
+
+
+def _interval_names(metric: str) -> tuple[str, str]:
+    """What the ends of a metric's interval are called: x_low and x_high, or x_low_share and x_high_share."""
+    unit = "_share" if metric.endswith("_share") else ""
+    name = metric.removesuffix("_share")
+    return f"{name}_low{unit}", f"{name}_high{unit}"
+
+
+def _importance(metric: str) -> int:
+    """Place in the glossary, which starts with what matters most; metrics it does not know come last."""
+    known = list(RESULTS)
+    return known.index(metric) if metric in known else len(known)
+
+
+def plain(metric: str) -> str:
+    """A metric's name in words, its unit last: "exact_match_share" is "exact match"."""
+    name = metric.rpartition("/")[2].removesuffix("_share").replace("_nats_per_", "_in_nats_per_")
+    return name.replace("_", " ")
+
+
+def _result_row(
+    metric: str, qualifier: str, columns: Sequence[str], values: Mapping[tuple[str, str, str], float]
+) -> ResultRow:
+    numbers = [values.get((metric, qualifier, area)) for area in columns]
+    known = [value for value in numbers if value is not None]
+    way = better(metric)
+    best = {"higher": max, "lower": min}[way](known) if way and len(set(known)) > 1 else None
+    cells = []
+    for area, value in zip(columns, numbers, strict=True):
+        ends = [values.get((end, qualifier, area)) for end in _interval_names(metric)]
+        cells.append(Cell(MISSING) if value is None else Cell(_cell_text(metric, value, ends), value == best))
+    return ResultRow(qualifier or "all", f"{way} is better" if way else "", cells)
+
+
+def _cell_text(metric: str, value: float, ends: Sequence[float | None]) -> str:
+    low, high = ends
+    if low is None or high is None:
+        return number(value, metric)
+    return f"{number(value, metric)} ({number(low, metric)} to {number(high, metric)})"
+
+
+def _verdict(key: str, first: float, last: float) -> str:
+    way = "higher" if key.rpartition("/")[2] in _HIGHER else better(key)
+    if not way or first == last:
+        return ""
+    return "better" if (last > first) == (way == "higher") else "worse"

@@ -1,0 +1,175 @@
+"""The only code that writes run state: a file or folder is there whole or not at all, kill or power cut.
+
+Order of each write: contents, fsync of the contents, rename, fsync of the parent. A rename without the fsync before it
+survives a kill but not a power cut, which may leave the new name over empty blocks.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aligner.errors import Problem, RunError
+
+_SCRATCH = ".tmp-"
+_REPLACED = ".del-"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put `content` at `path` in one step; RunError when the disk is full (the old file stays)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{_SCRATCH}{secrets.token_hex(4)}-{path.name}")
+    with _removed_on_error(scratch):
+        with scratch.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    _fsync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 text."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_text` of indented JSON; NaN and infinity are a ValueError, for no other reader would take them."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line that survives a power cut; a torn last line, left by an earlier one, is cut off first."""
+    append_lines(path, [line])
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """`append_line` of several lines with one fsync."""
+    text = "".join(f"{line}\n" for line in lines)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with _full_disk_told(path), path.open("ab+") as file:
+        _cut_torn_line(path, file.fileno())
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        _fsync(path.parent)
+
+
+@contextmanager
+def write_folder(path: Path) -> Iterator[Path]:
+    """A scratch folder to fill, which becomes `path` when the block ends and vanishes when it raises.
+
+    An older folder at `path` is moved aside first and removed last; a kill between the two renames is mended by
+    `mend_leftovers`, which every opening of a run folder calls.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nonce = secrets.token_hex(4)
+    scratch = path.with_name(f"{_SCRATCH}{nonce}-{path.name}")
+    replaced = path.with_name(f"{_REPLACED}{nonce}-{path.name}")
+    with _removed_on_error(scratch):
+        scratch.mkdir()
+        yield scratch
+        _fsync_tree(scratch)
+        _swap_in(scratch, path, replaced)
+    _fsync(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file or folder; a folder leaves its name in one step, so nobody finds half of it."""
+    if path.is_dir() and not path.is_symlink():
+        leaving = path.with_name(f"{_SCRATCH}{secrets.token_hex(4)}-{path.name}")
+        os.replace(path, leaving)
+        shutil.rmtree(leaving)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def mend_leftovers(folder: Path) -> None:
+    """Clear what killed writes left in `folder` (not below it); only for the process that holds the folder's lock."""
+    for leftover in sorted(folder.glob(f"{_REPLACED}*")):
+        original = leftover.with_name(leftover.name.split("-", 2)[2])
+        if not original.exists():
+            os.replace(leftover, original)
+            _fsync(folder)
+        else:
+            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folder.glob(f"{_SCRATCH}*"):
+        _discard(leftover)
+
+
+def _swap_in(scratch: Path, path: Path, replaced: Path) -> None:
+    if not path.exists():
+        os.replace(scratch, path)
+        return
+    os.replace(path, replaced)
+    try:
+        os.replace(scratch, path)
+    except OSError:
+        os.replace(replaced, path)
+        raise
+
+
+def _cut_torn_line(path: Path, descriptor: int) -> None:
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        os.ftruncate(descriptor, path.read_bytes().rfind(b"\n") + 1)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_tree(folder: Path) -> None:
+    """Files first, then the folders that name them, innermost first."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _fsync(Path(root) / name)
+        _fsync(Path(root))
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _removed_on_error(scratch: Path) -> Iterator[None]:
+    """Nothing of ours is left behind by a failed write; what was there before is untouched."""
+    try:
+        with _full_disk_told(scratch):
+            yield
+    except BaseException:
+        _discard(scratch)
+        raise
+
+
+@contextmanager
+def _full_disk_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise RunError(
+            Problem(
+                str(path.parent),
+                f"the disk is full ({free / 2**20:.0f} MiB free); what was saved before is untouched",
+                "make room and start the same command again",
+            )
+        ) from error

@@ -1,0 +1,105 @@
+"""From ready rows to batches: padding on the right, masks by position, targets shifted by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from aligner.data.packing import Block
+from aligner.models.padding import right_padded
+from aligner.stages.losses import IGNORED
+
+Batch = dict[str, Tensor]
+CPU = torch.device("cpu")  # batches are made here and moved by the Trainer
+
+
+class LabelledRow(TypedDict):
+    """A conversation as TRL's data sets hold it: `labels` are the ids to be learnt, `IGNORED` elsewhere."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+class PairColumns(TypedDict, total=False):
+    """A pair as TRL's data sets hold it; `margin` in all rows or in none."""
+
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    margin: float
+
+
+class AnswerCollator:
+    """Labelled rows to `input_ids`, `attention_mask` and `targets` (B, T): targets[t] is the label of t + 1."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, rows: Sequence[LabelledRow]) -> Batch:
+        ids_BT, mask_BT = right_padded([row["input_ids"] for row in rows], pad_id=self.pad_id, device=CPU)
+        next_labels = [[*row["labels"][1:], IGNORED] for row in rows]
+        targets_BT, _ = right_padded(next_labels, pad_id=IGNORED, device=CPU)
+        return {"input_ids": ids_BT, "attention_mask": mask_BT.long(), "targets": targets_BT}
+
+
+class PairCollator:
+    """B pairs to `input_ids` and `attention_mask` (2B, T), chosen first, and `margin` (B,) where the pairs have one."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, pairs: Sequence[PairColumns]) -> Batch:
+        rows = [pair["chosen_ids"] for pair in pairs] + [pair["rejected_ids"] for pair in pairs]
+        ids_BT, mask_BT = right_padded(rows, pad_id=self.pad_id, device=CPU)
+        batch = {"input_ids": ids_BT, "attention_mask": mask_BT.long()}
+        if "margin" in pairs[0]:
+            batch["margin"] = torch.tensor([pair["margin"] for pair in pairs], dtype=torch.float32)
+        return batch
+
+
+class BlockSet(torch.utils.data.Dataset[Tensor]):
+    """Packed blocks of N x T tokens, made into tensors once; a batch is one indexing."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.ids_NT = torch.tensor([block.input_ids for block in blocks], dtype=torch.long)
+        self.documents_NT = torch.tensor([block.document_ids for block in blocks], dtype=torch.long)
+
+    def __len__(self) -> int:
+        return len(self.ids_NT)
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+
+class BlockCollator:
+    """Row numbers of a `BlockSet` to `input_ids` and `targets` (B, T): the next token of the block.
+
+    isolate: no attention and no prediction across a document's end. Then there are also `position_ids` (B, T), starting
+    anew with each document, and a boolean `attention_mask` (B, 1, T, T), block-diagonal and causal.
+    """
+
+    def __init__(self, blocks: BlockSet, *, isolate: bool) -> None:
+        self.blocks, self.isolate = blocks, isolate
+
+    def __call__(self, rows: Sequence[int]) -> Batch:
+        ids_BT = self.blocks.ids_NT[torch.tensor(rows)]
+        targets_BT = torch.full_like(ids_BT, IGNORED)
+        targets_BT[:, :-1] = ids_BT[:, 1:]
+        batch = {"input_ids": ids_BT, "targets": targets_BT}
+        return batch | self._isolated(rows, targets_BT) if self.isolate else batch
+
+    def _isolated(self, rows: Sequence[int], targets_BT: Tensor) -> Batch:
+        documents_BT = self.blocks.documents_NT[torch.tensor(rows)]
+        ends_BT = documents_BT[:, :-1] != documents_BT[:, 1:]
+        targets_BT[:, :-1][ends_BT] = IGNORED
+        places_T = torch.arange(documents_BT.shape[1])
+        starts_BT = torch.zeros_like(documents_BT)
+        starts_BT[:, 1:] = torch.where(ends_BT, places_T[1:], 0)
+        same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
+        causal_TT = places_T[:, None] >= places_T[None, :]
+        return {
+            "position_ids": places_T - starts_BT.cummax(dim=1).values,
+            "attention_mask": (same_BTT & causal_TT)[:, None],
+        }

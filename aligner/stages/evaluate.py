@@ -1,0 +1,284 @@
+"""Evaluation: the same questions to several models, one after the other; the reference first, the others against it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from aligner.data.build import build_documents, build_pairs, build_prompts
+from aligner.data.rows import Document
+from aligner.data.tokens import PairRow, PromptRow
+from aligner.errors import ModelError, Problem
+from aligner.evals import suites
+from aligner.evals.preference import calibration_error, own_samples_accuracy, pairs_of_samples
+from aligner.evals.suites import Decoding, PromptAnswers, Results, Subject, named
+from aligner.evals.versus import best_of_n, gap_closed_share, paired_difference, prompt_means
+from aligner.models.heads import RewardModel
+from aligner.models.load import load_trained
+from aligner.models.sources import resolve_source
+from aligner.recipe.data import CleanSpec, DataSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.stages import EvaluateRecipe
+from aligner.run.folder import RunFolder
+from aligner.run.progress import Bar, progress
+from aligner.run.seed import seed_everything
+from aligner.stages.stage import StageResult
+
+EVERY_DOCUMENT = CleanSpec(min_chars=0, min_letter_share=0.0, deduplicate=False)
+Scores = list[list[float]]  # by prompt, one score a sample
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The suites' rows under one tokenizer; `data` holds the reports of how they were read."""
+
+    documents: list[Document]
+    tasks: dict[str, list[PromptRow]]
+    examples: list[PromptRow]
+    pairs: list[PairRow]
+    prompts: list[PromptRow]
+    data: dict[str, object]
+
+
+@dataclass(frozen=True)
+class OnPrompts:
+    """What a model said to the prompts suite and what that is worth; scores are empty where there is no such judge."""
+
+    subject: Subject
+    rows: list[PromptRow]
+    answers: PromptAnswers
+    gold: Scores
+    greedy_gold: list[float]
+    proxy: Scores
+
+
+def evaluate(recipe: EvaluateRecipe, run: RunFolder) -> StageResult:
+    """Measure every model of the recipe on every suite; `evals/` says what each number means."""
+    seed_everything(recipe.seed)
+    reward = RewardModel.from_folder(recipe.reward) if recipe.reward else None
+    order = sorted(recipe.models, key=lambda name: name != recipe.reference)
+    named_models = recipe.models | ({"reward": recipe.reward} if recipe.reward else {})
+    parents = {name: resolve_source(path).identity for name, path in named_models.items()}
+    with progress("evaluate", len(order) * _num_suites(recipe)) as bar:
+        evaluation = _Evaluation(recipe, reward, bar)
+        for name in order:
+            loaded = load_trained(recipe.models[name])
+            subject = Subject(name, loaded.model, loaded.tokenizer, _context(loaded.model))
+            questions = _questions(recipe, subject)
+            if name == order[0]:
+                run.start(parents=parents, data=questions.data, seed=recipe.seed)
+            evaluation.measure(subject, questions)
+    seen = {name: evaluation.on_prompts[name] for name in recipe.models if name in evaluation.on_prompts}
+    if seen:
+        run.samples.append(_side_by_side(seen))
+    return StageResult(artifact=None, results=evaluation.results)
+
+
+@dataclass
+class _Evaluation:
+    """Results as they come in, and what later models are compared with."""
+
+    recipe: EvaluateRecipe
+    reward: RewardModel | None
+    bar: Bar
+    results: Results = field(default_factory=dict)
+    on_prompts: dict[str, OnPrompts] = field(default_factory=dict)
+
+    @property
+    def decoding(self) -> Decoding:
+        sampling = self.recipe.sampling
+        return Decoding(sampling.max_new_tokens, sampling.temperature, self.recipe.seed)
+
+    @property
+    def reference(self) -> OnPrompts | None:
+        return self.on_prompts.get(self.recipe.reference or "")
+
+    def measure(self, subject: Subject, questions: Questions) -> None:
+        """All suites of one model."""
+        batch = self.recipe.rows_per_device
+        if questions.documents:
+            self._note(subject.name, suites.measure_documents(subject, questions.documents, batch_size=batch))
+        for suite, rows in questions.tasks.items():
+            self._note(subject.name, self._on_tasks(subject, suite, rows, questions.examples))
+        if questions.pairs:
+            self._note(subject.name, self._on_pairs(subject, questions.pairs))
+        if questions.prompts:
+            self._note(subject.name, self._on_prompts(subject, questions.prompts))
+
+    def _note(self, area: str, results: Results) -> None:
+        self.results |= named(area, results)
+        self.bar.advance(1)
+
+    def _on_tasks(
+        self, subject: Subject, suite: str, rows: list[PromptRow], examples: Sequence[PromptRow]
+    ) -> Results:
+        spec = self.recipe.suites
+        found = suites.measure_tasks(subject, suite, rows, self.decoding)
+        if subject.name not in spec.few_shot:
+            return found
+        prompts, solved = [row.prompt for row in rows], [row.prompt for row in examples]
+        return found | suites.measure_few_shot(subject, suite, prompts, solved, self.decoding, shots=spec.shots)
+
+    def _on_pairs(self, subject: Subject, pairs: list[PairRow]) -> Results:
+        """The model's own log-likelihood as a judge; the reward model once, on the first model's rows."""
+        kinds = [pair.kind for pair in pairs]
+        if self.reward and "reward/accuracy_share" not in self.results:
+            _check_same_tokenizer(self.reward, subject)
+            chosen = self._scores([pair.chosen_ids for pair in pairs])
+            rejected = self._scores([pair.rejected_ids for pair in pairs])
+            margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+            self.results |= named("reward", suites.accuracy_results(margins, kinds))
+            self.results["reward/calibration_error_share"] = calibration_error(margins)
+        margins = suites.likelihood_margins(subject, pairs, batch_size=self.recipe.rows_per_device)
+        return suites.accuracy_results(margins, kinds, prefix="likelihood_")
+
+    def _on_prompts(self, subject: Subject, rows: list[PromptRow]) -> Results:
+        """Sampled and greedy answers: what they look like, what they are worth, how far from the reference they are."""
+        spec = self.recipe.suites
+        is_reference = subject.name == self.recipe.reference
+        samples = max(spec.samples_per_prompt, spec.best_of if is_reference else 0)
+        answers = suites.answer_prompts(subject, rows, self.decoding, samples=samples)
+        found = self.on_prompts[subject.name] = self._judged(subject, rows, answers)
+        results = suites.describe_answers(rows, answers, samples=spec.samples_per_prompt)
+        if found.gold:
+            results["gold_reward"] = float(prompt_means(found.gold).mean())
+            results["gold_reward_greedy"] = sum(found.greedy_gold) / len(found.greedy_gold)
+        if found.proxy:
+            results["proxy_reward"] = float(prompt_means(found.proxy).mean())
+        if is_reference:
+            self._best_of_reference(found, results)
+        elif self.reference:
+            results |= self._against(self.reference, found)
+        return results
+
+    def _judged(self, subject: Subject, rows: list[PromptRow], answers: PromptAnswers) -> OnPrompts:
+        gold: Scores = []
+        greedy_gold: list[float] = []
+        if suites.has_gold(rows):
+            gold = _by_prompt([suites.gold_of_answers(rows, part) for part in answers.samples])
+            greedy_gold = suites.gold_of_answers(rows, answers.greedy)
+        return OnPrompts(subject, rows, answers, gold, greedy_gold, self._proxy(subject, rows, answers))
+
+    def _proxy(self, subject: Subject, rows: list[PromptRow], answers: PromptAnswers) -> Scores:
+        """Normalised rewards of the samples under the learned reward."""
+        if self.reward is None:
+            return []
+        _check_same_tokenizer(self.reward, subject)
+        sequences = [
+            [*row.input_ids, *ids] for part in answers.samples for row, ids in zip(rows, part.token_ids, strict=True)
+        ]
+        flat = self.reward.normalised(sequences).tolist()
+        return _by_prompt([flat[at : at + len(rows)] for at in range(0, len(flat), len(rows))])
+
+    def _scores(self, sequences: list[list[int]]) -> list[float]:
+        assert self.reward is not None
+        return self.reward.score(sequences, batch_size=self.recipe.rows_per_device).tolist()
+
+    def _best_of_reference(self, reference: OnPrompts, results: Results) -> None:
+        """Best of n by gold, and the reward model against the model's own likelihood on its own samples."""
+        n = self.recipe.suites.best_of
+        if reference.gold and n:
+            results[f"best_of_{n}_gold_reward"] = best_of_n(reference.gold, n)
+        if not (reference.gold and reference.proxy):
+            return
+        samples = reference.answers.samples
+        pairs = pairs_of_samples(_by_prompt([part.texts for part in samples]), reference.gold)
+        likelihood = _by_prompt([part.logprobs for part in samples])
+        own = own_samples_accuracy(pairs, reference.proxy, likelihood, seed=self.recipe.seed)
+        if own is not None:
+            for kind, accuracy in (("accuracy", own.reward), ("likelihood", own.likelihood), ("gain", own.gain)):
+                self.results[f"reward/own_samples_{kind}_share"] = accuracy.share
+                self.results[f"reward/own_samples_{kind}_low_share"] = accuracy.low
+                self.results[f"reward/own_samples_{kind}_high_share"] = accuracy.high
+            self.results["reward/own_samples_pairs"] = float(own.reward.count)
+
+    def _against(self, reference: OnPrompts, found: OnPrompts) -> Results:
+        """KL to the reference, and paired differences to it in gold (or, without gold, in learned reward)."""
+        batch = self.recipe.rows_per_device
+        kl = suites.kl_to(reference.subject, found.rows, found.answers, self.decoding, batch_size=batch)
+        results: Results = {"kl_nats_per_response": kl}
+        for judge, own, other in (("gold", found.gold, reference.gold), ("proxy", found.proxy, reference.proxy)):
+            if own and other:
+                gain = paired_difference(own, other, seed=self.recipe.seed)
+                results |= {f"{judge}_gain": gain.mean, f"{judge}_gain_low": gain.low, f"{judge}_gain_high": gain.high}
+        n = self.recipe.suites.best_of
+        if found.gold and reference.gold and n:
+            model, base = (float(prompt_means(scores).mean()) for scores in (found.gold, reference.gold))
+            share = gap_closed_share(model, base, best_of_n(reference.gold, n))
+            if share is not None:
+                results["gap_closed_share"] = share
+        return results
+
+
+def _questions(recipe: EvaluateRecipe, subject: Subject) -> Questions:
+    """Rows of all suites, read and rendered for this model."""
+    spec = recipe.suites
+    data: dict[str, object] = {}
+    longest = subject.context - recipe.sampling.max_new_tokens
+
+    def prompts(name: str, sources: list[SourceSpec]) -> list[PromptRow]:
+        if not sources:
+            return []
+        built = build_prompts(sources, subject.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
+        data[name] = built.report.to_json()
+        return built.rows
+
+    documents: list[Document] = []
+    if spec.documents:
+        read = build_documents(PretrainDataSpec(train=spec.documents, clean=EVERY_DOCUMENT), seed=recipe.seed)
+        documents, data["documents"] = read.train, read.report.to_json()
+    pairs: list[PairRow] = []
+    if spec.pairs:
+        pair_spec = DataSpec(train=spec.pairs, max_length=subject.context, cut_answers=1.0)
+        paired = build_pairs(pair_spec, subject.tokenizer, seed=recipe.seed)
+        pairs, data["pairs"] = paired.train, paired.report.to_json()
+    tasks = {suite: prompts(f"tasks.{suite}", sources) for suite, sources in spec.tasks.items()}
+    examples = prompts("examples", spec.examples)
+    drawn = _some(prompts("prompts", spec.prompts), spec.prompt_rows, recipe.seed)
+    return Questions(documents, tasks, examples, pairs, drawn, data)
+
+
+def _some(rows: list[PromptRow], count: int, seed: int) -> list[PromptRow]:
+    """`count` of the rows, the same ones for every model."""
+    if len(rows) <= count:
+        return rows
+    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), count))]
+
+
+def _by_prompt(by_sample: Sequence[Sequence]) -> list[list]:  # type: ignore[type-arg]
+    """From one list a sample to one list a prompt."""
+    return [list(values) for values in zip(*by_sample, strict=True)]
+
+
+def _side_by_side(seen: dict[str, OnPrompts]) -> list[dict[str, object]]:
+    """Rows of samples.jsonl: each prompt with every model's greedy answer and its gold reward."""
+    first = next(iter(seen.values()))
+    return [
+        {
+            "prompt": "\n".join(turn.content for turn in row.prompt.turns),
+            "family": row.prompt.family,
+            "gold": dict(row.prompt.gold),
+            "responses": {name: found.answers.greedy.texts[i] for name, found in seen.items()},
+            "gold_rewards": {name: found.greedy_gold[i] for name, found in seen.items() if found.greedy_gold},
+        }
+        for i, row in enumerate(first.rows)
+    ]
+
+
+def _num_suites(recipe: EvaluateRecipe) -> int:
+    spec = recipe.suites
+    return len(spec.tasks) + sum(bool(part) for part in (spec.documents, spec.pairs, spec.prompts))
+
+
+def _context(model: object) -> int:
+    """The longest sequence the model reads, in tokens."""
+    config = model.config.get_text_config(decoder=True)  # type: ignore[attr-defined]
+    return int(getattr(config, "max_position_embeddings", None) or 2048)
+
+
+def _check_same_tokenizer(reward: RewardModel, subject: Subject) -> None:
+    """A reward model reads token ids, so it must spell and frame text as the model does."""
+    own, other = reward.tokenizer, subject.tokenizer
+    if own.get_vocab() != other.get_vocab() or own.chat_template != other.chat_template:
+        what = f'the reward model and "{subject.name}" have different tokenizers or chat templates'
+        raise ModelError(Problem("reward", what, "evaluate models that start from the reward model's base"))

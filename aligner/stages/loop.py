@@ -1,0 +1,252 @@
+"""Hugging Face's training loop under our rules.
+
+The order of rows is fixed beforehand, every loss is divided by the count of the whole optimiser step, a loss that is no
+number stops the run, Ctrl-C finishes the step and saves, and metrics go to the run folder.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from aligner.errors import Interrupted, Problem, TrainingError
+from aligner.recipe.training import TrainSpec
+from aligner.run.folder import RunFolder
+from aligner.run.progress import Bar, progress
+from aligner.stages.checkpoints import break_seal, checkpoint_step, newest_checkpoint, seal_checkpoint
+from aligner.stages.optimizer import muon_adamw
+from aligner.stages.order import FixedOrder, row_order
+from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
+
+Batch = dict[str, Tensor]
+Look = Callable[[], Mapping[str, float]]
+OptimizerChoice = tuple[Callable[[], Callable[..., torch.optim.Optimizer]], dict[str, float]]
+
+
+@dataclass
+class LoopPlan:
+    """What a `StageTrainer` follows; `tokens` is what it has read since the last line of metrics, padding aside."""
+
+    order: list[int]
+    precision: Precision
+    tokens: int = 0
+
+
+def plan_of(train: TrainSpec, *, rows: int, seed: int, lengths: list[int] | None = None) -> LoopPlan:
+    """Row order and precision; `lengths` (tokens a row) groups rows of about the same length into steps."""
+    steps = optimiser_steps(train, rows=rows)
+    order = row_order(rows=rows, rows_per_step=train.rows_per_step, steps=steps, seed=seed, lengths=lengths)
+    return LoopPlan(order, resolve_precision(train.precision))
+
+
+def optimizer_choice(train: TrainSpec, *, beta2: float) -> OptimizerChoice | None:
+    """What `optimizer_cls_and_kwargs` of a Trainer takes: our factory for muon, nothing for its own AdamW."""
+    if train.optimizer == "adamw":
+        return None
+    return (lambda: muon_adamw), {
+        "lr": train.learning_rate,
+        "beta2": beta2,
+        "weight_decay": train.weight_decay,
+    }
+
+
+class StageTrainer(Trainer):
+    """A Trainer that follows a `LoopPlan`; a stage says what is summed and what is counted. Mixed in before TRL's."""
+
+    loss_is_scaled_for_ga = True  # every loss is already divided by the whole step's count
+    loss_metric = "train/loss_nats"
+    plan: LoopPlan
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Sum of the loss over what counts in the batch: a scalar."""
+        raise NotImplementedError
+
+    def count(self, batch: Batch) -> Tensor:
+        """How much counts in the batch: a scalar, the denominator of `loss_sum`."""
+        raise NotImplementedError
+
+    def more_metrics(self) -> dict[str, float]:
+        """What else the stage has to say since the last line of metrics."""
+        return {}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        """The batch's share of the step's mean loss; DDP averages over devices, hence the factor."""
+        assert not return_outputs, "stages measure their hold-out themselves"
+        assert num_items_in_batch is not None, "counted by get_batch_samples"
+        return self.loss_sum(model, inputs) / num_items_in_batch * self.accelerator.num_processes
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor]:
+        """The micro-batches of one step and what counts in all of them, on all devices."""
+        batches = [next(epoch_iterator) for _ in range(num_batches)]
+        total = torch.stack([self.count(batch) for batch in batches]).sum().to(device)
+        return batches, self.accelerator.gather(total).sum().clamp(min=1)
+
+    def compute_loss_context_manager(self) -> ExitStack:
+        """Autocast around the loss, where the plan says bfloat16."""
+        stack = ExitStack()
+        if self.plan.precision.name == "bf16":
+            stack.enter_context(torch.autocast(self.args.device.type, dtype=torch.bfloat16))
+        return stack
+
+    def training_step(
+        self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        """Forward and backward of one micro-batch; a loss that is no number ends the run."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            fault = f"the loss of step {self.state.global_step + 1} is {loss.item()}"
+            raise TrainingError(
+                Problem(self.args.output_dir, fault, "lower train.learning_rate, or train in fp32")
+            )
+        self.plan.tokens += _num_tokens(inputs)
+        return loss
+
+    def _get_train_sampler(self, train_dataset: object = None) -> Sampler[int]:
+        return FixedOrder(self.plan.order)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        break_seal(folder)
+        super()._save_checkpoint(model, trial)
+        if self.is_world_process_zero():
+            seal_checkpoint(folder)
+
+    def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
+        """Cards are written when a run is published, not at every checkpoint."""
+
+    def floating_point_ops(self, inputs: Batch) -> int:
+        """Not counted: it walks over all parameters at every micro-batch."""
+        return 0
+
+
+def _num_tokens(batch: Batch) -> int:
+    mask = batch.get("attention_mask")
+    return int(mask.sum()) if mask is not None and mask.ndim == 2 else batch["input_ids"].numel()
+
+
+class RunCallback(TrainerCallback):
+    """Metrics to the run folder, the bar, a look at the hold-out every so often, and the stop after Ctrl-C."""
+
+    def __init__(
+        self, run: RunFolder, trainer: StageTrainer, bar: Bar, *, look: Look | None, every: int | None
+    ) -> None:
+        self.run, self.trainer, self.bar = run, trainer, bar
+        self.look, self.every = look, every
+        self.asked_to_stop = self.stopped = False
+        self.since = time.perf_counter()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.bar.advance(state.global_step)
+        self.since = time.perf_counter()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        self.bar.advance(1)
+        if (
+            self.look
+            and self.every
+            and state.global_step % self.every == 0
+            and state.global_step < state.max_steps
+        ):
+            began = time.perf_counter()
+            self.run.metrics.log(state.global_step, self.look())
+            self.since += time.perf_counter() - began
+        if self.asked_to_stop:
+            self.stopped = True
+            control.should_log = control.should_save = control.should_training_stop = True
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **_: Any,
+    ) -> None:
+        if "loss" not in logs:  # the summary at the end of train()
+            return
+        now = time.perf_counter()
+        values = {
+            self.trainer.loss_metric: logs["loss"],
+            "train/learning_rate": logs["learning_rate"],
+            "train/grad_norm": float(logs["grad_norm"]),
+            "train/tokens_per_second": self.trainer.plan.tokens / max(now - self.since, 1e-9),
+            **self.trainer.more_metrics(),
+        }
+        self.trainer.plan.tokens, self.since = 0, now
+        self.run.metrics.log(state.global_step, values)
+        self.bar.advance(0, loss=logs["loss"])
+
+
+def run_training(
+    trainer: StageTrainer, run: RunFolder, *, title: str, look: Look | None = None, every: int | None = None
+) -> None:
+    """Train to the end of the plan, from the newest whole checkpoint if there is one.
+
+    look, every: figures on the hold-out for metrics.jsonl, every so many steps. Raises Interrupted after Ctrl-C (or
+    SIGTERM), with a checkpoint saved; TrainingError when the loss is no number.
+    """
+    checkpoint = newest_checkpoint(run.checkpoints)
+    run.metrics.cut_back(checkpoint_step(checkpoint) if checkpoint else -1)
+    with progress(title, trainer.args.max_steps) as bar:
+        callback = RunCallback(run, trainer, bar, look=look, every=every)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(callback)
+        with _stop_gently(callback):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if callback.stopped:
+        step = trainer.state.global_step
+        fault = f"stopped at step {step} of {trainer.args.max_steps}; a checkpoint is saved"
+        raise Interrupted(Problem(str(run.path), fault, "the same command goes on from there"))
+    trainer.model.config.use_cache = (
+        True  # the Trainer switched it off, and a saved model should generate at full speed
+    )
+    trainer.model.eval()
+
+
+@contextmanager
+def _stop_gently(callback: RunCallback) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) asks the loop to stop after the step; a second one acts as usual."""
+    before: dict[int, Any] = {}
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        callback.asked_to_stop = True
+        signal.signal(number, before[number])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

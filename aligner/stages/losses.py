@@ -1,0 +1,74 @@
+"""Losses and scores of the supervised stages: sums over what counts, divided by nothing yet.
+
+The caller divides by the count of the whole optimiser step, so that cutting a step into micro-batches changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IGNORED = -100  # target of a position that is not learnt
+
+
+@contextmanager
+def only_rows(head: nn.Module, mask_BT: Tensor) -> Iterator[None]:
+    """Inside, `head` sees only the hidden states where `mask_BT` is set: (B, T, D) becomes (N, D).
+
+    The output layer is most of the work of a small model, and for an answer of 10 tokens to a prompt of 90 nine
+    tenths of it would be thrown away. A hook works for every architecture, under PEFT, quantisation and DDP, on CPU
+    and GPU.
+    """
+    handle = head.register_forward_pre_hook(lambda _module, args: (args[0][mask_BT], *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def next_token_nats(model: nn.Module, head: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Sum of the cross-entropy, in nats, over the positions whose target counts: a scalar.
+
+    batch: `targets` (B, T), the id that position t has to predict (the token at t + 1), `IGNORED` where nothing is
+    learnt; the rest (`input_ids`, `attention_mask`, ...) goes to the model. `head` is the model's output layer.
+    """
+    targets_BT = batch["targets"]
+    mask_BT = targets_BT != IGNORED
+    inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
+    with only_rows(head, mask_BT):
+        logits_NV = model(**inputs, use_cache=False).logits
+    return F.cross_entropy(logits_NV.float(), targets_BT[mask_BT], reduction="sum")
+
+
+def pooled_scores(
+    model: nn.Module, head: nn.Module, *, input_ids_BT: Tensor, attention_mask_BT: Tensor
+) -> Tensor:
+    """One score a row, read at the last position of the attention mask: (B,) float32.
+
+    The position comes from the mask and never from a token id, so an end-of-text or pad token inside an answer is a
+    token like any other. `head` is the scoring layer of a sequence classifier with one label.
+    """
+    seen: list[Tensor] = []
+    handle = head.register_forward_hook(lambda _module, _args, scores_BT1: seen.append(scores_BT1))
+    try:
+        model(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False)
+    finally:
+        handle.remove()
+    positions_T = torch.arange(attention_mask_BT.shape[1], device=attention_mask_BT.device)
+    last_B = (attention_mask_BT * positions_T).argmax(dim=1)
+    rows_B = torch.arange(len(last_B), device=last_B.device)
+    return seen[0][rows_B, last_B, 0].float()
+
+
+def bradley_terry_nats(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | None = None) -> Tensor:
+    """Sum over the pairs of -log P(chosen beats rejected), in nats: a scalar.
+
+    Bradley and Terry 1952, as -log sigmoid(chosen - rejected - margin); margins: Llama 2 (arXiv:2307.09288, eq. 2).
+    By hand: equal scores, no margin -> log 2 a pair.
+    """
+    gap_B = chosen_B - rejected_B
+    return -F.logsigmoid(gap_B if margin_B is None else gap_B - margin_B).sum()

@@ -1,0 +1,96 @@
+"""PPO from outside: figures on a step's responses, and on responses to prompts it is never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from aligner.data.tokens import PromptRow
+from aligner.evals.gold_rows import score_rows
+from aligner.evals.responses import response_statistics
+from aligner.rl.actors import LanguageActor
+from aligner.rl.kl import k1, nats_per_response
+from aligner.rl.rewards import Answered, Rewards
+from aligner.rl.seeds import generator
+from aligner.rl.update import evaluate_in_parts
+
+SAMPLES_KEPT = 16  # held-out prompts whose responses go to samples.jsonl at each look
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Held-out prompts; the same prompts and the same sampling noise at every look, so that only the policy differs."""
+
+    rows: list[PromptRow]
+    rewards: Rewards
+    reference: LanguageActor
+    seed: int
+    rows_per_device: int | None
+
+    def look(self, policy: LanguageActor, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Metrics and the rows for samples.jsonl of the policy after `step` steps."""
+        rollout = policy.sample([row.input_ids for row in self.rows], generator(self.seed, "holdout"))
+        answered = self.rewards.answered([row.prompt for row in self.rows], rollout)
+        proxy_B, gold = self.rewards(answered), gold_rewards(answered)
+        seen = evaluate_in_parts(self.reference, rollout, rows_per_device=self.rows_per_device)
+        kl_B = nats_per_response(k1(rollout.logprobs_BR, seen.logprobs_BR), rollout.mask_BR)
+        metrics = {
+            "ppo/holdout_proxy_reward": float(proxy_B.mean()),
+            "kl/ref_nats_per_response": float(kl_B.mean()),
+        }
+        if (mean := mean_of_known(gold)) is not None:
+            metrics["ppo/holdout_gold_reward"] = mean
+        return metrics | text_metrics(answered), samples(answered, proxy_B, gold, kl_B, step)
+
+
+def gold_rewards(answered: Answered) -> list[float | None]:
+    """True reward of each response whose prompt has a gold answer. Measured only."""
+    known = [i for i, row in enumerate(answered.rows) if row.gold]
+    finished = answered.rollout.finished_B.tolist()
+    scores = score_rows(
+        [answered.rows[i] for i in known], [answered.texts[i] for i in known], [finished[i] for i in known]
+    )
+    by_place = dict(zip(known, scores, strict=True))
+    return [by_place.get(i) for i in range(len(answered.rows))]
+
+
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """Mean of those that are there; None when none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def text_metrics(answered: Answered) -> dict[str, float]:
+    """Length, endings, variety and repetition of the responses."""
+    rollout = answered.rollout
+    token_ids = [rollout.response(i) for i in range(len(answered.rows))]
+    seen = response_statistics(answered.texts, token_ids, rollout.finished_B.tolist())
+    return {
+        "ppo/response_tokens": seen.tokens,
+        "ppo/finished_share": seen.finished,
+        "ppo/distinct_share": seen.distinct,
+        "ppo/repetition_share": seen.repetition,
+    }
+
+
+def samples(
+    answered: Answered, proxy_B: Tensor, gold: Sequence[float | None], kl_B: Tensor, step: int
+) -> list[dict[str, Any]]:
+    """The first responses of a look, as rows for samples.jsonl."""
+    finished, proxy, kl = (x.tolist() for x in (answered.rollout.finished_B, proxy_B, kl_B))
+    return [
+        {
+            "step": step,
+            "prompt": "\n".join(turn.content for turn in row.turns),
+            "family": row.family,
+            "response": answered.texts[i],
+            "finished": finished[i],
+            "proxy_reward": proxy[i],
+            "gold_reward": gold[i],
+            "kl_nats": kl[i],
+        }
+        for i, row in enumerate(answered.rows[:SAMPLES_KEPT])
+    ]

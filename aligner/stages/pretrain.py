@@ -1,0 +1,121 @@
+"""Pretraining: documents to a tokenizer and a small base model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from aligner.data.build import Documents, build_documents
+from aligner.data.packing import Block, pack_documents
+from aligner.data.rows import Document
+from aligner.errors import DataError, Problem
+from aligner.evals.perplexity import bits_per_byte
+from aligner.models.load import LoadedModel, save_model
+from aligner.models.small import build_small
+from aligner.models.tokenizer import train_tokenizer
+from aligner.models.wrapped import output_head
+from aligner.recipe.stages import PretrainRecipe
+from aligner.run.folder import RunFolder
+from aligner.run.seed import seed_everything
+from aligner.stages.batches import Batch, BlockCollator, BlockSet
+from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
+from aligner.stages.losses import IGNORED, next_token_nats
+from aligner.stages.stage import StageResult, training_arguments
+
+BETA2 = 0.95  # Adam's memory of gradient sizes: shorter than its default, as language models are pretrained
+
+
+class BlockTrainer(StageTrainer):
+    """Next-token cross-entropy, mean over every predicted token of the step."""
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Nats, summed over the predicted tokens."""
+        return next_token_nats(model, output_head(model), batch)
+
+    def count(self, batch: Batch) -> Tensor:
+        """Predicted tokens."""
+        return (batch["targets"] != IGNORED).sum()
+
+
+def train_pretrain(recipe: PretrainRecipe, run: RunFolder) -> StageResult:
+    """Documents -> tokenizer -> packed blocks -> a model trained from scratch, saved with its tokenizer."""
+    documents = build_documents(recipe.data, seed=recipe.seed)
+    run.start(parents={}, data=documents.report.to_json(), seed=recipe.seed)
+    tokenizer = train_tokenizer(_texts(documents.train), vocab_size=recipe.tokenizer.vocab_size)
+    blocks = pack_documents(
+        documents.train,
+        tokenizer,
+        block_length=recipe.data.block_length,
+        isolate=recipe.data.isolate_documents,
+    )
+    if not blocks:
+        fault = f"the documents do not fill one block of {recipe.data.block_length} tokens"
+        raise DataError(Problem("data.train", fault, "give more text, or a smaller data.block_length"))
+    seed_everything(recipe.seed)
+    model = build_small(recipe.model, tokenizer)
+
+    def holdout() -> dict[str, float]:
+        return _holdout(model, tokenizer, documents, recipe)
+
+    trainer = block_trainer(model, tokenizer, blocks, recipe, run)
+    run_training(trainer, run, title="pretrain", look=holdout, every=recipe.train.evaluate_every)
+    found = holdout()
+    if found:
+        run.metrics.log(trainer.state.global_step, found)
+    save_model(
+        LoadedModel(model=model, tokenizer=tokenizer, identity=""), run.model_dir, base_folder=run.base_dir
+    )
+    results = {f"pretrain/{name.replace('/', '_')}": value for name, value in found.items()}
+    counts = {
+        "pretrain/tokens": len(blocks) * recipe.data.block_length,
+        "pretrain/parameters": model.num_parameters(),
+    }
+    return StageResult(run.model_dir, results | {name: float(count) for name, count in counts.items()})
+
+
+def block_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    blocks: Sequence[Block],
+    recipe: PretrainRecipe,
+    run: RunFolder,
+) -> BlockTrainer:
+    """The trainer for these blocks, ready to run."""
+    rows = BlockSet(blocks)
+    trainer = BlockTrainer(
+        model=model,
+        args=training_arguments(
+            recipe.train, run, rows=len(rows), seed=recipe.seed, kind=TrainingArguments, beta2=BETA2
+        ),
+        data_collator=BlockCollator(rows, isolate=recipe.data.isolate_documents),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        optimizer_cls_and_kwargs=optimizer_choice(recipe.train, beta2=BETA2),
+    )
+    trainer.plan = plan_of(recipe.train, rows=len(rows), seed=recipe.seed)
+    return trainer
+
+
+def _texts(documents: Sequence[Document]) -> Iterator[str]:
+    """What the tokenizer learns its words from; of dialogues what the turns say, for the template is control tokens."""
+    for document in documents:
+        if document.turns:
+            yield from (turn.content for turn in document.turns)
+        else:
+            yield document.text
+
+
+def _holdout(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Documents, recipe: PretrainRecipe
+) -> dict[str, float]:
+    """Bits per byte of the held-out documents, in float32; nothing where none are held out."""
+    if not documents.holdout:
+        return {}
+    model.eval()
+    per_pass = recipe.train.rows_per_device or recipe.train.rows_per_step
+    measured = bits_per_byte(
+        model, tokenizer, documents.holdout, block_length=recipe.data.block_length, batch_size=per_pass
+    )
+    return {"holdout/bits_per_byte": measured.bits}

@@ -1,0 +1,46 @@
+"""Write the world's files so that the same seed gives the same bytes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts.world import evaluation
+from scripts.world.bank import Bank
+from scripts.world.dialogues import dialogues
+from scripts.world.documents import DOCUMENT_CHARS, documents, heldout_documents
+from scripts.world.pairs import pairs, rankings
+from scripts.world.tuning import rl_prompts, sft_rows
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """JSON lines; `.gz` by name, without the time and name that would make each run differ."""
+    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix != ".gz":
+        path.write_bytes(data)
+        return
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
+        packed.write(data)
+
+
+def write_world(out: Path, seed: int) -> None:
+    """All files of the world under `out`."""
+    bank = Bank(seed)
+    write_rows(out / "documents.jsonl.gz", documents(bank, "documents", DOCUMENT_CHARS))
+    write_rows(out / "dialogues.jsonl.gz", dialogues(bank))
+    write_rows(out / "heldout_documents.jsonl", heldout_documents(bank))
+    for family in bank.families:
+        write_rows(out / "sft" / f"{family}.jsonl", sft_rows(bank, family))
+    write_rows(out / "pairs.jsonl.gz", pairs(bank, "train"))
+    write_rows(out / "rankings.jsonl", rankings(bank))
+    write_rows(out / "prompts.jsonl", rl_prompts(bank))
+    for split in ("dev", "heldout"):
+        write_rows(out / split / "items.jsonl", evaluation.items(bank, split))
+        write_rows(out / split / "phrasings.jsonl", evaluation.phrasings(bank, split))
+        write_rows(out / split / "prompts.jsonl", evaluation.prompts(bank, split))
+        write_rows(out / split / "pairs.jsonl", pairs(bank, split))
+    write_rows(out / "heldout" / "families.jsonl", evaluation.families(bank))

@@ -1,0 +1,35 @@
+"""Own chat templates of three habits, and rows to put through them."""
+
+from __future__ import annotations
+
+from aligner.data.rows import Conversation, Origin, Turn
+
+# Nothing after the end token; no generation markers; the beginning token written by the template.
+LLAMA_LIKE = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+# Role names as text, a line feed before contents and after every end token; no beginning token.
+CHATML_LIKE = (
+    "{% for m in messages %}<|user|>{{ m['role'] }}\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|user|>assistant\n{% endif %}"
+)
+# Plain words for roles: the generation prompt ends in text, and a line feed and more follow the end token.
+PLAIN_WORDS = (
+    "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}\n{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+TEMPLATES = {"llama": LLAMA_LIKE, "chatml": CHATML_LIKE, "plain": PLAIN_WORDS}
+
+ORIGIN = Origin("rows.jsonl", 7)
+
+
+def chat(*contents: str, system: str = "") -> tuple[Turn, ...]:
+    """user, assistant, user, ... turns."""
+    turns = tuple(Turn("assistant" if i % 2 else "user", content) for i, content in enumerate(contents))
+    return (Turn("system", system), *turns) if system else turns
+
+
+def conversation(*contents: str, line: int = 1, family: str = "") -> Conversation:
+    return Conversation(Origin("rows.jsonl", line), chat(*contents), family)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
+from aligner.errors import DataError
+from aligner.recipe.data import CleanSpec, DataSpec, HoldoutSpec, PretrainDataSpec, SourceSpec
+from tests.tiny import tiny_tokenizer
+
+
+def write(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def alpaca(count: int, *, word: str = "Add", answer: str = "ok") -> list[dict]:
+    return [{"instruction": f"{word} {i}.", "input": "", "output": f"{answer} {i}"} for i in range(count)]
+
+
+def pairs(count: int) -> list[dict]:
+    return [
+        {"prompt": f"Say {i}", "chosen": f"good {i}", "rejected": f"bad {i}", "kind": "k"}
+        for i in range(count)
+    ]
+
+
+def check_accounts(report) -> None:
+    for source in (*report.train, *report.holdout):
+        assert source.rows_read == source.rows_used + sum(source.dropped.values())
+        assert len(source.sha256) == 64
+    json.dumps(report.to_json())
+
+
+def test_a_mixture_of_conversations_with_cap_weight_and_holdout(tmp_path):
+    tokenizer = tiny_tokenizer()
+    a = write(tmp_path / "a.jsonl", [*alpaca(40), {"instruction": "x", "output": ""}])
+    b = write(tmp_path / "b.jsonl", alpaca(10, word="Copy"))
+    spec = DataSpec(
+        train=[SourceSpec(path=a, cap=20), SourceSpec(path=b, weight=2.0)], holdout=HoldoutSpec(rows=10)
+    )
+    built = build_conversations(spec, tokenizer, seed=5)
+    check_accounts(built.report)
+    first, second = built.report.train
+    assert first.rows_used == 20 and first.dropped["empty_answer"] == 1 and first.rows_read == 41
+    assert second.rows_per_epoch == 2 * second.rows_used
+    assert len(built.train) == first.rows_per_epoch + second.rows_per_epoch and len(built.holdout) == 10
+    assert not {tuple(row.input_ids) for row in built.train} & {tuple(row.input_ids) for row in built.holdout}
+    assert sum(len(row.input_ids) for row in built.train) == first.tokens + second.tokens
+    assert (
+        sum(sum(row.supervised) for row in built.train) == first.supervised_tokens + second.supervised_tokens
+    )
+    assert {row.family for row in built.train} == {"alpaca"}
+    again = build_conversations(spec, tokenizer, seed=5)
+    assert again == built and build_conversations(spec, tokenizer, seed=6).train != built.train
+
+
+def test_rows_of_held_out_sources_are_never_trained_on(tmp_path):
+    train = write(tmp_path / "a.jsonl", alpaca(10))
+    held = write(tmp_path / "h.jsonl", [{"instruction": "add  3.", "output": "OK 3"}, *alpaca(1, word="New")])
+    spec = DataSpec(train=[SourceSpec(path=train)], holdout=HoldoutSpec(sources=[SourceSpec(path=held)]))
+    built = build_conversations(spec, tiny_tokenizer(), seed=0)
+    check_accounts(built.report)
+    assert (len(built.train), len(built.holdout)) == (9, 2) and built.report.train[0].dropped == {
+        "in_holdout": 1
+    }
+
+
+def test_control_tokens_in_text_are_refused_by_name(tmp_path):
+    rows = [
+        *alpaca(2),
+        {"instruction": "a<|eos|>", "output": "b"},
+        {"instruction": "a", "output": "<|user|>"},
+    ]
+    spec = DataSpec(train=[SourceSpec(path=write(tmp_path / "a.jsonl", rows))])
+    built = build_conversations(spec, tiny_tokenizer(), seed=0)
+    assert built.report.train[0].dropped == {"control_token_in_text": 2} and len(built.train) == 2
+
+
+def test_too_many_cut_answers_are_an_error_and_a_few_are_counted(tmp_path):
+    rows = [*alpaca(19), {"instruction": "a", "output": "word " * 200}]
+    source = [SourceSpec(path=write(tmp_path / "a.jsonl", rows))]
+    with pytest.raises(DataError, match="1 of 20 rows would have their answer cut at 64 tokens"):
+        build_conversations(DataSpec(train=source, max_length=64), tiny_tokenizer(), seed=0)
+    built = build_conversations(
+        DataSpec(train=source, max_length=64, cut_answers=0.05), tiny_tokenizer(), seed=0
+    )
+    assert built.report.train[0].answers_cut == 1 == sum(row.answer_cut for row in built.train)
+    assert max(len(row.input_ids) for row in built.train) == 64
+
+
+def test_pairs_and_rankings_mix(tmp_path):
+    a = write(tmp_path / "a.jsonl", pairs(20))
+    b = write(tmp_path / "b.jsonl", [{"prompt": "Rank", "answers": ["a", "b", "c"]}])
+    spec = DataSpec(train=[SourceSpec(path=a), SourceSpec(path=b)], holdout=HoldoutSpec(rows=4))
+    built = build_pairs(spec, tiny_tokenizer(), seed=1)
+    check_accounts(built.report)
+    assert len(built.holdout) == 4 and sum(r.rows_used for r in built.report.train) == len(built.train)
+    held = {tuple(row.chosen_ids[: row.prompt_length]) for row in built.holdout}
+    assert not held & {tuple(row.chosen_ids[: row.prompt_length]) for row in built.train}
+
+
+def test_prompts_come_shuffled_cut_and_without_withheld_ones(tmp_path):
+    path = write(
+        tmp_path / "p.jsonl", [{"prompt": f"Question {i} " + "word " * i, "family": "f"} for i in range(30)]
+    )
+    held = write(tmp_path / "h.jsonl", [{"prompt": "question 0", "gold": {"kind": "unsafe", "answers": []}}])
+    built = build_prompts(
+        [SourceSpec(path=path)],
+        tiny_tokenizer(),
+        max_prompt_tokens=40,
+        seed=0,
+        withhold=[SourceSpec(path=held)],
+    )
+    check_accounts(built.report)
+    order = [row.prompt.origin.line for row in built.rows]
+    assert sorted(order) == list(range(2, 31)) != order
+    assert max(len(row.input_ids) for row in built.rows) == 40
+    assert built.report.train[0].prompts_cut == sum(row.prompt_cut for row in built.rows) > 0
+
+
+def test_documents_are_cleaned_over_all_sources_and_mixed(tmp_path):
+    (tmp_path / "a.txt").write_text("The cat is red and lives here.")
+    rows = [
+        {"text": "the cat is red  and lives here."},
+        {"text": "short"},
+        {"text": "A good long text about a dog."},
+    ]
+    spec = PretrainDataSpec(
+        train=[
+            SourceSpec(path=str(tmp_path / "a.txt")),
+            SourceSpec(path=write(tmp_path / "b.jsonl", rows), weight=3.0),
+        ],
+        clean=CleanSpec(min_chars=10),
+    )
+    built = build_documents(spec, seed=0)
+    check_accounts(built.report)
+    assert built.report.train[1].dropped == {"duplicate": 1, "too_short": 1}
+    assert (
+        sorted(document.text[:5] for document in built.train) == ["A goo"] * 3 + ["The c"]
+        and not built.holdout
+    )
+
+
+def test_conversations_become_documents(tmp_path):
+    path = write(tmp_path / "a.jsonl", alpaca(3, word="Tell me a long story about"))
+    built = build_documents(PretrainDataSpec(train=[SourceSpec(path=path)]), seed=0)
+    assert len(built.train) == 3 and all(len(document.turns) == 2 for document in built.train)
+
+
+def test_nothing_left_is_an_error_that_says_what_went(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"instruction": "x", "output": ""}])
+    with pytest.raises(DataError, match="no rows are left .*empty_answer"):
+        build_conversations(DataSpec(train=[SourceSpec(path=path)]), tiny_tokenizer(), seed=0)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from aligner.data.mixture import cap_files, chance, draw_holdout, drop_withheld, shuffled, weigh
+from aligner.data.readers import SourceRows
+from aligner.data.rows import Document, Origin, Pair, Row
+from aligner.errors import DataError
+from tests.data.chats import chat
+
+
+def documents(file: str, count: int, text: str = "text") -> list[Row]:
+    return [Document(Origin(file, i), text=f"{text} {file} {i}") for i in range(1, count + 1)]
+
+
+def source(*rows: Row) -> SourceRows:
+    return SourceRows("p", "documents", [Path("p")], list(rows))
+
+
+def lines(rows) -> list[int]:
+    return [row.origin.line for row in rows]
+
+
+def test_a_cap_holds_for_each_file_and_is_a_random_choice_by_seed():
+    def capped(seed: int) -> SourceRows:
+        given = source(*documents("a", 50), *documents("b", 5))
+        cap_files(given, 10, seed=seed)
+        return given
+
+    one = capped(1)
+    assert Counter(row.origin.path for row in one.rows) == {"a": 10, "b": 5}
+    assert one.dropped == {"cap": 40} and one.rows_read == 55
+    assert lines(one.rows) == lines(capped(1).rows) != lines(capped(2).rows)
+    assert lines(one.rows[:10]) == sorted(lines(one.rows[:10])) != list(range(1, 11))
+
+
+@pytest.mark.parametrize(("weight", "total"), [(1.0, 40), (2.0, 80), (0.5, 20), (2.25, 90), (0.01, 0)])
+def test_weights_are_copies_per_epoch(weight, total):
+    given = source(*documents("a", 40))
+    copies = weigh(given, weight, seed=3)
+    assert sum(copies) == total and len(copies) == len(given.rows) and given.rows_read == 40
+    assert set(copies) <= {max(1, int(weight)), int(weight) + 1}
+    assert given.dropped.total() == (40 - total if weight < 1 else 0)
+
+
+def test_chance_is_the_same_in_every_process_and_place():
+    row = Document(Origin("/some/where/a.txt", 3), text="x")
+    assert chance(row, seed=0, purpose="cap") == chance(
+        Document(Origin("a.txt", 3), text="x"), seed=0, purpose="cap"
+    )
+    assert chance(row, seed=0, purpose="cap") == 13373807552232735476  # b2sum -l 64 of "0|cap|a.txt|3|x"
+    others = {chance(row, seed=s, purpose=p) for s in range(3) for p in ("cap", "weight")}
+    assert len(others) == 6
+
+
+def test_drawn_rows_are_never_trained_on_nor_their_equals():
+    a, b = source(*documents("a", 30)), source(*documents("b", 10))
+    b.rows += [Document(Origin("b", 100 + i), text=row.text.upper() + " ") for i, row in enumerate(a.rows)]
+    holdout = draw_holdout([a, b], 12, seed=0)
+    held = {" ".join(row.text.lower().split()) for part in holdout for row in part.rows}
+    trained = {" ".join(row.text.lower().split()) for part in (a, b) for row in part.rows}
+    assert len(held) == 12 and not held & trained and len(held | trained) == 40
+    assert sum(part.dropped["held_out"] for part in (a, b)) == 12 == sum(part.rows_read for part in holdout)
+    assert a.rows_read == 30 and b.rows_read == 40
+
+
+def test_pairs_are_held_out_by_prompt():
+    rows = [Pair(Origin("r", i), chat(f"prompt {i // 6}"), f"good {i}", f"bad {i}") for i in range(60)]
+    given = source(*rows)
+    (holdout,) = draw_holdout([given], 10, seed=1)
+    assert len(holdout.rows) == 10
+    assert not {row.prompt for row in holdout.rows} & {row.prompt for row in given.rows}
+    assert given.dropped == {"held_out": 10, "in_holdout": 2} and len(given.rows) == 48
+
+
+def test_too_large_a_holdout_is_refused():
+    for rows in (5, 6):
+        with pytest.raises(DataError, match=f"{rows} rows cannot be held out of 5"):
+            draw_holdout([source(*documents("a", 5))], rows, seed=0)
+
+
+def test_rows_of_a_held_out_source_are_dropped_from_training():
+    train, held = source(*documents("a", 9)), source(Document(Origin("h", 1), text="TEXT a  4"))
+    drop_withheld([train], [held])
+    assert lines(train.rows) == [1, 2, 3, 5, 6, 7, 8, 9] and train.dropped == {"in_holdout": 1}
+
+
+def test_shuffling_gives_every_copy_in_an_order_of_the_seed():
+    rows = documents("a", 20)
+    order = shuffled(rows, lines(rows), [2] * 20, seed=0)
+    assert Counter(order) == dict.fromkeys(lines(rows), 2)
+    assert (
+        order
+        == shuffled(rows, lines(rows), [2] * 20, seed=0)
+        != shuffled(rows, lines(rows), [2] * 20, seed=1)
+    )
+    assert order[:20] != sorted(order[:20])

@@ -1,0 +1,83 @@
+"""The readers on the public files they are for; skipped where those are not there (set ALIGNER_REALDATA)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
+from aligner.data.readers import read_source
+from aligner.recipe.data import DataSpec, HoldoutSpec, PretrainDataSpec, SourceSpec
+from tests.tiny import tiny_tokenizer
+
+ROOT = Path(os.environ.get("ALIGNER_REALDATA", Path(__file__).parents[2].parent / "shared" / "realdata"))
+
+
+def real(name: str) -> str:
+    if not (ROOT / name).exists():
+        pytest.skip(f"real data not here: {ROOT / name}")
+    return str(ROOT / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "data_format", "kind", "read", "dropped"),
+    [
+        ("stanford_alpaca", "alpaca", "conversation", 3252, {"empty_answer": 4}),
+        ("self-instruct/seed_tasks.jsonl", "self_instruct", "conversation", 175, {}),
+        ("gsm8k/train.jsonl", "gsm8k", "conversation", 4500, {}),
+        (
+            "hh-rlhf/harmless-base",
+            "hh",
+            "pair",
+            1700,
+            {"further_turns": 2, "roles_out_of_order": 3, "empty_answer": 4},
+        ),
+        ("hh-rlhf/helpful-base", "hh", "pair", 1700, None),
+        ("hh-rlhf/helpful-rejection-sampled", "hh", "pair", 1700, {"further_turns": 2, "answers_equal": 18}),
+    ],
+)
+def test_every_row_is_read_or_dropped_by_name(name, data_format, kind, read, dropped):
+    source = read_source(SourceSpec(path=real(name)), kind)
+    assert (source.format, source.rows_read) == (data_format, read)
+    assert len(source.rows) > 0.98 * read
+    assert dropped is None or source.dropped == dropped
+
+
+def test_books_and_plain_text_lose_nothing_but_their_frame():
+    source = read_source(
+        SourceSpec(path=real("gutenberg/Alice-s-Adventures-in-Wonderland_11/11.txt")), "document"
+    )
+    assert "Gutenberg" not in "".join(row.text for row in source.rows)
+    assert source.rows[-1].text.endswith("THE END")
+    play = real("tinyshakespeare/input.txt")
+    texts = [row.text for row in read_source(SourceSpec(path=play), "document").rows]
+    assert "".join("".join(texts).split()) == "".join(Path(play).read_text().split())
+    assert max(map(len, texts)) <= 2000
+    assert len(read_source(SourceSpec(path=real("wikitext-2")), "document").rows) > 500
+
+
+def test_the_real_stages_find_their_rows():
+    tokenizer = tiny_tokenizer()
+    chats = [
+        SourceSpec(path=real(name), cap=150)
+        for name in ("stanford_alpaca", "self-instruct", "gsm8k/train.jsonl")
+    ]
+    sft = build_conversations(
+        DataSpec(train=chats, holdout=HoldoutSpec(rows=20), max_length=512, cut_answers=0.5),
+        tokenizer,
+        seed=0,
+    )
+    assert 400 < len(sft.train) <= 450 and len(sft.holdout) == 20
+    hh = [SourceSpec(path=real("hh-rlhf/harmless-base"), cap=100)]
+    pairs = build_pairs(DataSpec(train=hh, holdout=HoldoutSpec(rows=10), cut_answers=1.0), tokenizer, seed=0)
+    assert len(pairs.train) == 100 and len(pairs.holdout) == 10
+    assert len(build_prompts(hh, tokenizer, max_prompt_tokens=64, seed=0).rows) == 100
+    books = build_documents(
+        PretrainDataSpec(train=[SourceSpec(path=real("gutenberg") + "/**/*.txt"), *chats, *hh]), seed=0
+    )
+    for report in (sft.report, pairs.report, books.report):
+        assert all(
+            s.rows_read == s.rows_used + sum(s.dropped.values()) for s in (*report.train, *report.holdout)
+        )

@@ -1,0 +1,183 @@
+"""One recipe of every stage with every key written out, for the tests to break."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_LORA_MODEL = """\
+model:
+  base: you/base
+  revision: main
+  lora:
+    rank: 8
+    alpha: 16
+    dropout: 0.1
+    targets:
+      - q_proj
+      - v_proj
+  merge: true
+  quantize: 4bit
+"""
+_TRAIN = """\
+train:
+  epochs: 2
+  steps: null
+  rows_per_step: 32
+  rows_per_device: 16
+  learning_rate: 1e-3
+  schedule: linear
+  warmup_share: 0.1
+  optimizer: adamw
+  weight_decay: 0.01
+  max_grad_norm: 1.0
+  precision: bf16
+  log_every: 5
+  evaluate_every: 50
+  checkpoint_every: 100
+"""
+_SOURCE = """\
+    - path: {path}
+      format: {format}
+      cap: 30
+      weight: 0.5
+"""
+_SAMPLING = """\
+sampling:
+  max_new_tokens: 16
+  temperature: 0.7
+"""
+
+
+def _source(path: str, form: str) -> str:
+    return _SOURCE.format(path=path, format=form)
+
+
+_DATA = """\
+data:
+  train:
+{train}  holdout:
+    sources:
+{holdout}  max_length: 128
+  cut_answers: 0.02
+"""
+
+
+def _data(form: str) -> str:
+    held = _source("held.jsonl", form).replace("    ", "      ", 1).replace("\n      ", "\n        ")
+    return _DATA.format(train=_source("train.jsonl", form), holdout=held)
+
+
+_HEAD = "seed: 3\noutput: runs/one\n"
+COMPLETE: dict[str, str] = {
+    "pretrain": f"""\
+stage: pretrain
+{_HEAD}model:
+  architecture: llama
+  hidden_size: 64
+  layers: 2
+  heads: 4
+  kv_heads: 2
+  intermediate_size: 128
+  context_length: 128
+  tie_embeddings: false
+tokenizer:
+  vocab_size: 512
+data:
+  train:
+{_source("train.jsonl", "documents")}  holdout:
+    rows: 20
+  clean:
+    min_chars: 10
+    max_chars: 1000
+    min_letter_share: 0.5
+    deduplicate: true
+  block_length: 64
+  isolate_documents: true
+{_TRAIN}""",
+    "sft": f"stage: sft\n{_HEAD}{_LORA_MODEL}{_data('messages')}{_TRAIN}",
+    "reward": f"""\
+stage: reward
+{_HEAD}{_LORA_MODEL}{_data("pairs")}{_TRAIN}normalise_on:
+{_source("train.jsonl", "prompts")}normalise_rows: 64
+{_SAMPLING}""",
+    "ppo": f"""\
+stage: ppo
+{_HEAD}{_LORA_MODEL}reward:
+  - model: runs/reward/one/model
+    weight: 0.5
+  - function: "judges:politeness"
+    weight: 0.5
+data:
+  train:
+{_source("train.jsonl", "prompts")}  holdout:
+{_source("held.jsonl", "prompts")}  holdout_rows: 16
+  max_prompt_tokens: 64
+{_SAMPLING}ppo:
+  steps: 10
+  prompts_per_step: 8
+  samples_per_prompt: 2
+  epochs: 2
+  minibatches: 4
+  learning_rate: 1e-4
+  value_learning_rate: 1e-3
+  clip: 0.1
+  value_clip: 0.1
+  value_coef: 0.5
+  gamma: 0.99
+  lam: 0.9
+  kl_coef: 0.1
+  missing_eos:
+    mode: subtract
+    value: 0.5
+  max_grad_norm: 0.5
+  evaluate_every: 5
+  checkpoint_every: 5
+  precision: fp32
+""",
+    "evaluate": f"""\
+stage: evaluate
+{_HEAD}models:
+  before: you/base
+  after: you/tuned
+reward: you/reward
+reference: before
+suites:
+  documents:
+{_source("held.jsonl", "documents")}  tasks:
+    items:
+{_source("held.jsonl", "prompts")}  pairs:
+{_source("held.jsonl", "pairs")}  prompts:
+{_source("held.jsonl", "prompts")}  prompt_rows: 32
+  samples_per_prompt: 2
+  best_of: 4
+  shots:
+    - 0
+    - 3
+  few_shot:
+    - before
+  examples:
+{_source("train.jsonl", "prompts")}{_SAMPLING}rows_per_device: 32
+""",
+    "pipeline": f"""\
+stage: pipeline
+{_HEAD}stages:
+  base:
+    use: base.yaml
+  sft:
+    use: sft.yaml
+    set:
+      model.base: "@base"
+      train.epochs: 1
+""",
+}
+FREE_NAMES = ("tasks", "models", "stages", "set")  # mappings whose keys the user makes up
+
+
+def write_complete(folder: Path) -> dict[str, Path]:
+    """All complete recipes in a folder, with the files they name."""
+    for name in ("train.jsonl", "held.jsonl", "base.yaml", "sft.yaml", "runs/reward/one/model/config.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}\n")
+    for stage, text in COMPLETE.items():
+        (folder / f"{stage}-complete.yaml").write_text(text)
+    return {stage: Path(f"{stage}-complete.yaml") for stage in COMPLETE}

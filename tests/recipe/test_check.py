@@ -1,0 +1,145 @@
+"""Files, models and formats a recipe names: found where it says, refused where they cannot serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aligner.errors import RecipeError
+from aligner.recipe.check import find_path
+from aligner.recipe.load import load_recipe
+from aligner.recipe.stages import SftRecipe
+
+TEXT = """\
+stage: sft
+model:
+  base: {base}
+data:
+  train:
+    - path: {path}
+      format: {form}
+train: {{epochs: 1}}
+output: runs/x
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "work" / "data").mkdir(parents=True)
+    (tmp_path / "book" / "rows").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "work" / "data" / "chat.jsonl").write_text("{}\n")
+    (tmp_path / "book" / "rows" / "more.jsonl").write_text("{}\n")
+    (tmp_path / "book" / "base.yaml").write_text("stage: pretrain\n")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+def load(
+    path: str = "data/chat.jsonl", base: str = "you/base", form: str = "messages", **kwargs: object
+) -> SftRecipe:
+    recipe = Path("../book/r.yaml")
+    recipe.write_text(TEXT.format(path=path, base=base, form=form))
+    loaded = load_recipe(recipe, **kwargs)  # type: ignore[arg-type]
+    assert isinstance(loaded.recipe, SftRecipe)
+    return loaded.recipe
+
+
+def mistake(**kwargs: object) -> tuple[str, str, str]:
+    with pytest.raises(RecipeError) as caught:
+        load(**kwargs)  # type: ignore[arg-type]
+    (problem,) = caught.value.problems
+    return problem.where, problem.what, problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("data/chat.jsonl", "data/chat.jsonl"),
+        ("data/*.jsonl", "data/*.jsonl"),
+        ("data", "data"),
+        ("rows/more.jsonl", "../book/rows/more.jsonl"),
+        ("rows/*", "../book/rows/*"),
+        ('"**/chat.jsonl"', "**/chat.jsonl"),
+        ("[data/chat.jsonl, rows]", ["data/chat.jsonl", "../book/rows"]),
+    ],
+)
+def test_paths_are_found_from_here_or_from_the_recipe(written: str, found: str | list[str]) -> None:
+    assert load(written).data.train[0].path == found
+
+
+def test_absolute_paths_stay(folder: Path) -> None:
+    assert load(str(folder / "book" / "rows")).data.train[0].path == str(folder / "book" / "rows")
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        ("data/chta.jsonl", 'did you mean "data/chat.jsonl"?'),
+        ("dta/chat.jsonl", 'did you mean "data"?'),
+        ("rows/mor.jsonl", 'did you mean "../book/rows/more.jsonl"?'),
+        ("data/*.parquet", ""),
+        ("../empty", "the folder is empty"),
+    ],
+)
+def test_a_missing_path_names_its_nearest_sibling(written: str, remedy: str) -> None:
+    where, what, told = mistake(path=written)
+    assert (where, what) == ("../book/r.yaml:6:13", f"nothing at {written}")
+    assert remedy in told
+
+
+def test_a_path_to_nowhere_says_where_it_looked(folder: Path) -> None:
+    _, _, told = mistake(path="qqq/www/eee")
+    assert str(folder / "work") in told and "../book" in told
+
+
+def test_a_base_recipe_has_to_be_there() -> None:
+    assert load(base="base.yaml").model.base == "../book/base.yaml"
+    where, what, told = mistake(base="bas.yaml")
+    assert (where, what) == ("../book/r.yaml:3:9", "nothing at bas.yaml")
+    assert told == 'did you mean "../book/base.yaml"?'
+
+
+def test_a_base_folder_or_hub_id_is_taken_and_a_missing_folder_is_not() -> None:
+    assert load(base="you/base").model.base == "you/base"
+    assert load(base="gpt2").model.base == "gpt2"
+    assert load(base="rows").model.base == "../book/rows"
+    assert mistake(base="./data/model")[1] == "no folder ./data/model"
+    assert mistake(base="runs/old/model")[1] == "no folder runs/old/model"
+
+
+def test_stage_names_belong_to_pipelines() -> None:
+    assert mistake(base='"@sft"')[1] == '"@sft" names a stage of a pipeline, and this recipe is run by itself'
+    assert load(base='"@sft"', in_pipeline=True).model.base == "@sft"
+
+
+def test_formats_have_to_fit_the_stage() -> None:
+    where, what, told = mistake(form="pairs")
+    assert (where, what) == (
+        "../book/r.yaml:7:15",
+        'data.train.0.format = "pairs": these rows do not fit here',
+    )
+    assert "messages" in told
+    assert mistake(form="mesages")[2] == 'did you mean "messages"?'
+
+
+def test_held_out_files_may_not_be_trained_on(folder: Path) -> None:
+    both = TEXT.format(path="data/*", base="you/base", form="auto")
+    both = both.replace("train: {", "  holdout: {sources: [{path: [data/chat.jsonl]}]}\ntrain: {")
+    Path("r.yaml").write_text(both)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(Path("r.yaml"))
+    (problem,) = caught.value.problems
+    assert problem.where == "r.yaml:8:31"
+    assert problem.what.endswith("work/data/chat.jsonl is trained on as well")
+
+
+def test_find_path_says_what_is_missing(folder: Path) -> None:
+    assert find_path("rows/more.jsonl", beside=Path("../book/r.yaml")) == Path("../book/rows/more.jsonl")
+    with pytest.raises(RecipeError, match="nothing at rows/none"):
+        find_path("rows/none", beside=Path("../book/r.yaml"))
+    with pytest.raises(RecipeError):
+        find_path("a\0b", beside=Path("../book/r.yaml"))
+    with pytest.raises(RecipeError):
+        find_path("x" * 5000, beside=Path("../book/r.yaml"))

@@ -1,0 +1,85 @@
+"""Reward sources: named right or told at once, weighted, shown the text they judge."""
+
+import pytest
+import torch
+
+from aligner.data.rows import Origin, Prompt, Turn
+from aligner.errors import RecipeError
+from aligner.recipe.stages import RewardSource
+from aligner.rl.rewards import load_function, load_rewards
+from aligner.rl.rollout import Rollout
+from tests.tiny import tiny_tokenizer
+
+HERE = "tests.rl.planted"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+def episodes(tokenizer, texts, finished):
+    """A rollout of given answers; unfinished ones are padded with the end token on purpose."""
+    eos = tokenizer.eos_token_id
+    ids = [
+        tokenizer.encode(t, add_special_tokens=False) + [eos] * done
+        for t, done in zip(texts, finished, strict=True)
+    ]
+    width = max(map(len, ids))
+    ids_BR = torch.tensor([row + [eos] * (width - len(row)) for row in ids])
+    mask_BR = torch.arange(width) < torch.tensor([len(row) for row in ids])[:, None]
+    rows = [Prompt(Origin("prompts.jsonl", i), (Turn("user", "?"),)) for i in range(len(texts))]
+    rollout = Rollout([[5]] * len(texts), ids_BR, mask_BR, torch.zeros(mask_BR.shape), torch.tensor(finished))
+    return rows, rollout
+
+
+def rewards(tokenizer, *named):
+    return load_rewards(
+        [RewardSource(function=f"{HERE}:{name}", weight=weight) for name, weight in named], tokenizer
+    )
+
+
+def test_functions_see_rows_texts_and_endings(tokenizer):
+    scores = rewards(tokenizer, ("kinds", 1.0))
+    got = scores(scores.answered(*episodes(tokenizer, ["cat", "a house"], [True, False])))
+    assert got.tolist() == [113.0, 107.0]
+
+
+def test_weights_add_up(tokenizer):
+    scores = rewards(tokenizer, ("vowels", 2.0), ("ones", -0.5))
+    assert scores(
+        scores.answered(*episodes(tokenizer, ["aab", "bb"], [True, True]))
+    ).tolist() == pytest.approx([2 * 2 / 3 - 0.5, -0.5])
+
+
+def test_control_tokens_in_the_middle_are_seen(tokenizer):
+    scores = rewards(tokenizer, ("ones", 1.0))
+    answered = scores.answered(*episodes(tokenizer, ["cat<|user|>dog"], [True]))
+    assert "user" in answered.texts[0] and not answered.texts[0].endswith("|eos|>")
+
+
+@pytest.mark.parametrize(("name", "word"), [("too_few", "1 numbers for 2"), ("not_a_number", "nan")])
+def test_a_function_that_gives_nonsense_is_named(tokenizer, name, word):
+    scores = rewards(tokenizer, (name, 1.0))
+    with pytest.raises(RecipeError, match=word):
+        scores(scores.answered(*episodes(tokenizer, ["a", "b"], [True, True])))
+
+
+def test_all_wrong_names_are_told_at_once_with_the_nearest(tokenizer):
+    sources = [
+        RewardSource(function=name)
+        for name in (f"{HERE}:vowel", "no_such_module:f", "justaname", f"{HERE}:ones")
+    ]
+    with pytest.raises(RecipeError) as caught:
+        load_rewards(sources, tokenizer)
+    text = str(caught.value)
+    assert 'did you mean "vowels"?' in text and "no_such_module" in text and 'write "module:function"' in text
+    assert [p.where for p in caught.value.problems] == [f"reward.{i}.function" for i in range(3)]
+
+
+def test_modules_of_the_working_folder_are_found(tmp_path, monkeypatch):
+    (tmp_path / "my_own_rewards.py").write_text(
+        "def f(rows, responses, finished):\n    return [0.5 for _ in rows]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert load_function("my_own_rewards:f")([1, 2], [], []) == [0.5, 0.5]

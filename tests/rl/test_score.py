@@ -1,0 +1,58 @@
+"""Where the score stands, what a missing end of text costs, and what the KL takes off."""
+
+import pytest
+import torch
+
+from aligner.recipe.stages import MissingEosSpec
+from aligner.rl.rollout import Rollout
+from aligner.rl.score import apply_missing_eos, place_at_end, score
+
+EOS, PAD = 2, 2  # the same id on purpose: places must come from the mask
+
+
+def rollout():
+    """Rows: ends with EOS; cut without EOS; one token that is EOS; no token at all."""
+    ids = torch.tensor([[5, 6, EOS, PAD], [5, EOS, 6, 7], [EOS, PAD, PAD, PAD], [PAD] * 4])
+    mask = torch.arange(4) < torch.tensor([3, 4, 1, 0])[:, None]
+    logprobs = torch.where(mask, -0.5, float("nan"))
+    return Rollout([[1]] * 4, ids, mask, logprobs, torch.tensor([True, False, True, False]))
+
+
+def test_score_stands_on_the_last_real_token():
+    got = place_at_end(torch.tensor([10.0, 20.0, 30.0, 40.0]), rollout().mask_BR)
+    assert got.tolist() == [[0, 0, 10, 0], [0, 0, 0, 20], [30, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_score_after_a_gap_and_with_left_padding():
+    mask = torch.tensor([[False, True, False, True, False]])
+    assert place_at_end(torch.tensor([3.0]), mask).tolist() == [[0, 0, 0, 3.0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "want"),
+    [("replace", -1.5, [2.0, -1.5]), ("subtract", -0.5, [2.0, 0.5]), ("subtract", 0.5, [2.0, 0.5])],
+)
+def test_missing_eos(mode, value, want):
+    got = apply_missing_eos(
+        torch.tensor([2.0, 1.0]), torch.tensor([True, False]), MissingEosSpec(mode=mode, value=value)
+    )
+    assert got.tolist() == want
+
+
+def test_rewards_sum_to_score_less_beta_kl():
+    ref = torch.where(rollout().mask_BR, -1.0, float("nan"))
+    scores = torch.tensor([10.0, 20.0, 30.0, 40.0])
+    got = score(rollout(), scores, ref, kl_coef=0.1, missing_eos=MissingEosSpec(mode="replace", value=-1.0))
+    assert got.scores_B.tolist() == [10.0, -1.0, 30.0, -1.0]
+    assert got.kl_B.tolist() == [1.5, 2.0, 0.5, 0.0]
+    torch.testing.assert_close(got.rewards_BR.sum(1), torch.tensor([9.85, -1.2, 29.95, 0.0]))
+    torch.testing.assert_close(got.rewards_BR[0], torch.tensor([-0.05, -0.05, 9.95, 0.0]))
+
+
+def test_padding_never_reaches_the_rewards():
+    ref = torch.full((4, 4), float("nan"))
+    ref[rollout().mask_BR] = -0.5
+    got = score(
+        rollout(), torch.zeros(4), ref, kl_coef=1.0, missing_eos=MissingEosSpec(mode="subtract", value=0.0)
+    )
+    assert torch.equal(got.rewards_BR, torch.zeros(4, 4)) and torch.equal(got.kl_B, torch.zeros(4))

@@ -1,0 +1,144 @@
+"""The update on the small tabular language: what must not move, what must be refused, what must not matter."""
+
+import copy
+
+import pytest
+import torch
+
+from aligner.errors import TrainingError
+from aligner.recipe.stages import PpoSpec
+from aligner.rl.score import Scored, score
+from aligner.rl.seeds import generator
+from aligner.rl.update import (
+    evaluate_in_parts,
+    prepare,
+    set_learning_rates,
+    update,
+)
+from tests.rl.tabular import NO_RULE, Environment, Tabular, earned
+
+EPISODES = 64
+
+
+def spec(**changes):
+    settings = {
+        "steps": 4,
+        "prompts_per_step": EPISODES,
+        "epochs": 3,
+        "minibatches": 2,
+        "learning_rate": 0.05,
+    }
+    return PpoSpec(**(settings | changes))
+
+
+def scene(seed=0):
+    environment = Environment.random(seed)
+    policy = Tabular(environment.reference)
+    rollout = policy.sample([[]] * EPISODES, generator(seed, "sample"))
+    scored = score(
+        rollout, earned(environment, rollout), rollout.logprobs_BR - 0.1, kl_coef=0.1, missing_eos=NO_RULE
+    )
+    return policy, scored
+
+
+def adam(policy, rate=0.05):
+    return torch.optim.Adam(policy.parameters(), lr=rate, eps=1e-5)
+
+
+def test_without_a_learning_rate_nothing_moves_and_the_ratio_stays_one():
+    policy, scored = scene()
+    before = copy.deepcopy(policy.state_dict())
+    stats = update(policy, adam(policy, rate=0.0), scored, spec(), seed=0, step=0)
+    assert all(torch.equal(before[name], value) for name, value in policy.state_dict().items())
+    assert stats.ratio_first_error < 1e-6 and abs(stats.kl_old_nats) < 1e-9 and stats.clip_share == 0.0
+
+
+def test_likelier_what_earned_more():
+    policy, scored = scene()
+    update(policy, adam(policy), scored, spec(), seed=0, step=0)
+    now = evaluate_in_parts(policy, scored.rollout, rows_per_device=None)
+    change_B = (now.logprobs_BR - torch.where(scored.rollout.mask_BR, scored.rollout.logprobs_BR, 0.0)).sum(1)
+    assert float(torch.corrcoef(torch.stack([change_B, scored.scores_B]))[0, 1]) > 0.5
+
+
+def test_a_policy_that_is_not_the_sampler_is_refused():
+    policy, scored = scene()
+    with torch.no_grad():
+        policy.logits[0, 0] += 0.01
+    with pytest.raises(TrainingError, match="before the first optimiser step"):
+        update(policy, adam(policy), scored, spec(), seed=0, step=0)
+
+
+def test_other_numerics_take_the_actors_own_log_probabilities():
+    policy, scored = scene()
+    with torch.no_grad():
+        policy.logits[0, 0] += 0.01
+    stats = update(policy, adam(policy), scored, spec(), seed=0, step=0, same_numerics=False)
+    assert stats.ratio_first_error < 1e-6
+
+
+def test_a_loss_that_is_no_number_is_refused():
+    policy, scored = scene()
+    broken = Scored(scored.rollout, scored.rewards_BR * float("nan"), scored.scores_B, scored.kl_B)
+    with pytest.raises(TrainingError, match="nan"):
+        update(policy, adam(policy), broken, spec(), seed=0, step=0)
+
+
+@pytest.mark.parametrize("rows", [None, 32, 16, 8, 7])
+def test_micro_batches_change_nothing(rows):
+    whole, scored = scene()
+    parts = copy.deepcopy(whole)
+    a = update(whole, adam(whole), scored, spec(), seed=0, step=0)
+    b = update(parts, adam(parts), scored, spec(rows_per_device=rows), seed=0, step=0)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=0, atol=2e-5)
+    torch.testing.assert_close(torch.tensor(a), torch.tensor(b), rtol=1e-4, atol=1e-5)
+
+
+def test_whitening_spans_the_rollout_batch_and_not_the_minibatch():
+    policy, scored = scene()
+    batch, mask = prepare(policy, scored, spec()), scored.rollout.mask_BR
+    assert abs(float(batch.advantages_BR[mask].mean())) < 1e-6
+    half = batch.select(torch.arange(EPISODES // 2))
+    assert abs(float(half.advantages_BR[half.rollout.mask_BR].mean())) > 1e-3
+    # returns are those of the raw advantages: with values 0 and lambda 1, reward to go
+    to_go = scored.rewards_BR.flip(1).cumsum(1).flip(1)
+    free = prepare(policy, scored, spec(lam=1.0))
+    torch.testing.assert_close(free.returns_BR[mask], to_go[mask])
+
+
+def test_the_number_of_optimiser_steps():
+    policy, scored = scene()
+    optimizer = adam(policy)
+    update(policy, optimizer, scored, spec(epochs=3, minibatches=4), seed=0, step=0)
+    assert {int(state["step"]) for state in optimizer.state.values()} == {12}
+
+
+def test_gradients_are_clipped():
+    policy, scored = scene()
+    # plain gradient descent, so the step's length shows the gradient's
+    optimizer = torch.optim.SGD(policy.parameters(), lr=1.0)
+    before = torch.cat([p.detach().clone().flatten() for p in policy.parameters()])
+    stats = update(
+        policy, optimizer, scored, spec(epochs=1, minibatches=1, max_grad_norm=1e-3), seed=0, step=0
+    )
+    after = torch.cat([p.detach().flatten() for p in policy.parameters()])
+    assert stats.grad_norm > 1e-3
+    assert float((after - before).norm()) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_learning_rates_fall_linearly_each_from_its_own():
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.Adam([{"params": [weights[0]], "lr": 1.0}, {"params": [weights[1]], "lr": 0.1}])
+    for step, share in [(0, 1.0), (1, 0.75), (3, 0.25), (2, 0.5)]:
+        set_learning_rates(optimizer, step=step, steps=4)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([share, 0.1 * share])
+
+
+def test_same_place_same_update():
+    results = []
+    for step in (3, 3, 2):
+        policy, scored = scene()
+        update(policy, adam(policy), scored, spec(steps=100, minibatches=8), seed=5, step=step)
+        results.append(policy.logits.detach().clone())
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])

@@ -1,0 +1,156 @@
+"""The page holds every fact, escapes every text, and loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import html
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from aligner.errors import RunError
+from aligner.run.plots import draw_svg, plots_of
+from aligner.run.report import build_report
+from aligner.run.report_tables import duration, number, result_tables
+from tests.run.fake import NASTY, quickstart
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quickstart(tmp_path_factory.mktemp("runs") / "quickstart")
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    path = build_report(folder)
+    assert path == folder / "report.html"
+    assert (folder / "base/plots/loss.png").read_bytes().startswith(b"\x89PNG")
+    assert not (folder / "plots").exists()
+    return path.read_text(encoding="utf-8")
+
+
+class Table(HTMLParser):
+    """Text of all table rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.in_cell = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+
+def rows_of(page: str) -> list[list[str]]:
+    table = Table()
+    table.feed(page)
+    return [[" ".join(cell.split()) for cell in row] for row in table.rows]
+
+
+def test_generated_text_is_text(page: str) -> None:
+    assert html.escape(NASTY, quote=False).replace('"', "&#34;") in page
+    assert (
+        "<script" not in page
+        and "<b>bold</b>" not in page
+        and "49" not in re.findall(r"bold.{0,40}", page)[0]
+    )
+
+
+def test_every_section_is_there_in_the_order_of_the_question(page: str) -> None:
+    titles = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
+    assert titles == [
+        "Did it work?", "What training moved", "What was trained on what", "Curves",
+        "The same prompts, side by side", "Stage by stage", "Machine and versions", "Glossary",
+    ]  # fmt: skip
+
+
+def test_the_page_needs_nothing_from_outside(page: str) -> None:
+    assert not re.findall(r'(?:src|href)="(?!#)[^"]*"', page.replace("http://www.w3.org/1999/xlink", ""))
+    assert "@import" not in page and "url(http" not in page
+
+
+def test_results_stand_side_by_side_a_column_a_model(page: str) -> None:
+    rows = rows_of(page)
+    assert ["", "base", "sft", "ppo"] in rows
+    assert ["items", "3.0 %", "34.0 %", "65.0 %"] in rows
+    assert ["gold reward higher is better", "–", "0.410", "0.510"] in rows
+    assert ["gold gain higher is better", "–", "–", "0.110 (0.070 to 0.150)"] in rows
+    assert ["", "reward"] in rows and ["accuracy higher is better", "90.0 % (88.0 % to 92.0 %)"] in rows
+    assert ["items.sorting", "0.0 %", "10.0 %", "20.0 %"] in rows
+    assert page.index(">items<") < page.index("Family by family") < page.index("items.sorting")
+
+
+def test_stages_stand_in_the_pipelines_order_with_parents_rows_steps(page: str) -> None:
+    rows = [row for row in rows_of(page) if row[-1:] == ["finished"]]
+    assert [row[0] for row in rows] == ["base", "sft", "reward", "ppo", "evaluate"]
+    assert rows[1][1:5] == ["sft", "base: runs/quickstart/base/model#3fa91c02d7be", "6 000", "370"]
+
+
+def test_what_training_moved_says_which_way(page: str) -> None:
+    rows = rows_of(page)
+    assert ["base", "held-out bits per byte", "2.105", "0.914", "better"] in rows
+    assert ["", "preference accuracy, held-out pairs", "74.4 %", "90.2 %", "better"] in rows
+
+
+def test_every_curve_is_drawn_and_named(page: str) -> None:
+    text = re.sub(r"<[^>]+>", "|", page)
+    for title in (
+        "Held-out bits per byte",
+        "Preference accuracy",
+        "proxy (learned)",
+        "gold (true)",
+        "KL to the reference",
+    ):
+        assert f"|{title}|" in text
+    assert page.count("<svg") == 11
+
+
+def test_a_single_stage_has_a_page_too(folder: Path) -> None:
+    text = build_report(folder / "reward").read_text()
+    assert "Did it work?" not in text and "|Preference accuracy|" in re.sub(r"<[^>]+>", "|", text)
+    assert (folder / "reward/plots/accuracy.png").exists() and not (folder / "reward/reward").exists()
+
+
+def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(RunError, match="no run here to report on"):
+            build_report(folder)
+
+
+def test_a_picture_takes_the_pages_ink_and_repeats_itself() -> None:
+    rows = [{"step": step, "seconds": 0.0, "train/loss_nats": 1.0 / (step + 1)} for step in range(5)]
+    (plot,) = plots_of(rows)
+    svg = draw_svg(plot)
+    assert svg == draw_svg(plot) and svg.startswith("<svg") and "currentColor" in svg and "#010203" not in svg
+    assert plots_of(rows[:1]) == []
+
+
+def test_numbers_as_people_read_them() -> None:
+    assert [number(0.4567, "x_share"), number(914304.0), number(0.00123), number(-2.5)] == [
+        "45.7 %", "914\u202f304", "0.00123", "-2.500",
+    ]  # fmt: skip
+    assert [duration(s) for s in (7.4, 185, 7800)] == ["7 s", "3 min 05 s", "2 h 10 min"]
+
+
+def test_the_best_of_a_row_is_the_lowest_where_lower_is_better() -> None:
+    results = {
+        "a/bits_per_byte": 1.0,
+        "b/bits_per_byte": 2.0,
+        "a/response_tokens": 3.0,
+        "b/response_tokens": 4.0,
+    }
+    bits, tokens = result_tables(results, families=False)
+    assert [cell.best for cell in bits.rows[0].cells] == [True, False]
+    assert not any(cell.best for cell in tokens.rows[0].cells)

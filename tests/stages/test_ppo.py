@@ -1,0 +1,201 @@
+"""The PPO stage on a tiny real model: it learns, it stops and goes on bit by bit, it leaves a whole run behind."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import aligner.stages.ppo
+from aligner.errors import Interrupted, ModelError, RecipeError
+from aligner.models.heads import write_stats
+from aligner.models.load import LoadedModel, load_reward_base, load_trained, save_model
+from aligner.recipe.model import ModelSpec
+from aligner.recipe.stages import PpoRecipe
+from aligner.run.folder import RunFolder
+from aligner.stages.ppo import train_ppo
+from tests.tiny import tiny_model, tiny_tokenizer
+
+WORDS = ("cat", "dog", "house", "ball", "town", "story", "apple", "pear")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a base model, a reward run of the same base, and prompts with and without gold."""
+    folder = tmp_path_factory.mktemp("world")
+    tokenizer = tiny_tokenizer()
+    base = LoadedModel(tiny_model(tokenizer), tokenizer, "tiny")
+    save_model(base, folder / "base", base_folder=folder / "unused")
+    torch.manual_seed(1)
+    reward = load_reward_base(ModelSpec(base=str(folder / "base")))
+    save_model(reward, folder / "reward", base_folder=folder / "unused")
+    write_stats(folder / "reward", mean=0.1, std=0.5, rows=10)
+    gold = {"kind": "answerable", "answers": ["red"]}
+    rows = [
+        {"id": str(i), "family": "f", "prompt": f"What is the color of the {w}?", "gold": gold}
+        for i, w in enumerate(WORDS)
+    ]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held = [{"id": f"h{w}", "family": "g", "prompt": f"Is the {w} old?", "gold": gold} for w in WORDS[:4]]
+    (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
+    return folder
+
+
+def recipe(world, output, *, reward="tests.rl.planted:vowels", lora=None, **ppo):
+    source = {"function": reward} if ":" in reward else {"model": reward}
+    settings = {
+        "steps": 6, "prompts_per_step": 8, "epochs": 2, "minibatches": 2, "learning_rate": 3e-3, "kl_coef": 0.01,
+        "missing_eos": {"mode": "subtract", "value": 0.0}, "evaluate_every": 3,
+    }  # fmt: skip
+    return PpoRecipe.model_validate(
+        {
+            "stage": "ppo",
+            "seed": 3,
+            "output": str(output),
+            "model": {"base": str(world / "base")} | ({"lora": lora} if lora else {}),
+            "reward": [source],
+            "data": {
+                "train": [{"path": str(world / "prompts.jsonl"), "format": "prompts"}],
+                "holdout": [{"path": str(world / "held.jsonl"), "format": "prompts"}],
+            },
+            "sampling": {"max_new_tokens": 8, "temperature": 1.0},
+            "ppo": settings | ppo,
+        }
+    )
+
+
+def run_it(plan):
+    with RunFolder.open(plan, recipe_text="stage: ppo\n") as run:
+        return train_ppo(plan, run)
+
+
+def lines(folder, name):
+    """Rows of a jsonl file but for what the clock said."""
+    rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "ppo/tokens_per_second")} for row in rows]
+
+
+def assert_same_run(a, b):
+    for name in ("model/model.safetensors", "value_head.safetensors"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        assert lines(a, name) == lines(b, name)
+
+
+@pytest.fixture(scope="module")
+def straight(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    return folder, run_it(recipe(world, folder))
+
+
+def test_a_planted_reward_rises(world, tmp_path):
+    result = run_it(
+        recipe(
+            world,
+            tmp_path / "run",
+            steps=25,
+            prompts_per_step=64,
+            epochs=4,
+            learning_rate=1e-2,
+            evaluate_every=25,
+        )
+    )
+    rows = [row for row in lines(tmp_path / "run", "metrics.jsonl") if "ppo/proxy_reward" in row]
+    rewards = [row["ppo/proxy_reward"] for row in rows]
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2
+    assert (
+        result.results["ppo/holdout_proxy_reward"] > result.results["ppo/holdout_proxy_reward[start]"] + 0.2
+    )
+    assert result.results["kl/ref_nats_per_response"] > 0.1
+    assert abs(rows[0]["kl/ref_nats_per_response"]) < 1e-4 and rows[0]["ppo/ratio_first_error"] < 1e-4
+    assert all(row["ppo/ratio_first_error"] < 1e-4 for row in rows)
+
+
+def test_what_a_run_leaves_behind(straight, world):
+    folder, result = straight
+    assert result.artifact == folder / "model"
+    start, end = load_trained(world / "base").model, load_trained(folder).model
+    assert not torch.equal(start.get_input_embeddings().weight, end.get_input_embeddings().weight)
+    assert set(load_file(folder / "value_head.safetensors")) == {"linear.weight", "linear.bias"}
+    looks = [row for row in lines(folder, "metrics.jsonl") if "ppo/holdout_proxy_reward" in row]
+    assert [row["step"] for row in looks] == [0, 3, 6]
+    assert {"ppo/holdout_gold_reward", "kl/ref_nats_per_response", "ppo/distinct_share"} <= set(looks[0])
+    samples = lines(folder, "samples.jsonl")
+    assert len(samples) == 3 * 4 and {row["family"] for row in samples} == {"g"}
+    assert samples[0]["prompt"] == samples[4]["prompt"] and samples[0]["prompt"].startswith("Is the ")
+    assert {"proxy_reward", "gold_reward", "kl_nats", "response", "step"} <= set(samples[0])
+    assert set(result.results) >= {
+        "ppo/holdout_proxy_reward",
+        "ppo/holdout_gold_reward",
+        "ppo/holdout_gold_reward[start]",
+    }
+
+
+def interrupt_in(monkeypatch, step, act):
+    real = aligner.stages.ppo.train_step
+
+    def acting(job, at):
+        if at == step:
+            act()
+        return real(job, at)
+
+    monkeypatch.setattr(aligner.stages.ppo, "train_step", acting)
+
+
+def test_ctrl_c_finishes_the_step_and_resume_is_bit_identical(straight, world, tmp_path, monkeypatch):
+    plan = recipe(world, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Interrupted, match="stopped at step 3 of 6"):
+            run_it(plan)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    torch.manual_seed(99)  # a new process would not have this one's random state
+    run_it(plan)
+    assert_same_run(straight[0], tmp_path / "run")
+
+
+def test_a_crash_goes_on_from_the_last_checkpoint(straight, world, tmp_path, monkeypatch):
+    plan = recipe(world, tmp_path / "run", checkpoint_every=2)
+
+    def crash():
+        raise KeyError("power cut")
+
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, 5, crash)
+        with pytest.raises(KeyError):
+            run_it(plan)
+    assert [row["step"] for row in lines(tmp_path / "run", "metrics.jsonl")][-1] == 5
+    run_it(plan)
+    assert_same_run(straight[0], tmp_path / "run")
+
+
+def test_a_reward_model_and_an_adapter(world, tmp_path):
+    plan = recipe(
+        world, tmp_path / "run", reward=str(world / "reward"), lora={"rank": 4, "alpha": 8.0}, steps=2
+    )
+    result = run_it(plan)
+    assert (tmp_path / "run" / "model" / "adapter_model.safetensors").exists()
+    assert load_trained(tmp_path / "run").model is not None
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert set(manifest["parents"]) == {"base", "reward.0"}
+    assert "ppo/holdout_proxy_reward" in result.results
+
+
+def test_a_reward_of_another_vocabulary_is_refused(world, tmp_path):
+    tokenizer = tiny_tokenizer(vocab_size=340)
+    save_model(LoadedModel(tiny_model(tokenizer), tokenizer, "x"), tmp_path / "b", base_folder=tmp_path / "u")
+    save_model(
+        load_reward_base(ModelSpec(base=str(tmp_path / "b"))), tmp_path / "rm", base_folder=tmp_path / "u"
+    )
+    write_stats(tmp_path / "rm", mean=0.0, std=1.0, rows=10)
+    with pytest.raises(ModelError, match="vocabulary"):
+        run_it(recipe(world, tmp_path / "run", reward=str(tmp_path / "rm")))
+
+
+def test_a_wrong_function_is_told_before_a_model_is_loaded(world, tmp_path):
+    plan = recipe(world, tmp_path / "run", reward="tests.rl.planted:vowel")
+    missing = plan.model_copy(update={"model": ModelSpec(base=str(tmp_path / "nothing"))})
+    with pytest.raises(RecipeError, match="did you mean"):
+        run_it(missing)

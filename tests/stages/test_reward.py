@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import AutoModelForSequenceClassification
+from trl import RewardConfig, RewardTrainer
+
+from aligner.data.tokens import PairRow
+from aligner.errors import Interrupted, TrainingError
+from aligner.models.heads import RewardModel
+from aligner.models.load import LoadedModel
+from aligner.recipe.stages import RewardRecipe
+from aligner.stages.batches import PairCollator
+from aligner.stages.losses import bradley_terry_nats, pooled_scores
+from aligner.stages.order import FixedOrder
+from aligner.stages.reward import check_reload, columns, holdout_results, pair_trainer, train_reward
+from aligner.stages.stage import training_arguments
+from tests.stages.tools import (
+    TRAIN,
+    assert_bit_identical,
+    assert_same_gradients,
+    first_gradients,
+    interrupt_when_logged,
+    open_run,
+    save_tiny,
+    weights,
+    write_jsonl,
+)
+from tests.tiny import tiny_tokenizer
+
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.2}
+GOOD, BAD = ("nice", "happy", "red"), ("dog", "ball", "pear")
+
+
+def recipe(
+    folder: Path, name: str = "run", *, lora: dict[str, Any] | None = None, **train: Any
+) -> RewardRecipe:
+    pairs, prompts, base = folder / "pairs.jsonl", folder / "prompts.jsonl", folder / "tiny"
+    if not base.exists():
+        save_tiny(base, tiny_tokenizer())
+    if not pairs.exists():
+        chooser = random.Random(0)
+        rows = []
+        for number in range(120):
+            shared = chooser.sample(("cat", "town", "story", "house", "fig"), 2)
+            chosen = chooser.sample([chooser.choice(GOOD), *shared], 3)
+            rejected = chooser.sample([chooser.choice(BAD), *shared], 3)
+            row = {"prompt": f"Say {number}.", "chosen": " ".join(chosen), "rejected": " ".join(rejected)}
+            rows.append({**row, "kind": ("tone", "truth")[number % 2]})
+        write_jsonl(pairs, rows)
+        write_jsonl(prompts, [{"id": str(n), "prompt": f"Say {n}."} for n in range(12)])
+    return RewardRecipe.model_validate(
+        {
+            "stage": "reward",
+            "output": str(folder / name),
+            "model": {"base": str(base), "lora": lora},
+            "data": {
+                "train": [{"path": str(pairs), "format": "pairs"}],
+                "holdout": {"rows": 40},
+                "max_length": 64,
+            },
+            "normalise_on": [{"path": str(prompts), "format": "prompts"}],
+            "normalise_rows": 10,
+            "sampling": {"max_new_tokens": 8},
+            "train": {**TRAIN, **train},
+        }
+    )
+
+
+def run_to_end(asked: RewardRecipe) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    with open_run(asked) as run:
+        return train_reward(asked, run).results, run.metrics.rows()
+
+
+def some_pairs(*, count: int, margins: bool = False, seed: int = 0) -> list[PairRow]:
+    """Random ids of unequal lengths; the last id is never the pad token's (0)."""
+    chooser = random.Random(seed)
+
+    def ids() -> list[int]:
+        return [chooser.randrange(6, 380) for _ in range(chooser.randrange(3, 20))]
+
+    return [PairRow(ids(), ids(), chooser.uniform(0, 2) if margins else None, "", 1) for _ in range(count)]
+
+
+def fresh_scorer(folder: Path) -> LoadedModel:
+    if not (folder / "tiny").exists():
+        save_tiny(folder / "tiny", tiny_tokenizer())
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "tiny", num_labels=1)
+    torch.nn.init.normal_(model.score.weight, std=0.5)
+    return LoadedModel(model=model, tokenizer=tiny_tokenizer(), identity="")
+
+
+class TrlAsItComes(RewardTrainer):
+    """TRL's own loss; only the order of the pairs is ours."""
+
+    order: list[int]
+
+    def _get_train_sampler(self, train_dataset: object = None) -> Sampler[int]:
+        return FixedOrder(self.order)
+
+
+@pytest.mark.parametrize("margins", [False, True], ids=["plain", "margins"])
+def test_losses_are_those_of_trl(tmp_path: Path, margins: bool) -> None:
+    pairs = some_pairs(count=24, margins=margins)
+    asked = recipe(tmp_path, "ours", steps=10, rows_per_step=8, rows_per_device=4, learning_rate=1e-3)
+    with open_run(asked) as run:
+        ours = pair_trainer(fresh_scorer(tmp_path), pairs, asked.train, run, seed=0)
+        ours.train()
+    with open_run(recipe(tmp_path, "theirs")) as run:
+        args = training_arguments(asked.train, run, rows=len(pairs), seed=0, kind=RewardConfig)
+        args.max_length = None
+        data = Dataset.from_list([columns(pair, with_margin=margins) for pair in pairs])
+        model = fresh_scorer(tmp_path).model
+        theirs = TrlAsItComes(model=model, args=args, train_dataset=data, processing_class=tiny_tokenizer())
+        theirs.order = ours.plan.order
+        theirs.train()
+    losses = [
+        [line["loss"] for line in trainer.state.log_history if "loss" in line] for trainer in (ours, theirs)
+    ]
+    assert len(losses[0]) == 10
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_scores_are_read_where_the_mask_ends(tmp_path: Path) -> None:
+    model = fresh_scorer(tmp_path).model.eval()
+    rows = [
+        [9, 8, 7],
+        [9, 8, 7, 0, 0],
+        [5, 4, 2, 6, 2, 2, 0],
+    ]  # pad and end tokens' ids inside and at the end
+    pairs = [PairRow(rows[0], rows[1], None, "", 1), PairRow(rows[2], rows[0], None, "", 1)]
+    alone = [
+        model.score(model.model(input_ids=torch.tensor([row])).last_hidden_state)[0, -1, 0] for row in rows
+    ]
+    by_hand = torch.stack([alone[0], alone[2], alone[1], alone[0]])
+    for pad_id in (0, 2, 377):
+        batch = PairCollator(pad_id)([columns(pair, with_margin=False) for pair in pairs])
+        scores = pooled_scores(
+            model, model.score, input_ids_BT=batch["input_ids"], attention_mask_BT=batch["attention_mask"]
+        )
+        torch.testing.assert_close(scores, by_hand, rtol=1e-5, atol=1e-6)
+
+
+def test_bradley_terry_by_hand() -> None:
+    chosen, rejected = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 2.0])
+    assert bradley_terry_nats(chosen, rejected).item() == pytest.approx(0.693147 + 2.126928, rel=1e-6)
+    margin = torch.tensor([0.0, 1.0])
+    assert bradley_terry_nats(chosen, rejected, margin).item() == pytest.approx(0.693147 + 3.048587, rel=1e-6)
+
+
+def test_micro_batches_change_nothing(tmp_path: Path) -> None:
+    pairs, found = some_pairs(count=8, margins=True), []
+    for per_device in (8, 2, 1):
+        asked = recipe(tmp_path, f"by{per_device}", steps=1, rows_per_device=per_device)
+        with open_run(asked) as run:
+            found.append(
+                first_gradients(pair_trainer(fresh_scorer(tmp_path), pairs, asked.train, run, seed=0))
+            )
+    assert_same_gradients(found[0], found[1])
+    assert_same_gradients(found[0], found[2])
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_learns_a_planted_preference(tmp_path: Path, lora: dict[str, Any] | None) -> None:
+    results, rows = run_to_end(recipe(tmp_path, lora=lora, steps=30, learning_rate=2e-2, evaluate_every=15))
+    assert results["reward/accuracy_share"] > 0.9
+    assert {"reward/accuracy_share[tone]", "reward/accuracy_low_share[truth]"} <= results.keys()
+    assert (
+        results["reward/accuracy_low_share"]
+        < results["reward/accuracy_share"]
+        <= results["reward/accuracy_high_share"]
+    )
+    assert 0 <= results["reward/calibration_error_share"] < 0.5
+    losses = [row["reward/loss_nats"] for row in rows if "reward/loss_nats" in row]
+    assert losses[0] == pytest.approx(0.693, abs=0.2)
+    assert losses[-1] < 0.5
+    assert all(0 <= row["reward/accuracy_share"] <= 1 for row in rows if "reward/loss_nats" in row)
+    saved = RewardModel.from_folder(tmp_path / "run")
+    assert (saved.mean, saved.std) == (results["reward/reward_mean"], results["reward/reward_std"])
+    assert saved.stats is not None
+    assert saved.stats.rows == 10
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_interrupted_and_resumed_is_the_straight_run(tmp_path: Path, lora: dict[str, Any] | None) -> None:
+    settings = {"lora": lora, "rows_per_device": 4, "evaluate_every": 2}
+    results, _ = run_to_end(recipe(tmp_path, "straight", **settings))
+    broken = recipe(tmp_path, "broken", **settings)
+    with pytest.raises(Interrupted, match="step 3 of 6"), open_run(broken) as run:
+        interrupt_when_logged(run, 2)
+        train_reward(broken, run)
+    again, _ = run_to_end(broken)
+    assert again == results
+    assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
+
+
+def test_a_model_that_does_not_load_as_it_was_is_told(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, steps=1)
+    with open_run(asked) as run:
+        train_reward(asked, run)
+        rows = [[5, 6, 7], [8, 9]]
+        scores = RewardModel.from_folder(run.model_dir).score(rows)
+        check_reload(run, rows, scores)
+        with pytest.raises(TrainingError, match="scores the same rows differently"):
+            check_reload(run, rows, scores + torch.tensor([0.0, 1e-3]))
+
+
+def test_kinds_pool_to_the_whole() -> None:
+    pairs = [PairRow([1], [2], None, kind, 1) for kind in ("a", "a", "b", "")]
+    results = holdout_results(pairs, [1.0, -1.0, 2.0, 0.0])
+    assert results["reward/accuracy_share"] == pytest.approx(2.5 / 4)
+    assert results["reward/accuracy_share[a]"] == 0.5
+    assert results["reward/accuracy_share[b]"] == 1.0
+    assert holdout_results([], []) == {}
