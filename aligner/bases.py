@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import aligner
-from aligner.data.readers import source_files
+from aligner.data.readers.files import files_sha256, find_files
 from aligner.recipe.stages import PretrainRecipe
 
 CODE_THAT_MATTERS = ("data", "models", "recipe", "stages/stage.py", "stages/pretrain.py")
@@ -35,8 +35,7 @@ def pretrain_fingerprint(recipe: PretrainRecipe) -> str:
     digest = hashlib.sha256()
     digest.update(json.dumps(recipe.model_dump(exclude={"output"}), sort_keys=True).encode())
     for source in [*recipe.data.train, *recipe.data.holdout.sources]:
-        for path in source_files(source):
-            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        digest.update(files_sha256(find_files(source.path)).encode())
     for path in _code_files():
         digest.update(path.read_bytes())
     digest.update(json.dumps({name: version(name) for name in LIBRARIES_THAT_MATTER}).encode())

@@ -76,7 +76,8 @@ def run(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Check a recipe and its data and show the plan: steps, tokens, memory, time, precision. Trains nothing."""
     with _answering():
-        from aligner.pipeline import check_recipe
+        _tell_mistakes_first(recipe, overrides)
+        from aligner.check import check_recipe
 
         _print_plan(check_recipe(recipe, overrides or []))
 
@@ -89,7 +90,8 @@ def show(
 ) -> None:
     """Show rows as the model will see them, the tokens it learns from in colour."""
     with _answering():
-        from aligner.pipeline import show_recipe
+        _tell_mistakes_first(recipe, overrides)
+        from aligner.preview import show_recipe
 
         show_recipe(recipe, overrides or [], count)
 
@@ -194,6 +196,13 @@ def _answering() -> Iterator[None]:
             err=True,
         )
         raise typer.Exit(1) from None
+
+
+def _tell_mistakes_first(recipe: Path, overrides: list[str] | None) -> None:
+    """Refuse a wrong recipe before torch is imported, which takes seconds."""
+    from aligner.recipe.load import load_recipe
+
+    load_recipe(recipe, overrides or [])
 
 
 def _run(recipe: Path, overrides: list[str] | None, *, stage: str | None, fresh: bool) -> None:

@@ -7,7 +7,7 @@ recipe is made first; a pretrained one is kept in a cache (see bases.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,20 +52,40 @@ def run_recipe(
     return outcome
 
 
+def planned_stages(path: Path, overrides: Sequence[str] = ()) -> list[PlannedStage]:
+    """The stages a recipe file stands for: those of a pipeline, or the one it is."""
+    loaded = load_recipe(path, overrides)
+    if isinstance(loaded.recipe, PipelineRecipe):
+        return plan_pipeline(loaded.recipe, loaded.path)
+    return [PlannedStage(loaded.recipe.stage, loaded.recipe, loaded.path, ())]  # type: ignore[attr-defined]
+
+
 def plan_pipeline(recipe: PipelineRecipe, path: Path) -> list[PlannedStage]:
-    """All stages' recipes, loaded with their changes and checked; nothing has run yet."""
+    """All stages' recipes, loaded with their changes and checked; nothing has run yet. All mistakes are told at once."""
     planned: list[PlannedStage] = []
+    problems: list[Problem] = []
     for name, entry in recipe.stages.items():
         changes = {"output": f"{recipe.output}/{name}", "seed": recipe.seed, **entry.set}
-        loaded = load_recipe(find_path(entry.use, beside=path), changes=changes, in_pipeline=True)
+        try:
+            loaded = load_recipe(find_path(entry.use, beside=path), changes=changes, in_pipeline=True)
+        except RecipeError as error:
+            problems += [replace(problem, what=f"stage {name}: {problem.what}") for problem in error.problems]
+            continue
         uses = tuple(base[1:] for base in bases_of(loaded.recipe) if base.startswith("@"))
-        known = [stage.name for stage in planned]
-        for used in uses:
-            if used not in known:
-                remedy = nearest(used, known) if known else "the first stage has none before it"
-                raise RecipeError(Problem(str(path), f'stage "{name}" starts from "@{used}", which is no earlier stage', remedy))
+        problems += _unknown_stages(name, uses, list(recipe.stages)[: list(recipe.stages).index(name)], path)
         planned.append(PlannedStage(name, loaded.recipe, loaded.path, uses))
+    if problems:
+        raise RecipeError(problems)
     return planned
+
+
+def _unknown_stages(name: str, uses: Sequence[str], earlier: Sequence[str], path: Path) -> list[Problem]:
+    remedy = "earlier ones: " + ", ".join(earlier) if earlier else "the first stage has none before it"
+    return [
+        Problem(str(path), f'stage {name}: starts from "@{used}", which is no earlier stage',
+                nearest(used, earlier) if earlier else remedy)
+        for used in uses if used not in earlier
+    ]  # fmt: skip
 
 
 def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> RunOutcome:

@@ -49,11 +49,16 @@ class Outcome:
 
 
 @pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put a stand-in for the pipeline behind the commands: only what the command does with its answers is looked at."""
 
+    monkeypatch.chdir(tmp_path)
+    write_complete(tmp_path)
+    Path("r.yaml").write_text(Path("sft-complete.yaml").read_text())
+
     def install(**functions: Callable[..., object]) -> None:
-        monkeypatch.setitem(sys.modules, "aligner.pipeline", types.SimpleNamespace(**functions))  # type: ignore[arg-type]
+        for module in ("aligner.pipeline", "aligner.check", "aligner.preview"):
+            monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**functions))  # type: ignore[arg-type]
 
     return install
 
@@ -77,6 +82,8 @@ def test_help_names_every_command() -> None:
     [
         (["--help"], 0, "Usage"),
         (["sft", "broken.yaml"], 2, 'broken.yaml:2:1: unknown key "seeed"\n    did you mean "seed"?'),
+        (["check", "broken.yaml"], 2, 'unknown key "seeed"'),
+        (["show", "broken.yaml"], 2, 'unknown key "seeed"'),
         (["run", "nowhere.yaml"], 2, "nowhere.yaml: no such recipe"),
         (["ppo", "sft-complete.yaml"], 2, "run it with: aligner sft sft-complete.yaml"),
         (["sft", "sft-complete.yaml", "-s", "train.epoch=1"], 2, '-s train.epoch: unknown key "train.epoch"'),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from aligner.data.rows import Document
 from aligner.data.templates import control_tokens
-from aligner.data.tokens import PairRow, PromptRow, TokenRow
+from aligner.data.tokens import PairRow, PromptRow, TokenRow, document_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +37,17 @@ def show_rows(
         console.rule(f"{number}: {_title(row)}", align="left")
         for line in row_lines(row, tokenizer):
             console.print(line, soft_wrap=True)
+
+
+def show_documents(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, *, console: Console | None = None
+) -> None:
+    """Print documents as pretraining sees them: every token is learnt, control tokens are reversed."""
+    console = console or Console()
+    for number, document in enumerate(documents, start=1):
+        ids = document_ids(document, tokenizer)
+        console.rule(f"{number}: {document.origin}, {len(ids)} tokens", align="left")
+        console.print(styled(ids, [""] * len(ids), tokenizer), soft_wrap=True)
 
 
 def row_lines(row: TokenRow | PairRow | PromptRow, tokenizer: PreTrainedTokenizerBase) -> list[Text]:

@@ -136,9 +136,7 @@ def encode_conversations(
     where = [origins[row] for row in owners]
     asked = render_texts([conversations[r][:p] for r, p in cuts], tokenizer, ask=True, origins=where)
     upto = render_texts([conversations[r][: p + 1] for r, p in cuts], tokenizer, ask=False, origins=where)
-    full = {
-        row: text for row, text in zip(owners, upto, strict=True)
-    }  # the last one stays: the whole conversation
+    full = dict(zip(owners, upto, strict=True))  # a row's last text stays: the whole conversation
     answers: dict[int, list[_Answer]] = {row: [] for row in range(len(conversations))}
     controls = control_tokens(tokenizer)
     for row, prompt, text in zip(owners, asked, upto, strict=True):

@@ -28,7 +28,10 @@ class Answers:
     def part(self, start: int, end: int) -> Answers:
         """The answers to the prompts from number `start` to before `end`."""
         return Answers(
-            self.texts[start:end], self.token_ids[start:end], self.logprobs[start:end], self.finished[start:end]
+            self.texts[start:end],
+            self.token_ids[start:end],
+            self.logprobs[start:end],
+            self.finished[start:end],
         )
 
 

@@ -34,7 +34,9 @@ class Withheld:
     declined: float
 
 
-def withheld_shares(rows: Sequence[Prompt], responses: Sequence[str], finished: Sequence[bool]) -> Withheld | None:
+def withheld_shares(
+    rows: Sequence[Prompt], responses: Sequence[str], finished: Sequence[bool]
+) -> Withheld | None:
     """How often what can be answered is not; None without answerable prompts."""
     contents = [
         judge(response, gold_of(row), finished=done).content

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from aligner.models.padding import right_padded
+from aligner.models.sample import response_logprobs
 from aligner.models.wrapped import device_of
 
 
@@ -46,6 +47,7 @@ def token_logprobs(
     return found
 
 
+@torch.no_grad()
 def answer_logprobs(
     model: torch.nn.Module,
     sequences: Sequence[Sequence[int]],
@@ -55,7 +57,18 @@ def answer_logprobs(
     pad_id: int,
     temperature: float = 1.0,
 ) -> list[float]:
-    """Sum of log p over the tokens after the first `prompt_length` ones, in nats, for each sequence."""
-    logprobs = token_logprobs(model, sequences, batch_size=batch_size, pad_id=pad_id, temperature=temperature)
-    starts = [max(0, length - 1) for length in prompt_lengths]
-    return [float(row[start:].double().sum()) for row, start in zip(logprobs, starts, strict=True)]
+    """Sum of log p over the tokens after the first `prompt_length` ones, in nats, for each sequence.
+
+    Every sequence has at least one token in its prompt and one in its answer.
+    """
+    order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+    found = [0.0] * len(sequences)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        prompts = [sequences[row][: prompt_lengths[row]] for row in rows]
+        answers = [sequences[row][prompt_lengths[row] :] for row in rows]
+        ids_BR, mask_BR = right_padded(answers, pad_id=pad_id, device=device_of(model))
+        scored = response_logprobs(model, prompts, ids_BR, mask_BR, temperature=temperature, pad_id=pad_id)
+        for row, total in zip(rows, scored.logprobs_BR.cpu().double().sum(dim=1).tolist(), strict=True):
+            found[row] = total
+    return found

@@ -45,7 +45,9 @@ def pair_accuracy(margins: Sequence[float]) -> Accuracy:
 def accuracy_by_kind(margins: Sequence[float], kinds: Sequence[str]) -> dict[str, Accuracy]:
     """`pair_accuracy` for each kind of pair, in alphabetical order; pairs of no kind are left out."""
     named = sorted({kind for kind in kinds if kind})
-    return {kind: pair_accuracy([m for m, k in zip(margins, kinds, strict=True) if k == kind]) for kind in named}
+    return {
+        kind: pair_accuracy([m for m, k in zip(margins, kinds, strict=True) if k == kind]) for kind in named
+    }
 
 
 def calibration_error(margins: Sequence[float], *, bins: int = 10) -> float:
@@ -74,7 +76,9 @@ class SamplePair:
     worse: int
 
 
-def pairs_of_samples(responses: Sequence[Sequence[str]], golds: Sequence[Sequence[float]]) -> list[SamplePair]:
+def pairs_of_samples(
+    responses: Sequence[Sequence[str]], golds: Sequence[Sequence[float]]
+) -> list[SamplePair]:
     """All pairs of different texts with different gold rewards, prompt by prompt; a repeated text counts once.
 
     `responses` and `golds` hold the samples of each prompt in the same order.
@@ -123,7 +127,8 @@ def own_samples_accuracy(
 def _wins(margins: Sequence[float]) -> np.ndarray:
     """1 for a pair in the right order, .5 for a tie, 0 otherwise."""
     values: np.ndarray = np.asarray(margins, dtype=np.float64)
-    return np.where(values > 0, 1.0, 0.0) + 0.5 * (values == 0)
+    wins: np.ndarray = (values > 0) + 0.5 * (values == 0)
+    return wins
 
 
 def _cluster_counts(prompts: np.ndarray, resamples: int, seed: int) -> np.ndarray:

@@ -91,7 +91,12 @@ def measure_few_shot(
 
 
 def _few_shot_share(
-    subject: Subject, rows: Sequence[Prompt], examples: Sequence[Prompt], decoding: Decoding, shots: int, style: Style
+    subject: Subject,
+    rows: Sequence[Prompt],
+    examples: Sequence[Prompt],
+    decoding: Decoding,
+    shots: int,
+    style: Style,
 ) -> float:
     prompts = few_shot_prompts(
         rows,
@@ -112,7 +117,9 @@ def answer(subject: Subject, rows: Sequence[PromptRow], decoding: Decoding, *, g
     return _sampled(subject, [row.input_ids for row in rows], decoding, greedy=greedy)
 
 
-def answer_prompts(subject: Subject, rows: Sequence[PromptRow], decoding: Decoding, *, samples: int) -> PromptAnswers:
+def answer_prompts(
+    subject: Subject, rows: Sequence[PromptRow], decoding: Decoding, *, samples: int
+) -> PromptAnswers:
     """The greedy answer to each prompt, and `samples` sampled ones."""
     drawn = answer(subject, list(rows) * samples, decoding, greedy=False)
     size = len(rows)
@@ -176,14 +183,21 @@ def gold_of_answers(rows: Sequence[PromptRow], answers: Answers) -> list[float]:
 
 
 def kl_to(
-    reference: Subject, rows: Sequence[PromptRow], answers: PromptAnswers, decoding: Decoding, *, batch_size: int
+    reference: Subject,
+    rows: Sequence[PromptRow],
+    answers: PromptAnswers,
+    decoding: Decoding,
+    *,
+    batch_size: int,
 ) -> float:
     """KL(model || reference) in nats per response: mean of log p - log p_ref over the model's own samples.
 
     Both under softmax(logits / temperature), the distribution that was sampled from.
     """
     sequences = [
-        [*row.input_ids, *ids] for part in answers.samples for row, ids in zip(rows, part.token_ids, strict=True)
+        [*row.input_ids, *ids]
+        for part in answers.samples
+        for row, ids in zip(rows, part.token_ids, strict=True)
     ]
     lengths = [len(row.input_ids) for _ in answers.samples for row in rows]
     under_reference = answer_logprobs(

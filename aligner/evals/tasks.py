@@ -93,7 +93,9 @@ def _page(row: Prompt, examples: Sequence[Prompt], tokenizer: PreTrainedTokenize
 
 def _chat(row: Prompt, examples: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     earlier = [
-        turn for example in examples for turn in (Turn("user", _question(example)), Turn("assistant", _answer(example)))
+        turn
+        for example in examples
+        for turn in (Turn("user", _question(example)), Turn("assistant", _answer(example)))
     ]
     system = [turn for turn in row.turns if turn.role == "system"]
     rest = [turn for turn in row.turns if turn.role != "system"]

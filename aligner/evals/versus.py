@@ -29,7 +29,9 @@ def prompt_means(scores: Scores) -> np.ndarray:
     return np.asarray([np.mean(samples) for samples in scores], dtype=np.float64)
 
 
-def paired_difference(model: Scores, reference: Scores, *, resamples: int = 10_000, seed: int = 0) -> Difference:
+def paired_difference(
+    model: Scores, reference: Scores, *, resamples: int = 10_000, seed: int = 0
+) -> Difference:
     """Paired percentile bootstrap over prompts (Efron 1979): how much higher the model scores than the reference.
 
     The two may have different numbers of samples a prompt; they must have the same prompts in the same order.

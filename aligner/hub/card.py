@@ -101,7 +101,9 @@ def _header(manifest: Manifest, facts: CardFacts) -> str:
     }
     if facts.hub_base:
         header["base_model"] = facts.hub_base
-        header["base_model_relation"] = "adapter" if facts.kind in ("adapter", "reward_adapter") else "finetune"
+        header["base_model_relation"] = (
+            "adapter" if facts.kind in ("adapter", "reward_adapter") else "finetune"
+        )
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in header.items())
 
 
@@ -111,16 +113,23 @@ def _origin(manifest: Manifest, facts: CardFacts) -> str:
         revision = f" at revision `{facts.hub_revision}`" if facts.hub_revision else ""
         lines.append(f"Base: [{facts.hub_base}](https://huggingface.co/{facts.hub_base}){revision}.")
     elif manifest.parents:
-        lines += [f"{role.capitalize()}: {public_identity(identity)}." for role, identity in manifest.parents.items()]
+        lines += [
+            f"{role.capitalize()}: {public_identity(identity)}."
+            for role, identity in manifest.parents.items()
+        ]
     else:
         lines.append("Base: none; the weights were trained from scratch.")
     if facts.merged:
-        lines.append("It was trained as a LoRA adapter on a base that is not published; it is merged into these weights.")
-    rows = [source for source in _sources(manifest.data) if source.get("rows_used")]
+        lines.append(
+            "Trained as a LoRA adapter on a base that is not published; it is merged into these weights."
+        )
+    rows = [
+        source for source in _sources(manifest.data.get("train", manifest.data)) if source.get("rows_used")
+    ]
     if rows:
         lines += ["", "| data | format | rows used | sha256 |", "|---|---|---:|---|"]
         lines += [
-            f"| {_file_name(row)} | {row.get('format', '')} | {row['rows_used']} | `{str(row.get('sha256', ''))[:16]}` |"
+            f"| {_file_name(row)} | {row['format']} | {row['rows_used']} | `{row['sha256'][:16]}` |"
             for row in rows
         ]
     return "\n".join(lines)
@@ -164,4 +173,6 @@ def _making(manifest: Manifest) -> str:
     machine = f" on {manifest.hardware.cores} cores" if manifest.hardware else ""
     if manifest.hardware and manifest.hardware.gpus:
         machine = f" on {len(manifest.hardware.gpus)} x {manifest.hardware.gpus[0]}"
-    return f"Stage `{manifest.stage}`, seed {manifest.seed}, {minutes}{machine}.{commit} Versions: {versions}."
+    return (
+        f"Stage `{manifest.stage}`, seed {manifest.seed}, {minutes}{machine}.{commit} Versions: {versions}."
+    )

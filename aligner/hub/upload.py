@@ -26,8 +26,12 @@ ALLOWED = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
 )  # fmt: skip
-VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model"})
+VOCABULARIES = frozenset(
+    {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model"}
+)
 CARD = "README.md"
+# The base class of what the client's HTTP library raises; naming it through the client leaves the library its choice.
+CONNECTION_ERRORS: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,21 @@ def _upload(folder: Path, repo_id: str, *, private: bool, api: HfApi) -> str:
             commit_message="Upload a model made with aligner",
         )
     except HFValidationError as error:
-        raise RunError(Problem("--repo", f'"{repo_id}" is no repository name', "write it as you/name")) from error
+        raise RunError(
+            Problem("--repo", f'"{repo_id}" is no repository name', "write it as you/name")
+        ) from error
     except OfflineModeIsEnabled as error:
-        raise RunError(Problem("publish", "the Hub client is set to stay offline", "unset HF_HUB_OFFLINE")) from error
+        raise RunError(
+            Problem("publish", "the Hub client is set to stay offline", "unset HF_HUB_OFFLINE")
+        ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         login = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there"
         remedy = login if status in (401, 403, 404) else "try again"
         raise RunError(Problem(repo_id, f"the Hub refused the upload ({error})", remedy)) from error
+    except CONNECTION_ERRORS as error:
+        fault = f"the Hub cannot be reached ({error})"
+        raise RunError(Problem(repo_id, fault, "check the network and try again")) from error
     return str(url)
 
 
@@ -120,7 +131,9 @@ def _facts(repo_id: str, manifest: Manifest, adapter: dict[str, Any], *, merged:
     if manifest.stage == "reward":
         kind = "reward_adapter" if is_adapter else "reward"
     if is_adapter:
-        return CardFacts(repo_id, kind, str(adapter["base_model_name_or_path"]), adapter.get("revision"), merged)
+        return CardFacts(
+            repo_id, kind, str(adapter["base_model_name_or_path"]), adapter.get("revision"), merged
+        )
     base = manifest.parents.get("base", "")
     if "#" in base or "@" not in base:
         return CardFacts(repo_id, kind, None, None, merged)
@@ -130,14 +143,12 @@ def _facts(repo_id: str, manifest: Manifest, adapter: dict[str, Any], *, merged:
 
 def _write_merged(model: Path, folder: Path, *, is_reward: bool) -> None:
     """The adapter's model as full weights with its tokenizer. Imports torch, which plain copying does not need."""
-    from peft import PeftModel
-
     from aligner.models.adapters import merge_adapter
     from aligner.models.load import load_scorer, load_trained, save_model
 
     loaded = load_scorer(model) if is_reward else load_trained(model)
-    assert isinstance(loaded.model, PeftModel)
-    save_model(replace(loaded, model=merge_adapter(loaded.model)), folder, base_folder=folder)
+    merged = merge_adapter(loaded.model)  # type: ignore[arg-type]  # the folder is known to hold an adapter
+    save_model(replace(loaded, model=merged), folder, base_folder=folder)
     if (model / "reward_stats.json").exists():
         shutil.copyfile(model / "reward_stats.json", folder / "reward_stats.json")
 
@@ -166,7 +177,9 @@ def _check_target(target: Path) -> None:
         return
     foreign = [path.name for path in target.iterdir() if not (_is_allowed(path.name) or path.name == CARD)]
     if not target.is_dir() or foreign:
-        raise RunError(Problem(str(target), f"holds other files ({', '.join(foreign[:3])})", "name a new folder"))
+        raise RunError(
+            Problem(str(target), f"holds other files ({', '.join(foreign[:3])})", "name a new folder")
+        )
 
 
 def _is_local(base: str) -> bool:
@@ -200,7 +213,9 @@ def check_no_private_paths(folder: Path, run_path: Path) -> None:
         for text in private:
             if text.encode() in content:
                 what = f"{path.name} holds a path of this machine ({text})"
-                raise RunError(Problem(str(run_path), what, "take it out of the model folder, then publish again"))
+                raise RunError(
+                    Problem(str(run_path), what, "take it out of the model folder, then publish again")
+                )
 
 
 def _text_of(path: Path) -> bytes:

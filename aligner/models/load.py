@@ -31,6 +31,7 @@ from aligner.models.adapters import (
     continue_adapter,
     merge_adapter,
 )
+from aligner.models.attention import choose_attention
 from aligner.models.sources import TOKENIZER_CONFIG, Source, base_source, loading, resolve_source
 from aligner.models.tokenizer import check_tokenizer, ensure_pad, ensure_template
 from aligner.recipe.model import ModelSpec
@@ -183,7 +184,9 @@ def _load_plain(source: Source, task: Task, quantize: Quantize) -> PreTrainedMod
     if missing:
         fault = f"{len(missing)} weights are missing, first {missing[0]}"
         raise ModelError(Problem(source.name, fault, "use a folder or id that holds the whole model"))
-    return model if quantised else model.to(device)
+    model = model if quantised else model.to(device)
+    choose_attention(model)
+    return model
 
 
 def _quantisation(quantize: Quantize) -> BitsAndBytesConfig:

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from aligner.errors import ModelError, Problem
+from aligner.models.attention import choose_attention
 from aligner.recipe.model import ArchitectureSpec
 
 
@@ -24,7 +25,9 @@ def build_small(spec: ArchitectureSpec, tokenizer: PreTrainedTokenizerBase) -> P
     config.pad_token_id = tokenizer.pad_token_id
     config.bos_token_id = tokenizer.bos_token_id
     config.eos_token_id = tokenizer.eos_token_id
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    choose_attention(model)
+    return model
 
 
 def _init_std(spec: ArchitectureSpec) -> float:

@@ -15,13 +15,14 @@ SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
 CONTROL_TOKENS = (PAD, BOS, EOS, SYSTEM, USER, ASSISTANT)
 MAX_LENGTH = 1_000_000  # the model's context is the limit, not the tokenizer
 
+# A space before each content: in running text a word has one before it, and so it is the same token in a chat.
 CHAT_TEMPLATE = (
     "{{- bos_token -}}"
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'assistant' -%}"
-    "{{- '<|assistant|>' -}}{%- generation -%}{{- message['content'] + eos_token -}}{%- endgeneration -%}"
+    "{{- '<|assistant|>' -}}{%- generation -%}{{- ' ' + message['content'] + eos_token -}}{%- endgeneration -%}"
     "{%- elif message['role'] in ('system', 'user') -%}"
-    "{{- '<|' + message['role'] + '|>' + message['content'] -}}"
+    "{{- '<|' + message['role'] + '|> ' + message['content'] -}}"
     "{%- else -%}"
     "{{- raise_exception('unknown role \"' ~ message['role'] ~ '\"; valid: system, user, assistant') -}}"
     "{%- endif -%}"

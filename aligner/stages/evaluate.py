@@ -117,7 +117,9 @@ class _Evaluation:
         if subject.name not in spec.few_shot:
             return found
         prompts, solved = [row.prompt for row in rows], [row.prompt for row in examples]
-        return found | suites.measure_few_shot(subject, suite, prompts, solved, self.decoding, shots=spec.shots)
+        return found | suites.measure_few_shot(
+            subject, suite, prompts, solved, self.decoding, shots=spec.shots
+        )
 
     def _on_pairs(self, subject: Subject, pairs: list[PairRow]) -> Results:
         """The model's own log-likelihood as a judge; the reward model once, on the first model's rows."""
@@ -165,7 +167,9 @@ class _Evaluation:
             return []
         _check_same_tokenizer(self.reward, subject)
         sequences = [
-            [*row.input_ids, *ids] for part in answers.samples for row, ids in zip(rows, part.token_ids, strict=True)
+            [*row.input_ids, *ids]
+            for part in answers.samples
+            for row, ids in zip(rows, part.token_ids, strict=True)
         ]
         flat = self.reward.normalised(sequences).tolist()
         return _by_prompt([flat[at : at + len(rows)] for at in range(0, len(flat), len(rows))])
@@ -186,7 +190,11 @@ class _Evaluation:
         likelihood = _by_prompt([part.logprobs for part in samples])
         own = own_samples_accuracy(pairs, reference.proxy, likelihood, seed=self.recipe.seed)
         if own is not None:
-            for kind, accuracy in (("accuracy", own.reward), ("likelihood", own.likelihood), ("gain", own.gain)):
+            for kind, accuracy in (
+                ("accuracy", own.reward),
+                ("likelihood", own.likelihood),
+                ("gain", own.gain),
+            ):
                 self.results[f"reward/own_samples_{kind}_share"] = accuracy.share
                 self.results[f"reward/own_samples_{kind}_low_share"] = accuracy.low
                 self.results[f"reward/own_samples_{kind}_high_share"] = accuracy.high
@@ -197,10 +205,17 @@ class _Evaluation:
         batch = self.recipe.rows_per_device
         kl = suites.kl_to(reference.subject, found.rows, found.answers, self.decoding, batch_size=batch)
         results: Results = {"kl_nats_per_response": kl}
-        for judge, own, other in (("gold", found.gold, reference.gold), ("proxy", found.proxy, reference.proxy)):
+        for judge, own, other in (
+            ("gold", found.gold, reference.gold),
+            ("proxy", found.proxy, reference.proxy),
+        ):
             if own and other:
                 gain = paired_difference(own, other, seed=self.recipe.seed)
-                results |= {f"{judge}_gain": gain.mean, f"{judge}_gain_low": gain.low, f"{judge}_gain_high": gain.high}
+                results |= {
+                    f"{judge}_gain": gain.mean,
+                    f"{judge}_gain_low": gain.low,
+                    f"{judge}_gain_high": gain.high,
+                }
         n = self.recipe.suites.best_of
         if found.gold and reference.gold and n:
             model, base = (float(prompt_means(scores).mean()) for scores in (found.gold, reference.gold))

@@ -7,6 +7,7 @@ number stops the run, Ctrl-C finishes the step and saves, and metrics go to the 
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -238,13 +239,14 @@ def run_training(
 def _stop_gently(callback: RunCallback) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) asks the loop to stop after the step; a second one acts as usual."""
     before: dict[int, Any] = {}
+    in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python takes no handlers
 
     def ask(number: int, _frame: FrameType | None) -> None:
         callback.asked_to_stop = True
         signal.signal(number, before[number])
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM) if in_main_thread else ():
             before[number] = signal.signal(number, ask)
         yield
     finally:

@@ -43,7 +43,7 @@ def train_pretrain(recipe: PretrainRecipe, run: RunFolder) -> StageResult:
     """Documents -> tokenizer -> packed blocks -> a model trained from scratch, saved with its tokenizer."""
     documents = build_documents(recipe.data, seed=recipe.seed)
     run.start(parents={}, data=documents.report.to_json(), seed=recipe.seed)
-    tokenizer = train_tokenizer(_texts(documents.train), vocab_size=recipe.tokenizer.vocab_size)
+    tokenizer = train_tokenizer(tokenizer_texts(documents.train), vocab_size=recipe.tokenizer.vocab_size)
     blocks = pack_documents(
         documents.train,
         tokenizer,
@@ -98,11 +98,11 @@ def block_trainer(
     return trainer
 
 
-def _texts(documents: Sequence[Document]) -> Iterator[str]:
+def tokenizer_texts(documents: Sequence[Document]) -> Iterator[str]:
     """What the tokenizer learns its words from; of dialogues what the turns say, for the template is control tokens."""
     for document in documents:
         if document.turns:
-            yield from (turn.content for turn in document.turns)
+            yield from (f" {turn.content}" for turn in document.turns)
         else:
             yield document.text
 

@@ -69,7 +69,9 @@ def test_a_conversation_counts_the_bytes_of_what_is_said():
     turns = (Turn("user", "Who has the ball?"), Turn("assistant", "Tom has the ball."))
     found = bits_per_byte(MODEL, TOKENIZER, [Document(NOWHERE, turns=turns)], block_length=64, batch_size=1)
     assert found.bytes == 34
-    assert found.tokens == len(ids_of("Who has the ball?")) - 1 + len(ids_of("Tom has the ball.")) - 1 + 2  # <|user|>, <|assistant|>
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    rendered = TOKENIZER.apply_chat_template(messages, tokenize=False)
+    assert found.tokens == len(TOKENIZER.encode(rendered, add_special_tokens=False)) - 2  # bos is given, eos not asked
 
 
 def test_no_text_is_an_error():

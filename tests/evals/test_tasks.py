@@ -48,7 +48,7 @@ def test_pages_show_solved_examples_of_the_family():
 
 def test_chats_show_them_as_earlier_turns():
     ids = few_shot_prompts([row("What is 9?", "9.")], SOLVED, TOKENIZER, shots=1, style="chat", max_tokens=400, seed=0)[0]
-    assert TOKENIZER.decode(ids) == "<|bos|><|user|>Is it red?<|assistant|>yes.<|eos|><|user|>What is 9?<|assistant|>"
+    assert TOKENIZER.decode(ids) == "<|bos|><|user|> Is it red?<|assistant|> yes.<|eos|><|user|> What is 9?<|assistant|>"
 
 
 @pytest.mark.parametrize("style", ["page", "chat"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,13 @@ def test_a_refused_token_is_told_with_the_remedy(hub: HubState, full_run: Path):
         publish(full_run, "you/tiny", endpoint=hub.url, token="hf_wrong")
     assert "hf_wrong" not in str(caught.value)
     assert not (full_run / "publish").exists()
+
+
+def test_a_hub_that_is_not_there_is_told(hub: HubState, full_run: Path):
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(RunError, match="cannot be reached"):
+            publish(full_run, "you/tiny", endpoint=f"http://127.0.0.1:{taken.getsockname()[1]}", token=TOKEN)
 
 
 def test_an_impossible_repository_name_is_told(hub: HubState, full_run: Path):

@@ -25,7 +25,7 @@ def stirred(model: nn.Module, *, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in trainable_parameters(model):
-            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+            weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
     return model.eval()
 
 

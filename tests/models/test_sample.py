@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from aligner.errors import ModelError
 from aligner.models.adapters import attach_lora
@@ -67,6 +68,25 @@ def test_logprobs_are_those_of_a_full_forward_of_each_row_alone(architecture: st
         torch.testing.assert_close(drawn.logprobs_BR[row, : lengths[row]], want, atol=1e-5, rtol=0)
         torch.testing.assert_close(again.logprobs_BR[row, : lengths[row]].detach(), want, atol=1e-5, rtol=0)
     assert (drawn.logprobs_BR[~drawn.mask_BR] == 0).all() and (again.logprobs_BR[~drawn.mask_BR] == 0).all()
+
+
+def test_positions_count_from_each_rows_first_real_token():
+    """Learnt absolute positions (GPT-2) show it; rotary ones would hide a row shifted as a whole."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 384,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 64,
+        "initializer_range": 0.2,
+    }
+    model, prompts = GPT2LMHeadModel(GPT2Config(**shape)).eval(), make_prompts(12)
+    drawn = sampled(model, prompts, max_new_tokens=4)
+    for row, prompt in enumerate(prompts):
+        answer = drawn.ids_BR[row][drawn.mask_BR[row]].tolist()
+        want = alone(model, prompt, answer, 0.7)
+        torch.testing.assert_close(drawn.logprobs_BR[row, : len(answer)], want, atol=2e-5, rtol=0)
 
 
 def test_a_rows_answer_does_not_depend_on_its_batch_or_on_who_left_it(monkeypatch: pytest.MonkeyPatch):

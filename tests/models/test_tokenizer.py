@@ -46,15 +46,15 @@ def test_any_text_survives_and_numbers_are_spelt_digit_by_digit():
 def test_the_template_writes_control_tokens_and_marks_what_the_assistant_says():
     tokenizer = tiny_tokenizer()
     want = (
-        "<|bos|><|system|>Be kind.<|user|>What is 12 + 34?<|assistant|>46<|eos|>"
-        "<|user|>Thanks.<|assistant|>You are welcome.<|eos|>"
+        "<|bos|><|system|> Be kind.<|user|> What is 12 + 34?<|assistant|> 46<|eos|>"
+        "<|user|> Thanks.<|assistant|> You are welcome.<|eos|>"
     )
     assert tokenizer.apply_chat_template(TALK, tokenize=False) == want
     prompt = tokenizer.apply_chat_template(TALK[:2], tokenize=False, add_generation_prompt=True)
-    assert prompt == "<|bos|><|system|>Be kind.<|user|>What is 12 + 34?<|assistant|>"
+    assert prompt == "<|bos|><|system|> Be kind.<|user|> What is 12 + 34?<|assistant|>"
     marked = tokenizer.apply_chat_template(TALK, return_dict=True, return_assistant_tokens_mask=True)
     spoken = [i for i, said in zip(marked["input_ids"], marked["assistant_masks"], strict=True) if said]
-    assert tokenizer.decode(spoken) == "46<|eos|>You are welcome.<|eos|>"
+    assert tokenizer.decode(spoken) == " 46<|eos|> You are welcome.<|eos|>"
 
 
 def test_the_template_refuses_roles_it_does_not_know():

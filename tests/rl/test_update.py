@@ -142,3 +142,49 @@ def test_same_place_same_update():
         update(policy, adam(policy), scored, spec(steps=100, minibatches=8), seed=5, step=step)
         results.append(policy.logits.detach().clone())
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+def test_returns_are_advantages_plus_the_old_values():
+    policy, scored = scene()
+    torch.nn.init.normal_(policy.values)
+    mask = scored.rollout.mask_BR
+    batch = prepare(policy, scored, spec(lam=1.0))
+    to_go = scored.rewards_BR.flip(1).cumsum(1).flip(1)
+    torch.testing.assert_close(batch.returns_BR[mask], to_go[mask])
+    assert torch.equal(
+        batch.old_values_BR[mask],
+        evaluate_in_parts(policy, scored.rollout, rows_per_device=5).values_BR[mask],
+    )
+
+
+def test_figures_are_means_over_real_tokens():
+    policy, scored = scene()
+    mask = scored.rollout.mask_BR
+    seen = evaluate_in_parts(policy, scored.rollout, rows_per_device=None)
+    returns = prepare(policy, scored, spec()).returns_BR[mask]
+    stats = update(policy, adam(policy), scored, spec(epochs=1, minibatches=1), seed=0, step=0)
+    assert stats.entropy_nats == pytest.approx(float(seen.entropy_BR[mask].mean()), rel=1e-5)
+    assert stats.value_loss == pytest.approx(float((returns**2).mean()) / 2, rel=1e-5)
+    assert stats.policy_loss == pytest.approx(0.0, abs=1e-6)
+
+
+class Watched(Tabular):
+    """Remembers in which order it was shown the episodes with gradient."""
+
+    def evaluate(self, prompts, ids_BR, mask_BR):
+        if torch.is_grad_enabled():
+            self.__dict__.setdefault("shown", []).append([prompt[0] for prompt in prompts])
+        return super().evaluate(prompts, ids_BR, mask_BR)
+
+
+def test_every_epoch_has_its_own_order():
+    environment = Environment.random(0)
+    policy = Watched(environment.reference)
+    rollout = policy.sample([[i] for i in range(EPISODES)], generator(0, "sample"))
+    scored = score(
+        rollout, earned(environment, rollout), rollout.logprobs_BR, kl_coef=0.1, missing_eos=NO_RULE
+    )
+    update(policy, adam(policy), scored, spec(epochs=3, minibatches=2), seed=0, step=0)
+    epochs = [policy.shown[i] + policy.shown[i + 1] for i in (0, 2, 4)]
+    assert all(sorted(order) == list(range(EPISODES)) for order in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]

@@ -61,11 +61,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def suites(tmp_path_factory: pytest.TempPathFactory) -> SuitesSpec:
     root = tmp_path_factory.mktemp("rows")
     pairs = [
-        {"prompt": f"Is it {word}?", "chosen": f"It is {word}.", "rejected": "no", "kind": ("honest", "wrong")[i % 2]}
+        {
+            "prompt": f"Is it {word}?",
+            "chosen": f"It is {word}.",
+            "rejected": "no",
+            "kind": ("honest", "wrong")[i % 2],
+        }
         for i, word in enumerate(WORDS)
     ]
     return SuitesSpec(
-        documents=[write_rows(root / "documents.jsonl", [{"text": "The cat of Mia is red."}, {"text": "It is old."}])],
+        documents=[
+            write_rows(root / "documents.jsonl", [{"text": "The cat of Mia is red."}, {"text": "It is old."}])
+        ],
         tasks={"items": [write_rows(root / "items.jsonl", prompt_rows(10))]},
         pairs=[write_rows(root / "pairs.jsonl", pairs)],
         prompts=[write_rows(root / "prompts.jsonl", prompt_rows(12))],
@@ -78,9 +85,16 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> SuitesSpec:
     )
 
 
-def run_evaluation(output: Path, models: dict[str, str], suites: SuitesSpec, **more: Any) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def run_evaluation(
+    output: Path, models: dict[str, str], suites: SuitesSpec, **more: Any
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
     recipe = EvaluateRecipe(
-        stage="evaluate", output=str(output), models=models, suites=suites, sampling=SamplingSpec(max_new_tokens=6), **more
+        stage="evaluate",
+        output=str(output),
+        models=models,
+        suites=suites,
+        sampling=SamplingSpec(max_new_tokens=6),
+        **more,
     )
     with RunFolder.open(recipe, recipe_text="") as run:
         results = evaluate(recipe, run).results
@@ -100,10 +114,17 @@ def evaluated(
     return run_evaluation(output, names, suites, reference="sft", reward=models["reward"])
 
 
-def test_a_copy_of_the_reference_is_no_different_from_it(evaluated: tuple[dict[str, float], list[dict[str, Any]]]):
+def test_a_copy_of_the_reference_is_no_different_from_it(
+    evaluated: tuple[dict[str, float], list[dict[str, Any]]],
+):
     results, _ = evaluated
     assert results["same/kl_nats_per_response"] == pytest.approx(0.0, abs=1e-4)
-    for metric in ("bits_per_byte", "exact_match_share[items]", "gold_reward_greedy", "likelihood_accuracy_share"):
+    for metric in (
+        "bits_per_byte",
+        "exact_match_share[items]",
+        "gold_reward_greedy",
+        "likelihood_accuracy_share",
+    ):
         assert results[f"same/{metric}"] == results[f"sft/{metric}"]
     assert results["same/gold_gain_low"] <= 0.0 <= results["same/gold_gain_high"]
 
@@ -134,7 +155,9 @@ def test_every_suite_reports_for_every_model(evaluated: tuple[dict[str, float], 
     assert results["reward/pairs"] == 8
 
 
-def test_side_by_side_rows_hold_every_models_greedy_answer(evaluated: tuple[dict[str, float], list[dict[str, Any]]]):
+def test_side_by_side_rows_hold_every_models_greedy_answer(
+    evaluated: tuple[dict[str, float], list[dict[str, Any]]],
+):
     results, rows = evaluated
     assert len(rows) == 8
     for row in rows:
@@ -155,7 +178,9 @@ def test_exact_match_is_that_of_transformers_own_generation(
         messages = [{"role": "user", "content": row["prompt"]}]
         ids = TOKENIZER(TOKENIZER.apply_chat_template(messages, add_generation_prompt=True, tokenize=False),
                         add_special_tokens=False, return_tensors="pt")["input_ids"]  # fmt: skip
-        out = loaded.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)[0]
+        out = loaded.model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False
+        )[0]
         text = TOKENIZER.decode(out[ids.shape[1] :], skip_special_tokens=True).strip()
         assert text == row["responses"]["sft"]
         gold = Gold.from_row(row)
@@ -165,25 +190,34 @@ def test_exact_match_is_that_of_transformers_own_generation(
 
 
 def test_prompts_without_gold_are_judged_by_the_reward_model_alone(tmp_path: Path, models: dict[str, str]):
-    suites = SuitesSpec(prompts=[write_rows(tmp_path / "p.jsonl", prompt_rows(6, gold=False))], samples_per_prompt=2)
+    suites = SuitesSpec(
+        prompts=[write_rows(tmp_path / "p.jsonl", prompt_rows(6, gold=False))], samples_per_prompt=2
+    )
     names = {"sft": models["sft"], "base": models["base"]}
     results, rows = run_evaluation(tmp_path / "run", names, suites, reference="sft", reward=models["reward"])
     assert not [key for key in results if "gold" in key or "answerable" in key]
-    assert {"sft/proxy_reward", "base/proxy_gain", "base/proxy_gain_low", "base/proxy_gain_high"} <= set(results)
+    assert {"sft/proxy_reward", "base/proxy_gain", "base/proxy_gain_low", "base/proxy_gain_high"} <= set(
+        results
+    )
     gain = results["base/proxy_reward"] - results["sft/proxy_reward"]
     assert results["base/proxy_gain"] == pytest.approx(gain, abs=1e-6)
     assert rows[0]["gold_rewards"] == {} and set(rows[0]["responses"]) == {"sft", "base"}
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path: Path, models: dict[str, str], suites: SuitesSpec):
-    small = suites.model_copy(update={"tasks": {}, "few_shot": [], "shots": [], "examples": [], "documents": []})
+    small = suites.model_copy(
+        update={"tasks": {}, "few_shot": [], "shots": [], "examples": [], "documents": []}
+    )
     first, second = (
-        run_evaluation(tmp_path / name, {"sft": models["sft"]}, small, reference="sft", seed=5)[0] for name in "ab"
+        run_evaluation(tmp_path / name, {"sft": models["sft"]}, small, reference="sft", seed=5)[0]
+        for name in "ab"
     )
     assert first == second
 
 
-def test_a_reward_model_of_another_tokenizer_is_refused(tmp_path: Path, models: dict[str, str], suites: SuitesSpec):
+def test_a_reward_model_of_another_tokenizer_is_refused(
+    tmp_path: Path, models: dict[str, str], suites: SuitesSpec
+):
     other = tiny_tokenizer(vocab_size=340)
     tiny_model(other).save_pretrained(tmp_path / "other")
     other.save_pretrained(tmp_path / "other")
@@ -192,7 +226,9 @@ def test_a_reward_model_of_another_tokenizer_is_refused(tmp_path: Path, models: 
         run_evaluation(tmp_path / "run", {"other": str(tmp_path / "other")}, pairs, reward=models["reward"])
 
 
-def test_both_judges_are_held_against_gold_on_the_references_own_samples(tmp_path: Path, models: dict[str, str]):
+def test_both_judges_are_held_against_gold_on_the_references_own_samples(
+    tmp_path: Path, models: dict[str, str]
+):
     # What the model itself says in its first sample is made the right answer, so that samples differ in gold.
     rows = prompt_rows(8, gold=False)
     spec = SuitesSpec(prompts=[write_rows(tmp_path / "p.jsonl", rows)])

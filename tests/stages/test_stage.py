@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import TrainingArguments
 
 from aligner.errors import DataError, RecipeError
@@ -213,11 +214,8 @@ def test_three_stages_hand_on_and_load_in_a_fresh_process(
     base_nats, sft_nats, scores = json.loads(fresh.stdout.splitlines()[-1])
     for found, folder in ((base_nats, base.output), (sft_nats, sft.output)):
         model = load_trained(folder).model
-        here = [
-            nn.functional.cross_entropy(
-                model(input_ids=torch.tensor([row])).logits[0, :-1], torch.tensor(row[1:]), reduction="sum"
-            )
-            for row in rows
-        ]
+        logits = [model(input_ids=torch.tensor([row])).logits[0, :-1] for row in rows]
+        wanted = [torch.tensor(row[1:]) for row in rows]
+        here = [F.cross_entropy(a, b, reduction="sum").item() for a, b in zip(logits, wanted, strict=True)]
         assert found == pytest.approx(here, rel=1e-6)
     assert scores == pytest.approx(RewardModel.from_folder(reward.output).score(rows).tolist(), abs=1e-5)

@@ -1,0 +1,164 @@
+"""The whole preflight: what a recipe would do, found out without training anything.
+
+Rows are read and tokenised for real, so steps and tokens are exact. Seconds come from a few passes of a model of the
+same shape with random weights on this machine; memory is counted from the shape.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
+from aligner.data.packing import pack_documents
+from aligner.errors import Problem, RecipeError
+from aligner.models.sample import sample_responses
+from aligner.pipeline import PlannedStage, planned_stages
+from aligner.preview import Start, start_of
+from aligner.recipe.model import ModelSpec
+from aligner.recipe.plan import Plan, PlanRow, StagePlan
+from aligner.recipe.stages import EvaluateRecipe, PpoRecipe, PretrainRecipe, RewardRecipe, SftRecipe
+from aligner.recipe.training import TrainSpec
+from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
+
+FLOAT_BYTES = 4
+ADAM_FLOATS = 3  # gradient and two moments, for each trained weight
+ACTIVATION_FLOATS = 16  # per token, layer and hidden unit, kept for the backward pass (measured on small Llamas)
+TIMED_BELOW = 200_000_000  # parameters; larger models are not built just to be timed
+
+
+def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
+    """What each stage would do. Every mistake in recipes and data is raised as it would be by the run itself."""
+    starts: dict[str, Start] = {}
+    plans = []
+    for stage in planned_stages(path, overrides):
+        start = start_of(stage, starts)
+        starts[stage.name] = start
+        plans.append(StagePlan(f"{stage.name} ({stage.recipe.stage})", tuple(_rows(stage, start))))  # type: ignore[attr-defined]
+    return Plan(tuple(plans))
+
+
+def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
+    match stage.recipe:
+        case PretrainRecipe() as recipe:
+            return _pretrain_rows(recipe, start)
+        case SftRecipe() as recipe:
+            data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed)
+            lengths = [len(row.input_ids) for row in data.train]
+            supervised = sum(sum(row.supervised) for row in data.train)
+            learnt = PlanRow("supervised", f"{supervised / max(sum(lengths), 1):.0%}", "share of the tokens that are learnt")
+            return [*_train_rows(recipe.train, start, lengths, recipe.model), learnt]
+        case RewardRecipe() as recipe:
+            pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
+            lengths = [len(row.chosen_ids) + len(row.rejected_ids) for row in pairs.train]
+            return _train_rows(recipe.train, start, lengths, recipe.model)
+        case PpoRecipe() as recipe:
+            return _ppo_rows(recipe, start)
+        case EvaluateRecipe() as recipe:
+            return [PlanRow("models", ", ".join(recipe.models)), PlanRow("suites", ", ".join(_suites(recipe)))]
+        case _:
+            raise RecipeError(Problem(str(stage.path), "nothing to plan", "name a stage recipe"))
+
+
+def _pretrain_rows(recipe: PretrainRecipe, start: Start) -> list[PlanRow]:
+    documents = build_documents(recipe.data, seed=recipe.seed)
+    length = recipe.data.block_length
+    blocks = pack_documents(documents.train, start.tokenizer, block_length=length, isolate=recipe.data.isolate_documents)
+    return _train_rows(recipe.train, start, [length] * len(blocks), None)
+
+
+def _train_rows(train: TrainSpec, start: Start, lengths: Sequence[int], spec: ModelSpec | None) -> list[PlanRow]:
+    steps = optimiser_steps(train, rows=len(lengths))
+    mean = sum(lengths) / max(len(lengths), 1)
+    per_pass = train.rows_per_device or train.rows_per_step
+    precision = resolve_precision(train.precision)
+    model = start.random_model()
+    seconds = _seconds_per_pass(model, rows=per_pass, tokens=round(mean), precision=precision)
+    tokens = round(steps * train.rows_per_step * mean)
+    return [
+        PlanRow("rows", f"{len(lengths):,}", f"{mean:.0f} tokens each on average, {max(lengths, default=0)} at most"),
+        PlanRow("steps", f"{steps:,}", f"{train.rows_per_step} rows each: {steps * train.rows_per_step / len(lengths):.2f} epochs"),
+        PlanRow("tokens", f"{tokens:,}", "read in all, padding aside"),
+        PlanRow("parameters", f"{start.parameters:,}", _trained(start, spec)),
+        PlanRow("memory", _gib(_train_bytes(start, spec, tokens=round(per_pass * mean))), "weights, optimiser and activations"),
+        _time_row(seconds, passes=steps * (train.rows_per_step // per_pass)),
+        PlanRow("precision", precision.name, precision.reason),
+    ]  # fmt: skip
+
+
+def _ppo_rows(recipe: PpoRecipe, start: Start) -> list[PlanRow]:
+    prompts = build_prompts(
+        recipe.data.train, start.tokenizer, max_prompt_tokens=recipe.data.max_prompt_tokens, seed=recipe.seed
+    ).rows
+    ppo = recipe.ppo
+    episodes = ppo.prompts_per_step * ppo.samples_per_prompt
+    mean = sum(len(row.input_ids) for row in prompts) / len(prompts)
+    tokens = round(mean + recipe.sampling.max_new_tokens)
+    model = start.random_model()
+    began = time.perf_counter()
+    if model is not None:
+        batch = [row.input_ids for row in prompts[:episodes]]
+        sample_responses(
+            model, batch, max_new_tokens=recipe.sampling.max_new_tokens, temperature=1.0,
+            eos_id=start.tokenizer.eos_token_id, pad_id=start.tokenizer.pad_token_id, batch_size=episodes,
+        )  # fmt: skip
+    sampling = time.perf_counter() - began
+    update = _seconds_per_pass(model, rows=episodes // ppo.minibatches, tokens=tokens, precision=Precision("fp32", ""))
+    step = None if update is None else sampling + update * ppo.epochs * ppo.minibatches
+    return [
+        PlanRow("prompts", f"{len(prompts):,}", f"{mean:.0f} tokens each on average"),
+        PlanRow("steps", f"{ppo.steps:,}", f"{episodes} responses each: {ppo.steps * episodes:,} episodes"),
+        PlanRow("updates", f"{ppo.steps * ppo.epochs * ppo.minibatches:,}", f"{ppo.epochs} epochs x {ppo.minibatches} minibatches a step"),
+        PlanRow("parameters", f"{start.parameters:,}", _trained(start, recipe.model)),
+        PlanRow("memory", _gib(_train_bytes(start, recipe.model, tokens=episodes // ppo.minibatches * tokens) + 2 * start.parameters * FLOAT_BYTES), "policy, reference, reward"),
+        _time_row(step, passes=ppo.steps, why="at most: no response ends early"),
+        PlanRow("precision", "fp32" if ppo.precision == "auto" else ppo.precision, "the ratio is sensitive to rounding"),
+    ]  # fmt: skip
+
+
+def _suites(recipe: EvaluateRecipe) -> list[str]:
+    suites = recipe.suites
+    named: Mapping[str, object] = {"documents": suites.documents, "pairs": suites.pairs, "prompts": suites.prompts}
+    return [*(name for name, sources in named.items() if sources), *suites.tasks]
+
+
+def _trained(start: Start, spec: ModelSpec | None) -> str:
+    if spec is None or (spec.lora is None and (spec.merge or not start.adapter)):
+        return "all of them trained"
+    return f"{start.adapter_parameters(spec):,} of an adapter are trained"
+
+
+def _train_bytes(start: Start, spec: ModelSpec | None, *, tokens: int) -> int:
+    full = spec is None or (spec.lora is None and (spec.merge or not start.adapter))
+    trained = start.parameters if full or spec is None else start.adapter_parameters(spec)
+    activations = tokens * start.layers * start.hidden_size * ACTIVATION_FLOATS + 2 * tokens * start.vocab_size
+    return FLOAT_BYTES * (start.parameters + ADAM_FLOATS * trained + activations)
+
+
+def _seconds_per_pass(model: PreTrainedModel | None, *, rows: int, tokens: int, precision: Precision) -> float | None:
+    """One forward and backward pass over (rows, tokens) random ids: the second of two, the first warms up."""
+    if model is None:
+        return None
+    ids_BT = torch.randint(0, model.config.vocab_size, (rows, max(tokens, 2)), device=model.device)
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=precision.name == "bf16"):
+            loss = model(input_ids=ids_BT, labels=ids_BT).loss
+        loss.backward()
+        model.zero_grad()
+    return time.perf_counter() - began
+
+
+def _time_row(seconds: float | None, *, passes: int, why: str = "timed on this machine as it is now") -> PlanRow:
+    if seconds is None:
+        return PlanRow("time", "not known", f"models of over {TIMED_BELOW:,} parameters are not built to be timed")
+    total = seconds * passes
+    return PlanRow("time", f"{total / 60:.1f} min" if total >= 60 else f"{total:.0f} s", why)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"

@@ -1,0 +1,148 @@
+"""What a stage would start from and see, without weights: its tokenizer, its model's shape, its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
+from aligner.data.rows import Document
+from aligner.data.show import show_documents, show_rows
+from aligner.errors import Problem, RecipeError
+from aligner.models.small import build_small
+from aligner.models.sources import base_source, loading, resolve_source
+from aligner.models.tokenizer import train_tokenizer
+from aligner.pipeline import PlannedStage, bases_of, planned_stages
+from aligner.recipe.load import find_path, load_recipe
+from aligner.recipe.model import ModelSpec
+from aligner.recipe.stages import (
+    EvaluateRecipe,
+    PpoRecipe,
+    PretrainRecipe,
+    RewardRecipe,
+    SftRecipe,
+    StageRecipe,
+)
+from aligner.stages.pretrain import tokenizer_texts
+
+BUILT_BELOW = 200_000_000  # parameters
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model as far as it is known before its weights are: shape and tokenizer; `adapter`: it comes as one."""
+
+    tokenizer: PreTrainedTokenizerBase
+    config: PreTrainedConfig
+    parameters: int
+    adapter: bool = False
+
+    @property
+    def layers(self) -> int:
+        """Transformer layers."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return int(self.config.hidden_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the output layer."""
+        return int(self.config.vocab_size)
+
+    def adapter_parameters(self, spec: ModelSpec) -> int:
+        """Weights of LoRA matrices over every linear layer but the head."""
+        rank = spec.lora.rank if spec.lora else 16
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config)
+        head = model.get_output_embeddings()
+        linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+        return sum(rank * (linear.in_features + linear.out_features) for linear in linears)
+
+    def random_model(self) -> PreTrainedModel | None:
+        """A model of this shape with random weights, or None where it is too large to build for a look."""
+        if self.parameters > BUILT_BELOW:
+            return None
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return AutoModelForCausalLM.from_config(self.config).to(device)
+
+
+def start_of(stage: PlannedStage, known: Mapping[str, Start]) -> Start:
+    """What a stage starts from: an earlier stage's model, a recipe's, a folder's or the Hub's."""
+    if isinstance(stage.recipe, PretrainRecipe):
+        return _fresh(stage.recipe)
+    return _start(bases_of(stage.recipe)[0], stage.path, known, lora=_has_lora(stage.recipe))
+
+
+def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
+    """Print the first rows of each stage as the model will see them."""
+    known: dict[str, Start] = {}
+    for stage in planned_stages(path, overrides):
+        start = known[stage.name] = start_of(stage, known)
+        match stage.recipe:
+            case PretrainRecipe() as recipe:
+                show_documents(build_documents(recipe.data, seed=recipe.seed).train[:count], start.tokenizer)
+            case SftRecipe() as recipe:
+                rows = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed).train[:count]
+                show_rows(rows, start.tokenizer)
+            case RewardRecipe() as recipe:
+                show_rows(build_pairs(recipe.data, start.tokenizer, seed=recipe.seed).train[:count], start.tokenizer)
+            case PpoRecipe() as recipe:
+                longest = recipe.data.max_prompt_tokens
+                prompts = build_prompts(recipe.data.train, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
+                show_rows(prompts.rows[:count], start.tokenizer)
+            case EvaluateRecipe() as recipe:
+                sources = [source for suite in recipe.suites.tasks.values() for source in suite] or recipe.suites.prompts
+                prompts = build_prompts(sources, start.tokenizer, max_prompt_tokens=10_000, seed=recipe.seed)
+                show_rows(prompts.rows[:count], start.tokenizer)
+
+
+def _fresh(recipe: PretrainRecipe) -> Start:
+    documents: list[Document] = build_documents(recipe.data, seed=recipe.seed).train
+    tokenizer = train_tokenizer(tokenizer_texts(documents), vocab_size=recipe.tokenizer.vocab_size)
+    with torch.device("meta"):
+        model = build_small(recipe.model, tokenizer)
+    return Start(tokenizer, model.config, model.num_parameters())
+
+
+def _start(base: str, path: Path, known: Mapping[str, Start], *, lora: bool) -> Start:
+    if base.startswith("@"):
+        if base[1:] not in known:
+            raise RecipeError(Problem(str(path), f'"{base}" names no earlier stage', "check the pipeline"))
+        start = known[base[1:]]
+    elif base.endswith((".yaml", ".yml")):
+        loaded = load_recipe(find_path(base, beside=path))
+        stage = PlannedStage("", loaded.recipe, loaded.path, ())
+        start = start_of(stage, known)
+    else:
+        start = _stored(base)
+    return Start(start.tokenizer, start.config, start.parameters, adapter=start.adapter or lora)
+
+
+def _stored(base: str) -> Start:
+    source = resolve_source(base)
+    full = base_source(source) if source.is_adapter else source
+    with loading(source):
+        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
+        config = AutoConfig.from_pretrained(full.name, revision=full.revision)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return Start(tokenizer, config, model.num_parameters(), adapter=source.is_adapter)
+
+
+def _has_lora(recipe: StageRecipe) -> bool:
+    spec = getattr(recipe, "model", None)
+    return isinstance(spec, ModelSpec) and spec.lora is not None
