@@ -16,7 +16,8 @@ import aligner
 from aligner.data.readers.files import files_sha256, find_files
 from aligner.recipe.stages import PretrainRecipe
 
-CODE_THAT_MATTERS = ("data", "models", "recipe", "stages/stage.py", "stages/pretrain.py")
+_STAGE_FILES = ("pretrain", "stage", "loop", "order", "optimizer", "losses", "batches")
+CODE_THAT_MATTERS = ("data", "models", "recipe", *(f"stages/{name}.py" for name in _STAGE_FILES))
 LIBRARIES_THAT_MATTER = ("torch", "transformers", "tokenizers", "accelerate")
 
 

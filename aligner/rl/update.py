@@ -103,7 +103,7 @@ def update(
             scored.rollout, spec.minibatches, seed=seed, step=step, epoch=epoch
         ):
             part = _accumulate(actor, optimizer, batch.select(episodes), spec)
-            if not done:
+            if same_numerics and not done:
                 check_first_ratio(part.ratio_first_error)
             grad_norm = nn.utils.clip_grad_norm_(list(actor.parameters()), spec.max_grad_norm)
             done.append(part._replace(grad_norm=_finite(float(grad_norm), "gradient norm")))

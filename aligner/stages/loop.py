@@ -239,7 +239,9 @@ def run_training(
 def _stop_gently(callback: RunCallback) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) asks the loop to stop after the step; a second one acts as usual."""
     before: dict[int, Any] = {}
-    in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python takes no handlers
+    in_main_thread = (
+        threading.current_thread() is threading.main_thread()
+    )  # elsewhere Python takes no handlers
 
     def ask(number: int, _frame: FrameType | None) -> None:
         callback.asked_to_stop = True

@@ -19,14 +19,14 @@ def spans(text) -> dict[str, str]:
 
 def test_supervised_tokens_are_coloured_and_control_tokens_visible():
     (line,) = row_lines(tokenize_conversation(chat("Hi [bold]", "Café 漢 🙂"), TOKENIZER, 99), TOKENIZER)
-    assert spans(line)["Café 漢 🙂"] == "green" and spans(line)["<|eos|>"] == "green reverse"
+    assert spans(line)[" Café 漢 🙂"] == "green" and spans(line)["<|eos|>"] == "green reverse"
     assert line.plain.startswith("<|bos|>") and "Hi [bold]" in line.plain
 
 
 def test_pairs_show_both_sides():
     (row,) = tokenize_pairs([Pair(ORIGIN, chat("Hi"), "yes", "no")], TOKENIZER, 99)
     chosen, rejected = row_lines(row, TOKENIZER)
-    assert spans(chosen)["yes"] == "green" and spans(rejected)["no"] == "red"
+    assert spans(chosen)[" yes"] == "green" and spans(rejected)[" no"] == "red"
 
 
 def test_printing_names_the_rows_and_breaks_on_no_markup():

@@ -95,11 +95,11 @@ def test_a_planted_reward_rises(world, tmp_path):
         recipe(
             world,
             tmp_path / "run",
-            steps=25,
+            steps=16,
             prompts_per_step=64,
             epochs=4,
             learning_rate=1e-2,
-            evaluate_every=25,
+            evaluate_every=16,
         )
     )
     rows = [row for row in lines(tmp_path / "run", "metrics.jsonl") if "ppo/proxy_reward" in row]
@@ -181,6 +181,12 @@ def test_a_reward_model_and_an_adapter(world, tmp_path):
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert set(manifest["parents"]) == {"base", "reward.0"}
     assert "ppo/holdout_proxy_reward" in result.results
+
+
+def test_bfloat16_takes_its_own_log_probabilities(world, tmp_path):
+    run_it(recipe(world, tmp_path / "run", steps=2, precision="bf16"))
+    rows = [row for row in lines(tmp_path / "run", "metrics.jsonl") if "ppo/policy_loss" in row]
+    assert len(rows) == 2 and all(row["ppo/ratio_first_error"] < 0.1 for row in rows)
 
 
 def test_a_reward_of_another_vocabulary_is_refused(world, tmp_path):
