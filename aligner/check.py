@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
 from aligner.data.packing import pack_documents
+from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.models.sample import sample_responses
 from aligner.pipeline import PlannedStage, planned_stages
@@ -27,7 +28,9 @@ from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
 
 FLOAT_BYTES = 4
 ADAM_FLOATS = 3  # gradient and two moments, for each trained weight
-ACTIVATION_FLOATS = 16  # per token, layer and hidden unit, kept for the backward pass (measured on small Llamas)
+ACTIVATION_FLOATS = (
+    16  # per token, layer and hidden unit, kept for the backward pass (measured on small Llamas)
+)
 TIMED_BELOW = 200_000_000  # parameters; larger models are not built just to be timed
 
 
@@ -50,7 +53,11 @@ def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
             data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed)
             lengths = [len(row.input_ids) for row in data.train]
             supervised = sum(sum(row.supervised) for row in data.train)
-            learnt = PlanRow("supervised", f"{supervised / max(sum(lengths), 1):.0%}", "share of the tokens that are learnt")
+            learnt = PlanRow(
+                "supervised",
+                f"{supervised / max(sum(lengths), 1):.0%}",
+                "share of the tokens that are learnt",
+            )
             return [*_train_rows(recipe.train, start, lengths, recipe.model), learnt]
         case RewardRecipe() as recipe:
             pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
@@ -59,7 +66,10 @@ def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
         case PpoRecipe() as recipe:
             return _ppo_rows(recipe, start)
         case EvaluateRecipe() as recipe:
-            return [PlanRow("models", ", ".join(recipe.models)), PlanRow("suites", ", ".join(_suites(recipe)))]
+            return [
+                PlanRow("models", ", ".join(recipe.models)),
+                PlanRow("suites", ", ".join(_suites(recipe))),
+            ]
         case _:
             raise RecipeError(Problem(str(stage.path), "nothing to plan", "name a stage recipe"))
 
@@ -67,11 +77,15 @@ def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
 def _pretrain_rows(recipe: PretrainRecipe, start: Start) -> list[PlanRow]:
     documents = build_documents(recipe.data, seed=recipe.seed)
     length = recipe.data.block_length
-    blocks = pack_documents(documents.train, start.tokenizer, block_length=length, isolate=recipe.data.isolate_documents)
+    blocks = pack_documents(
+        documents.train, start.tokenizer, block_length=length, isolate=recipe.data.isolate_documents
+    )
     return _train_rows(recipe.train, start, [length] * len(blocks), None)
 
 
-def _train_rows(train: TrainSpec, start: Start, lengths: Sequence[int], spec: ModelSpec | None) -> list[PlanRow]:
+def _train_rows(
+    train: TrainSpec, start: Start, lengths: Sequence[int], spec: ModelSpec | None
+) -> list[PlanRow]:
     steps = optimiser_steps(train, rows=len(lengths))
     mean = sum(lengths) / max(len(lengths), 1)
     per_pass = train.rows_per_device or train.rows_per_step
@@ -79,15 +93,18 @@ def _train_rows(train: TrainSpec, start: Start, lengths: Sequence[int], spec: Mo
     model = start.random_model()
     seconds = _seconds_per_pass(model, rows=per_pass, tokens=round(mean), precision=precision)
     tokens = round(steps * train.rows_per_step * mean)
+    memory = _gib(_train_bytes(start, spec, tokens=round(per_pass * mean)))
+    epochs = steps * train.rows_per_step / len(lengths)
+    longest = max(lengths, default=0)
     return [
-        PlanRow("rows", f"{len(lengths):,}", f"{mean:.0f} tokens each on average, {max(lengths, default=0)} at most"),
-        PlanRow("steps", f"{steps:,}", f"{train.rows_per_step} rows each: {steps * train.rows_per_step / len(lengths):.2f} epochs"),
+        PlanRow("rows", f"{len(lengths):,}", f"{mean:.0f} tokens each on average, {longest} at most"),
+        PlanRow("steps", f"{steps:,}", f"{train.rows_per_step} rows each: {epochs:.2f} epochs"),
         PlanRow("tokens", f"{tokens:,}", "read in all, padding aside"),
         PlanRow("parameters", f"{start.parameters:,}", _trained(start, spec)),
-        PlanRow("memory", _gib(_train_bytes(start, spec, tokens=round(per_pass * mean))), "weights, optimiser and activations"),
+        PlanRow("memory", memory, "weights, optimiser and activations"),
         _time_row(seconds, passes=steps * (train.rows_per_step // per_pass)),
         PlanRow("precision", precision.name, precision.reason),
-    ]  # fmt: skip
+    ]
 
 
 def _ppo_rows(recipe: PpoRecipe, start: Start) -> list[PlanRow]:
@@ -98,31 +115,60 @@ def _ppo_rows(recipe: PpoRecipe, start: Start) -> list[PlanRow]:
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     mean = sum(len(row.input_ids) for row in prompts) / len(prompts)
     tokens = round(mean + recipe.sampling.max_new_tokens)
-    model = start.random_model()
-    began = time.perf_counter()
-    if model is not None:
-        batch = [row.input_ids for row in prompts[:episodes]]
-        sample_responses(
-            model, batch, max_new_tokens=recipe.sampling.max_new_tokens, temperature=1.0,
-            eos_id=start.tokenizer.eos_token_id, pad_id=start.tokenizer.pad_token_id, batch_size=episodes,
-        )  # fmt: skip
-    sampling = time.perf_counter() - began
-    update = _seconds_per_pass(model, rows=episodes // ppo.minibatches, tokens=tokens, precision=Precision("fp32", ""))
-    step = None if update is None else sampling + update * ppo.epochs * ppo.minibatches
+    rows = ppo.rows_per_device or episodes // ppo.minibatches
+    updates = ppo.epochs * ppo.minibatches
+    seconds = _seconds_per_ppo_step(recipe, start, prompts, tokens=tokens)
+    frozen = 2 * start.parameters * FLOAT_BYTES  # reference and reward, at most
+    memory = _gib(_train_bytes(start, recipe.model, tokens=rows * tokens) + frozen)
+    precision = Precision("fp32", "the ratio is sensitive to rounding") if ppo.precision == "auto" else None
+    precision = precision or resolve_precision(ppo.precision)
     return [
         PlanRow("prompts", f"{len(prompts):,}", f"{mean:.0f} tokens each on average"),
         PlanRow("steps", f"{ppo.steps:,}", f"{episodes} responses each: {ppo.steps * episodes:,} episodes"),
-        PlanRow("updates", f"{ppo.steps * ppo.epochs * ppo.minibatches:,}", f"{ppo.epochs} epochs x {ppo.minibatches} minibatches a step"),
+        PlanRow(
+            "updates",
+            f"{ppo.steps * updates:,}",
+            f"{ppo.epochs} epochs x {ppo.minibatches} minibatches a step",
+        ),
         PlanRow("parameters", f"{start.parameters:,}", _trained(start, recipe.model)),
-        PlanRow("memory", _gib(_train_bytes(start, recipe.model, tokens=episodes // ppo.minibatches * tokens) + 2 * start.parameters * FLOAT_BYTES), "policy, reference, reward"),
-        _time_row(step, passes=ppo.steps, why="at most: no response ends early"),
-        PlanRow("precision", "fp32" if ppo.precision == "auto" else ppo.precision, "the ratio is sensitive to rounding"),
-    ]  # fmt: skip
+        PlanRow("memory", memory, "policy, reference, reward"),
+        _time_row(seconds, passes=ppo.steps, why="at most: as if no response ended early"),
+        PlanRow("precision", precision.name, precision.reason),
+    ]
+
+
+def _seconds_per_ppo_step(
+    recipe: PpoRecipe, start: Start, prompts: Sequence[PromptRow], *, tokens: int
+) -> float | None:
+    """One rollout of a random model, which rarely ends a response, and the passes of the update."""
+    model = start.random_model()
+    if model is None:
+        return None
+    ppo, sampling = recipe.ppo, recipe.sampling
+    episodes = ppo.prompts_per_step * ppo.samples_per_prompt
+    began = time.perf_counter()
+    sample_responses(
+        model,
+        [row.input_ids for row in prompts[:episodes]],
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        eos_id=start.tokenizer.eos_token_id,
+        pad_id=start.tokenizer.pad_token_id,
+    )
+    rollout = time.perf_counter() - began
+    rows = episodes // ppo.minibatches
+    update = _seconds_per_pass(model, rows=rows, tokens=tokens, precision=Precision("fp32", ""))
+    assert update is not None
+    return rollout + update * ppo.epochs * ppo.minibatches
 
 
 def _suites(recipe: EvaluateRecipe) -> list[str]:
     suites = recipe.suites
-    named: Mapping[str, object] = {"documents": suites.documents, "pairs": suites.pairs, "prompts": suites.prompts}
+    named: Mapping[str, object] = {
+        "documents": suites.documents,
+        "pairs": suites.pairs,
+        "prompts": suites.prompts,
+    }
     return [*(name for name, sources in named.items() if sources), *suites.tasks]
 
 
@@ -135,11 +181,15 @@ def _trained(start: Start, spec: ModelSpec | None) -> str:
 def _train_bytes(start: Start, spec: ModelSpec | None, *, tokens: int) -> int:
     full = spec is None or (spec.lora is None and (spec.merge or not start.adapter))
     trained = start.parameters if full or spec is None else start.adapter_parameters(spec)
-    activations = tokens * start.layers * start.hidden_size * ACTIVATION_FLOATS + 2 * tokens * start.vocab_size
+    activations = (
+        tokens * start.layers * start.hidden_size * ACTIVATION_FLOATS + 2 * tokens * start.vocab_size
+    )
     return FLOAT_BYTES * (start.parameters + ADAM_FLOATS * trained + activations)
 
 
-def _seconds_per_pass(model: PreTrainedModel | None, *, rows: int, tokens: int, precision: Precision) -> float | None:
+def _seconds_per_pass(
+    model: PreTrainedModel | None, *, rows: int, tokens: int, precision: Precision
+) -> float | None:
     """One forward and backward pass over (rows, tokens) random ids: the second of two, the first warms up."""
     if model is None:
         return None
@@ -153,9 +203,13 @@ def _seconds_per_pass(model: PreTrainedModel | None, *, rows: int, tokens: int, 
     return time.perf_counter() - began
 
 
-def _time_row(seconds: float | None, *, passes: int, why: str = "timed on this machine as it is now") -> PlanRow:
+def _time_row(
+    seconds: float | None, *, passes: int, why: str = "timed on this machine as it is now"
+) -> PlanRow:
     if seconds is None:
-        return PlanRow("time", "not known", f"models of over {TIMED_BELOW:,} parameters are not built to be timed")
+        return PlanRow(
+            "time", "not known", f"models of over {TIMED_BELOW:,} parameters are not built to be timed"
+        )
     total = seconds * passes
     return PlanRow("time", f"{total / 60:.1f} min" if total >= 60 else f"{total:.0f} s", why)
 

@@ -61,11 +61,12 @@ def planned_stages(path: Path, overrides: Sequence[str] = ()) -> list[PlannedSta
 
 
 def plan_pipeline(recipe: PipelineRecipe, path: Path) -> list[PlannedStage]:
-    """All stages' recipes, loaded with their changes and checked; nothing has run yet. All mistakes are told at once."""
+    """All stages' recipes, loaded with their changes; nothing has run yet. All mistakes are told at once."""
     planned: list[PlannedStage] = []
     problems: list[Problem] = []
     for name, entry in recipe.stages.items():
-        changes = {"output": f"{recipe.output}/{name}", "seed": recipe.seed, **entry.set}
+        shared = {"root": recipe.root} if recipe.root else {}
+        changes = {"output": f"{recipe.output}/{name}", "seed": recipe.seed, **shared, **entry.set}
         try:
             loaded = load_recipe(find_path(entry.use, beside=path), changes=changes, in_pipeline=True)
         except RecipeError as error:
@@ -169,7 +170,9 @@ def with_bases(recipe: StageRecipe, folders: Mapping[str, Path], *, beside: Path
             reward = found[recipe.reward] if recipe.reward else None
             return recipe.model_copy(update={"models": models, "reward": reward})
         case PpoRecipe():
-            rewards = [s.model_copy(update={"model": found[s.model]}) if s.model else s for s in recipe.reward]
+            rewards = [
+                s.model_copy(update={"model": found[s.model]}) if s.model else s for s in recipe.reward
+            ]
             model = recipe.model.model_copy(update={"base": found[recipe.model.base]})
             return recipe.model_copy(update={"model": model, "reward": rewards})
         case _:

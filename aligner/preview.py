@@ -99,13 +99,19 @@ def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> No
                 rows = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed).train[:count]
                 show_rows(rows, start.tokenizer)
             case RewardRecipe() as recipe:
-                show_rows(build_pairs(recipe.data, start.tokenizer, seed=recipe.seed).train[:count], start.tokenizer)
+                show_rows(
+                    build_pairs(recipe.data, start.tokenizer, seed=recipe.seed).train[:count], start.tokenizer
+                )
             case PpoRecipe() as recipe:
                 longest = recipe.data.max_prompt_tokens
-                prompts = build_prompts(recipe.data.train, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
+                prompts = build_prompts(
+                    recipe.data.train, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed
+                )
                 show_rows(prompts.rows[:count], start.tokenizer)
             case EvaluateRecipe() as recipe:
-                sources = [source for suite in recipe.suites.tasks.values() for source in suite] or recipe.suites.prompts
+                sources = [
+                    source for suite in recipe.suites.tasks.values() for source in suite
+                ] or recipe.suites.prompts
                 prompts = build_prompts(sources, start.tokenizer, max_prompt_tokens=10_000, seed=recipe.seed)
                 show_rows(prompts.rows[:count], start.tokenizer)
 

@@ -15,7 +15,7 @@ from aligner.recipe.data import ChatFormat, DocumentFormat, PairFormat, PromptFo
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.shape import Visit, visit
 from aligner.recipe.stages import EvaluateRecipe, PipelineStage, RewardSource, StageRecipe
-from aligner.recipe.text import ListNode, Node, ScalarNode
+from aligner.recipe.text import ListNode, MapNode, Node, ScalarNode
 
 _MODEL_FIELDS = (
     (ModelSpec, "base"),
@@ -36,12 +36,14 @@ _FORMATS: dict[tuple[str, str], Any] = {
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-def find_path(text: str | Path, *, beside: Path) -> Path:
+def find_path(text: str | Path, *, beside: Path, root: str = "") -> Path:
     """The file, folder or glob a recipe names: from the working folder, else from the folder of the recipe `beside`.
+
+    `root` stands before the text.
 
     Raises RecipeError, naming the nearest sibling, where neither holds it.
     """
-    named = Path(text).expanduser()
+    named = Path(root).expanduser() / Path(text).expanduser()
     for candidate in (named, beside.parent / named):
         if _exists(str(candidate)):
             return candidate
@@ -53,6 +55,7 @@ def check_files(
 ) -> Iterator[Problem]:
     """What is wrong with the paths, models and formats that are written; paths become where they were found."""
     sources: dict[str, list[ScalarNode]] = {}
+    folder = _data_root(tree)
     for seen in visit(tree, root):
         where = (seen.owner, seen.name)
         if where == (SourceSpec, "path"):
@@ -62,7 +65,7 @@ def check_files(
                     seen.entry.place, f'"{seen.key}" is empty', "give at least one file, folder or glob"
                 )
             for node in texts:
-                yield from _check_path(node, path)
+                yield from _check_path(node, path, root=folder)
             sources[seen.key] = texts
         elif where == (SourceSpec, "format"):
             yield from _check_format(seen, stage)
@@ -73,6 +76,8 @@ def check_files(
             for node in _texts(seen.entry.node):
                 yield from _check_model(node, path, in_pipeline)
     yield from _overlaps(sources)
+    if isinstance(tree, MapNode) and stage != "pipeline":
+        tree.entries.pop("root", None)  # the paths have it now; a saved recipe must not put it in front again
 
 
 def _exists(pattern: str) -> bool:
@@ -110,9 +115,15 @@ def _texts(node: Node) -> list[ScalarNode]:
     return [text for item in nodes for text in _texts(item)]
 
 
-def _check_path(node: ScalarNode, recipe: Path) -> Iterator[Problem]:
+def _data_root(tree: Node) -> str:
+    entry = tree.entries.get("root") if isinstance(tree, MapNode) else None
+    value = entry.node.value if entry and isinstance(entry.node, ScalarNode) else None
+    return value if isinstance(value, str) else ""
+
+
+def _check_path(node: ScalarNode, recipe: Path, *, root: str = "") -> Iterator[Problem]:
     try:
-        node.value = str(find_path(str(node.value), beside=recipe))
+        node.value = str(find_path(str(node.value), beside=recipe, root=root))
     except RecipeError as error:
         yield Problem(node.place, error.problems[0].what, error.problems[0].remedy)
 

@@ -74,8 +74,6 @@ RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
     "unknown_share": 'Share of answerable prompts answered with "I do not know".',
     "refusal_share": "Share of answerable prompts that are refused.",
     "abstained_answerable_share": "Unknown and refusal together: answerable prompts left without an answer.",
-    "tokens": "Tokens of the packed training blocks.",
-    "parameters": "Weights of the model.",
     "reward_mean": "Mean raw reward on the normalisation prompts.",
     "reward_std": "Standard deviation of the raw reward on the normalisation prompts.",
     "holdout_loss_nats": "Mean cross-entropy per supervised token of held-out rows, in nats.",

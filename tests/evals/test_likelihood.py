@@ -49,7 +49,9 @@ def test_bits_per_byte_is_the_mean_over_the_bytes_of_all_documents():
     nats = -sum(sum(alone(ids_of(text))) for text in texts)
     size = sum(len(text.encode()) for text in texts)
     assert size == 22 + 22  # two letters take two bytes each
-    found = bits_per_byte(MODEL, TOKENIZER, [Document(NOWHERE, text) for text in texts], block_length=64, batch_size=1)
+    found = bits_per_byte(
+        MODEL, TOKENIZER, [Document(NOWHERE, text) for text in texts], block_length=64, batch_size=1
+    )
     assert found.bits == pytest.approx(nats / math.log(2) / size, rel=1e-6)
     assert found.nats == pytest.approx(nats, rel=1e-6)
     assert (found.bytes, found.tokens) == (size, sum(len(ids_of(text)) - 1 for text in texts))

@@ -15,7 +15,9 @@ def test_repetition_by_hand():
 
 
 def test_statistics_by_hand():
-    statistics = response_statistics(["a", "b", "a", "c"], [[1], [1, 2, 3], [1], [7] * 8], [True, True, True, False])
+    statistics = response_statistics(
+        ["a", "b", "a", "c"], [[1], [1, 2, 3], [1], [7] * 8], [True, True, True, False]
+    )
     assert statistics.tokens == pytest.approx(13 / 4)
     assert statistics.finished == 0.75
     assert statistics.distinct == 0.75

@@ -36,7 +36,15 @@ def test_a_task_row_without_gold_is_told():
 
 
 def test_pages_show_solved_examples_of_the_family():
-    ids = few_shot_prompts([row("What is 9?", "9.", family="number")], SOLVED, TOKENIZER, shots=2, style="page", max_tokens=400, seed=0)[0]
+    ids = few_shot_prompts(
+        [row("What is 9?", "9.", family="number")],
+        SOLVED,
+        TOKENIZER,
+        shots=2,
+        style="page",
+        max_tokens=400,
+        seed=0,
+    )[0]
     assert ids[0] == TOKENIZER.bos_token_id
     lines = TOKENIZER.decode(ids[1:]).split("\n")
     assert lines[4:] == ["Q: What is 9?", "A:"]
@@ -47,17 +55,25 @@ def test_pages_show_solved_examples_of_the_family():
 
 
 def test_chats_show_them_as_earlier_turns():
-    ids = few_shot_prompts([row("What is 9?", "9.")], SOLVED, TOKENIZER, shots=1, style="chat", max_tokens=400, seed=0)[0]
-    assert TOKENIZER.decode(ids) == "<|bos|><|user|> Is it red?<|assistant|> yes.<|eos|><|user|> What is 9?<|assistant|>"
+    ids = few_shot_prompts(
+        [row("What is 9?", "9.")], SOLVED, TOKENIZER, shots=1, style="chat", max_tokens=400, seed=0
+    )[0]
+    assert (
+        TOKENIZER.decode(ids)
+        == "<|bos|><|user|> Is it red?<|assistant|> yes.<|eos|><|user|> What is 9?<|assistant|>"
+    )
 
 
 @pytest.mark.parametrize("style", ["page", "chat"])
 def test_examples_that_do_not_fit_are_left_out(style: Style):
     question = [row("What is 9?", "9.", family="number")]
     whole, alone = (
-        few_shot_prompts(question, SOLVED, TOKENIZER, shots=shots, style=style, max_tokens=400, seed=0)[0] for shots in (3, 0)
+        few_shot_prompts(question, SOLVED, TOKENIZER, shots=shots, style=style, max_tokens=400, seed=0)[0]
+        for shots in (3, 0)
     )
-    cut = few_shot_prompts(question, SOLVED, TOKENIZER, shots=3, style=style, max_tokens=len(whole) - 1, seed=0)[0]
+    cut = few_shot_prompts(
+        question, SOLVED, TOKENIZER, shots=3, style=style, max_tokens=len(whole) - 1, seed=0
+    )[0]
     assert len(alone) < len(cut) < len(whole)
     assert cut[-len(alone) + 1 :] == alone[1:] == whole[-len(alone) + 1 :]
 
@@ -71,7 +87,9 @@ def test_decoded_answers_end_at_the_end_token_and_show_no_control_tokens():
     eos = TOKENIZER.eos_token_id
     ids = TOKENIZER.encode(" Tom has the ball.", add_special_tokens=False)
     user = TOKENIZER.convert_tokens_to_ids("<|user|>")
-    assert decode([[*ids, eos], [user, *ids, eos, *ids], ids, []], TOKENIZER) == ["Tom has the ball."] * 3 + [""]
+    assert decode([[*ids, eos], [user, *ids, eos, *ids], ids, []], TOKENIZER) == ["Tom has the ball."] * 3 + [
+        ""
+    ]
 
 
 def test_sampled_answers_are_seeded_and_greedy_ones_alike():

@@ -21,7 +21,9 @@ def test_the_interval_is_that_of_scipys_bootstrap():
     model = reference.mean(axis=1, keepdims=True) + 0.1 + 0.3 * generator.normal(size=(120, 4))
     difference = paired_difference(model.tolist(), reference.tolist())
     gains = model.mean(axis=1) - reference.mean(axis=1)
-    expected = bootstrap((gains,), np.mean, n_resamples=10_000, method="percentile", random_state=5).confidence_interval
+    expected = bootstrap(
+        (gains,), np.mean, n_resamples=10_000, method="percentile", random_state=5
+    ).confidence_interval
     assert difference.low == pytest.approx(expected.low, abs=0.003)
     assert difference.high == pytest.approx(expected.high, abs=0.003)
     # Pairing is what makes it narrow: unpaired, the interval would be several times as wide.

@@ -55,7 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         content, oid = self._body(), self.path.rpartition("/")[2]
-        self.state.tokens_sent_to_storage += [self.headers["Authorization"]] if self.headers["Authorization"] else []
+        self.state.tokens_sent_to_storage += (
+            [self.headers["Authorization"]] if self.headers["Authorization"] else []
+        )
         self.state.blobs[oid] = content
         self._answer({}, 200 if hashlib.sha256(content).hexdigest() == oid else 400)
 
@@ -72,7 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
         if re.fullmatch(r"/api/models/[^/]+/[^/]+/preupload/main", path):
             return self._answer({"files": [self._mode(file) for file in json.loads(body)["files"]]})
         if path.endswith(".git/info/lfs/objects/batch"):
-            return self._answer({"transfer": "basic", "objects": [self._action(o) for o in json.loads(body)["objects"]]})
+            return self._answer(
+                {"transfer": "basic", "objects": [self._action(o) for o in json.loads(body)["objects"]]}
+            )
         if path == "/lfs/verify":
             value = json.loads(body)
             return self._answer({}, 200 if len(self.state.blobs[value["oid"]]) == value["size"] else 400)

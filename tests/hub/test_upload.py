@@ -44,7 +44,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubState]:
 
 
 def write_manifest(run: Path, *, stage: str = "sft", status: str = "finished", base: str = "") -> None:
-    source = {"path": str(run / "data" / "tasks.jsonl"), "format": "messages", "rows_used": 12, "sha256": "ab" * 32}
+    source = {
+        "path": str(run / "data" / "tasks.jsonl"),
+        "format": "messages",
+        "rows_used": 12,
+        "sha256": "ab" * 32,
+    }
     Manifest(
         stage=stage, recipe={"output": str(run)}, status=status, parents={"base": base} if base else {},  # type: ignore[arg-type]
         data={"train": [source], "holdout": []}, versions={"aligner": "0.1.0"}, results={f"{stage}/loss_nats": 1.25},
@@ -105,7 +110,9 @@ def test_the_real_client_uploads_exactly_the_prepared_files(hub: HubState, full_
 
 
 @pytest.mark.parametrize(("private", "visibility"), [(None, "private"), (True, "private"), (False, "public")])
-def test_a_repository_is_private_unless_asked_otherwise(hub: HubState, full_run: Path, private: bool | None, visibility: str):
+def test_a_repository_is_private_unless_asked_otherwise(
+    hub: HubState, full_run: Path, private: bool | None, visibility: str
+):
     chosen = {} if private is None else {"private": private}
     publish(full_run, "you/tiny", endpoint=hub.url, token=TOKEN, **chosen)
     assert hub.created[0]["visibility"] == visibility
@@ -214,7 +221,9 @@ def test_a_folder_with_other_files_is_left_alone(full_run: Path, tmp_path: Path)
     assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
 
 
-def test_the_cards_code_runs_on_the_folder(full_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_cards_code_runs_on_the_folder(
+    full_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     prepare_folder(full_run, tmp_path / "out", repo_id="you/tiny")
     card = (tmp_path / "out" / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0]
@@ -234,7 +243,12 @@ def test_a_reward_models_code_gives_its_score(tmp_path: Path, capsys: pytest.Cap
     assert "reward_stats.json" in files
     exec(loading_code(CardFacts(str(tmp_path / "out"), "reward", None, None, merged=False)), {})
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    messages = [{"role": "user", "content": "Where does Ann live?"}, {"role": "assistant", "content": "In Hillgate."}]
-    ids = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False, return_tensors="pt")
+    messages = [
+        {"role": "user", "content": "Where does Ann live?"},
+        {"role": "assistant", "content": "In Hillgate."},
+    ]
+    ids = tokenizer(
+        tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False, return_tensors="pt"
+    )
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert float(capsys.readouterr().out) == pytest.approx(model(ids["input_ids"]).logits.item(), abs=1e-5)

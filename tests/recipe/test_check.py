@@ -73,6 +73,17 @@ def test_absolute_paths_stay(folder: Path) -> None:
     assert load(str(folder / "book" / "rows")).data.train[0].path == str(folder / "book" / "rows")
 
 
+def test_root_stands_before_the_paths_once() -> None:
+    recipe = Path("../book/r.yaml")
+    recipe.write_text(TEXT.format(path="rows", base="you/base", form="messages") + "root: ../book\n")
+    loaded = load_recipe(recipe)
+    assert loaded.recipe.data.train[0].path == "../book/rows"  # type: ignore[attr-defined]
+    recipe.write_text(loaded.text)  # the saved recipe says the same when it is loaded again
+    assert load_recipe(recipe).recipe == loaded.recipe
+    with pytest.raises(RecipeError, match="nothing at rows"):
+        load_recipe(recipe, ["root=elsewhere", "data.train.0.path=rows"])
+
+
 @pytest.mark.parametrize(
     ("written", "remedy"),
     [

@@ -238,7 +238,7 @@ def test_every_key_of_every_recipe_class_is_in_the_complete_recipes() -> None:
     for stage, path in write_complete(Path()).items():
         recipe = load_recipe(path).recipe
         unset = {name for name in type(recipe).model_fields if name not in recipe.model_fields_set}
-        assert not unset, stage
+        assert unset <= {"root"}, stage  # goes into the paths, see test_check.py
 
 
 @FUZZ
