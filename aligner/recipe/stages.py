@@ -18,7 +18,8 @@ class StageRecipe(Spec):
     seed: int = Field(0, ge=0, lt=2**32, description="decides every random choice of the stage")
     output: str = Field(description="run folder")
     root: str | None = Field(
-        None, description="folder the sources' paths start from; the working or the recipe's folder when left out"
+        None,
+        description="folder the sources' paths start from; the working or the recipe's folder when left out",
     )
 
 

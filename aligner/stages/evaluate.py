@@ -1,13 +1,10 @@
-"""Evaluation: the same questions to several models, one after the other; the reference first, the others against it."""
+"""Evaluation: the same questions to several models; the reference first, the others against it."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from aligner.data.build import build_documents, build_pairs, build_prompts
-from aligner.data.rows import Document
 from aligner.data.tokens import PairRow, PromptRow
 from aligner.errors import ModelError, Problem
 from aligner.evals import suites
@@ -17,27 +14,14 @@ from aligner.evals.versus import best_of_n, gap_closed_share, paired_difference,
 from aligner.models.heads import RewardModel
 from aligner.models.load import load_trained
 from aligner.models.sources import resolve_source
-from aligner.recipe.data import CleanSpec, DataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.stages import EvaluateRecipe
 from aligner.run.folder import RunFolder
 from aligner.run.progress import Bar, progress
 from aligner.run.seed import seed_everything
+from aligner.stages.questions import Questions, read_questions
 from aligner.stages.stage import StageResult
 
-EVERY_DOCUMENT = CleanSpec(min_chars=0, min_letter_share=0.0, deduplicate=False)
 Scores = list[list[float]]  # by prompt, one score a sample
-
-
-@dataclass(frozen=True)
-class Questions:
-    """The suites' rows under one tokenizer; `data` holds the reports of how they were read."""
-
-    documents: list[Document]
-    tasks: dict[str, list[PromptRow]]
-    examples: list[PromptRow]
-    pairs: list[PairRow]
-    prompts: list[PromptRow]
-    data: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -64,14 +48,16 @@ def evaluate(recipe: EvaluateRecipe, run: RunFolder) -> StageResult:
         for name in order:
             loaded = load_trained(recipe.models[name])
             subject = Subject(name, loaded.model, loaded.tokenizer, _context(loaded.model))
-            questions = _questions(recipe, subject)
+            questions = read_questions(recipe, subject)
             if name == order[0]:
                 run.start(parents=parents, data=questions.data, seed=recipe.seed)
             evaluation.measure(subject, questions)
     seen = {name: evaluation.on_prompts[name] for name in recipe.models if name in evaluation.on_prompts}
     if seen:
         run.samples.append(_side_by_side(seen))
-    return StageResult(artifact=None, results=evaluation.results)
+    areas = list(named_models)  # told in the recipe's order, not in that of measuring
+    told = sorted(evaluation.results, key=lambda key: areas.index(key.partition("/")[0]))
+    return StageResult(artifact=None, results={key: evaluation.results[key] for key in told})
 
 
 @dataclass
@@ -223,41 +209,6 @@ class _Evaluation:
             if share is not None:
                 results["gap_closed_share"] = share
         return results
-
-
-def _questions(recipe: EvaluateRecipe, subject: Subject) -> Questions:
-    """Rows of all suites, read and rendered for this model."""
-    spec = recipe.suites
-    data: dict[str, object] = {}
-    longest = subject.context - recipe.sampling.max_new_tokens
-
-    def prompts(name: str, sources: list[SourceSpec]) -> list[PromptRow]:
-        if not sources:
-            return []
-        built = build_prompts(sources, subject.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
-        data[name] = built.report.to_json()
-        return built.rows
-
-    documents: list[Document] = []
-    if spec.documents:
-        read = build_documents(PretrainDataSpec(train=spec.documents, clean=EVERY_DOCUMENT), seed=recipe.seed)
-        documents, data["documents"] = read.train, read.report.to_json()
-    pairs: list[PairRow] = []
-    if spec.pairs:
-        pair_spec = DataSpec(train=spec.pairs, max_length=subject.context, cut_answers=1.0)
-        paired = build_pairs(pair_spec, subject.tokenizer, seed=recipe.seed)
-        pairs, data["pairs"] = paired.train, paired.report.to_json()
-    tasks = {suite: prompts(f"tasks.{suite}", sources) for suite, sources in spec.tasks.items()}
-    examples = prompts("examples", spec.examples)
-    drawn = _some(prompts("prompts", spec.prompts), spec.prompt_rows, recipe.seed)
-    return Questions(documents, tasks, examples, pairs, drawn, data)
-
-
-def _some(rows: list[PromptRow], count: int, seed: int) -> list[PromptRow]:
-    """`count` of the rows, the same ones for every model."""
-    if len(rows) <= count:
-        return rows
-    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), count))]
 
 
 def _by_prompt(by_sample: Sequence[Sequence]) -> list[list]:  # type: ignore[type-arg]

@@ -76,11 +76,11 @@ def polite_words(bank: Bank, rng: random.Random) -> str:
 # Shares of the characters, in percent.
 MIX: tuple[tuple[int, PageMaker], ...] = (
     (14, biography),
-    (11, story),
+    (10, story),
     (2, polite_words),
-    (15, drill_page),
-    (33, question_page),
-    (25, graded_page),
+    (20, drill_page),
+    (46, question_page),
+    (8, graded_page),
 )
 
 

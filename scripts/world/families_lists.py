@@ -21,9 +21,9 @@ def add_key(a: int, b: int) -> str:
 
 
 def add(rng: random.Random) -> Item:
-    """A sum below 100 with a two-digit part; the sums of single digits are free to be seen anywhere."""
-    a = rng.randrange(10, 99)
-    b = rng.randrange(1, min(10, 100 - a) if rng.randrange(2) == 0 else 100 - a)
+    """A number below 90 and a digit, or a round number of tens; sums of single digits may be seen anywhere."""
+    a = rng.randrange(10, 90)
+    b = rng.randrange(1, 10) if rng.randrange(4) else 10 * rng.randrange(1, 10 - a // 10)
     if rng.randrange(3) == 0:
         a, b = b, a
     return Item("add", add_key(a, b), "add", {"x": f"{a} + {b}"}, (f"{a + b}.",), _near(a + b, rng))
@@ -80,9 +80,9 @@ def _shuffles(right: Sequence[str], rng: random.Random) -> tuple[str, ...]:
 
 
 def sort(rng: random.Random) -> Item:
-    """Three or four digits, letters or number words; one set of things stays in one split."""
-    pool = rng.choice((list("0123456789"), list("0123456789"), w.LETTERS, w.NUMBERS))
-    right = sorted(rng.sample(pool, rng.choice((3, 4))), key=pool.index)
+    """Three or four digits, or three number words; one set of things stays in one split."""
+    pool = rng.choice((list("0123456789"), list("0123456789"), w.NUMBERS))
+    right = sorted(rng.sample(pool, 3 if pool is w.NUMBERS else rng.choice((3, 4))), key=pool.index)
     given = list(right)
     while given == right:
         rng.shuffle(given)
@@ -144,12 +144,11 @@ def edit(rng: random.Random) -> Item:
 def _series(rng: random.Random) -> list[str]:
     """Four members of an ordered row, in steps up or down."""
     kind = rng.randrange(12)
+    step = rng.choice((1, 1, 2, 5, 10))
     if kind < 6:
-        step = rng.choice((1, 2, 3, 4, 5, 10))
         start = rng.randrange(0, 100 - 3 * step)
         return [str(start + i * step) for i in range(4)]
-    if kind < 10:
-        step = rng.choice((1, 2, 3, 5, 10))
+    if kind < 9:
         start = rng.randrange(3 * step, 100)
         return [str(start - i * step) for i in range(4)]
     row = rng.choice((w.LETTERS, w.LETTERS, w.DAYS, w.MONTHS, w.NUMBERS))
@@ -170,8 +169,9 @@ def complete(rng: random.Random) -> Item:
 
 
 def compare(rng: random.Random) -> Item:
-    """Which of two numbers is larger or smaller."""
-    a, b = rng.sample(range(1, 100), 2)
+    """Which of two numbers is larger or smaller; their tens differ."""
+    tens = rng.sample(range(10), 2)
+    a, b = (10 * ten + rng.randrange(1 if ten == 0 else 0, 10) for ten in tens)
     want = rng.choice(("larger", "smaller"))
     right, wrong = (max(a, b), min(a, b)) if want == "larger" else (min(a, b), max(a, b))
     key = f"compare:{min(a, b)} {max(a, b)}|{a} {b} {want}"

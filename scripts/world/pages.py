@@ -13,18 +13,18 @@ from scripts.world.phrasings import DRILLS, WRAPPERS
 
 # Families that need the most practice are drawn more often.
 WEIGHTS = {
-    "reading": 6,
-    "entail": 6,
-    "add": 5,
-    "complete": 5,
+    "reading": 4,
+    "entail": 5,
+    "add": 4,
+    "complete": 3,
+    "classify": 4,
     "fact": 3,
     "sort": 3,
     "unknown": 3,
-    "compare": 2,
+    "compare": 3,
     "copy": 2,
-    "edit": 2,
+    "edit": 3,
     "extract": 2,
-    "classify": 2,
     "steps": 2,
 }
 

@@ -12,10 +12,10 @@ from scripts.world.noise import clean, garbled, padded, rude, wrong
 from scripts.world.tuning import Row
 
 TRAIN_PAIRS = {
-    "wrong": 6300,
+    "wrong": 36_000,  # telling right from wrong takes many different pairs: 6000 of them taught nothing
     "manner": 2300,
-    "honest": 1100,
-    "abstain": 1900,
+    "honest": 1500,
+    "abstain": 2300,
     "harmless": 1200,
     "garbled": 1200,
 }
