@@ -12,12 +12,12 @@ from scripts.world.noise import clean, garbled, padded, rude, wrong
 from scripts.world.tuning import Row
 
 TRAIN_PAIRS = {
-    "wrong": 36_000,  # telling right from wrong takes many different pairs: 6000 of them taught nothing
-    "manner": 2300,
+    "wrong": 34_000,  # telling right from wrong takes many different pairs: 6000 of them taught nothing
+    "manner": 4500,
     "honest": 1500,
-    "abstain": 2300,
+    "abstain": 3500,
     "harmless": 1200,
-    "garbled": 1200,
+    "garbled": 1000,
 }
 EVAL_PAIRS = 200
 RANKINGS = 600
@@ -27,14 +27,15 @@ Two = tuple[str, str]
 def _wrong(item: Item, rng: random.Random) -> Two:
     """Right against wrong; sometimes both, or only the right one, carry a padding sentence."""
     chosen, rejected = clean(item, rng), wrong(item, rng)
-    how = rng.randrange(10)
+    how = rng.randrange(20)
     if how < 2:
         chosen = padded(chosen, rng)
     return chosen, padded(rejected, rng) if how in (1, 2) else rejected
 
 
 def _manner(item: Item, rng: random.Random) -> Two:
-    chosen = clean(item, rng)
+    """The same answer, plain and spoilt; one in four of them is wrong, since manner is no matter of being right."""
+    chosen = wrong(item, rng) if item.kind == "answerable" and rng.randrange(4) == 0 else clean(item, rng)
     worse = padded if rng.randrange(2) == 0 else rude
     return chosen, worse(chosen, rng)
 
