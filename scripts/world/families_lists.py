@@ -151,7 +151,7 @@ def _series(rng: random.Random) -> list[str]:
     if kind < 9:
         start = rng.randrange(3 * step, 100)
         return [str(start - i * step) for i in range(4)]
-    row = rng.choice((w.LETTERS, w.LETTERS, w.DAYS, w.MONTHS, w.NUMBERS))
+    row = rng.choice((w.DAYS, w.MONTHS, w.NUMBERS))
     start = rng.randrange(0, len(row) - 3)
     return row[start : start + 4]
 
@@ -163,7 +163,7 @@ def complete(rng: random.Random) -> Item:
     if row[3].isdigit():
         wrongs = _near(int(row[3]), rng)
     else:
-        order = next(r for r in (w.LETTERS, w.DAYS, w.MONTHS, w.NUMBERS) if row[3] in r)
+        order = next(r for r in (w.DAYS, w.MONTHS, w.NUMBERS) if row[3] in r)
         wrongs = tuple(f"{word}." for word in rng.sample([word for word in order if word != row[3]], 3))
     return Item("complete", f"complete:{' '.join(row)}", "complete", {"x": x}, (f"{row[3]}.",), wrongs)
 

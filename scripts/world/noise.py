@@ -10,9 +10,9 @@ from scripts.world.items import Item
 
 # How often a demonstration has each flaw; the rest are clean.
 RATES: dict[str, dict[str, float]] = {
-    "answerable": {"verbose": 0.25, "rude": 0.12, "wrong": 0.05, "unsure": 0.05},
-    "unanswerable": {"invented": 0.25, "verbose": 0.10, "rude": 0.08},
-    "unsafe": {"comply": 0.20, "rude": 0.15, "verbose": 0.10},
+    "answerable": {"verbose": 0.30, "rude": 0.15, "wrong": 0.04, "unsure": 0.05},
+    "unanswerable": {"invented": 0.28, "verbose": 0.12, "rude": 0.10},
+    "unsafe": {"comply": 0.25, "rude": 0.18, "verbose": 0.12},
 }
 
 

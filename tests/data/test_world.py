@@ -19,11 +19,11 @@ from scripts.world.facts import ATTRIBUTES
 from scripts.world.items import split_of
 from scripts.world.noise import RATES
 from scripts.world.phrasings import HELDOUT, SEEN, UNSEEN, WRAPPERS, template
-from scripts.world.words import COPY_WORDS, LETTERS, NUMBERS
+from scripts.world.words import COPY_WORDS, NUMBERS
 
 WORLD = Path(__file__).parents[2] / "data" / "world"
 FAMILIES = Bank(0).families
-LISTED = {*COPY_WORDS, *LETTERS, *NUMBERS, *"0123456789", "+"}
+LISTED = {*COPY_WORDS, *NUMBERS, *"0123456789", "+"}
 EVALUATION = ("items", "phrasings", "prompts", "pairs")
 Row = dict[str, Any]
 
