@@ -1,7 +1,7 @@
 """Bases that a recipe names by their pretrain recipe: where they are kept, and under which fingerprint.
 
-The fingerprint covers everything that decides the weights: the complete recipe (its run folder aside), the bytes of
-every data file, the package's own code for data, models and pretraining, and the libraries' versions.
+The fingerprint covers everything that decides the weights: the complete recipe (folders aside), the names and bytes of
+its data files, the package's own code for data, models and pretraining, and the libraries' versions.
 """
 
 from __future__ import annotations
@@ -11,14 +11,25 @@ import json
 import os
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import aligner
 from aligner.data.readers.files import files_sha256, find_files
 from aligner.recipe.stages import PretrainRecipe
 
-_STAGE_FILES = ("pretrain", "stage", "loop", "order", "optimizer", "losses", "batches")
-CODE_THAT_MATTERS = ("data", "models", "recipe", *(f"stages/{name}.py" for name in _STAGE_FILES))
+CODE_THAT_MATTERS = (
+    "data", "run/seed.py",
+    *(f"models/{name}.py" for name in ("small", "tokenizer", "attention", "padding", "wrapped")),
+    *(f"recipe/{name}.py" for name in ("model", "data", "training", "stages")),
+    *(f"stages/{name}.py" for name in ("pretrain", "stage", "loop", "order", "optimizer", "losses", "batches")),
+)  # fmt: skip
 LIBRARIES_THAT_MATTER = ("torch", "transformers", "tokenizers", "accelerate")
+_PATHS = {"__all__": {"path"}}
+_PLACES: dict[str, Any] = {
+    "output": True,
+    "root": True,
+    "data": {"train": _PATHS, "holdout": {"sources": _PATHS}},
+}
 
 
 def cache_home() -> Path:
@@ -32,18 +43,21 @@ def base_folder(recipe: PretrainRecipe) -> Path:
 
 
 def pretrain_fingerprint(recipe: PretrainRecipe) -> str:
-    """16 hex digits that change with anything that changes the trained base."""
+    """16 hex digits that change with anything that changes the trained base, and not with where its data lies."""
     digest = hashlib.sha256()
-    digest.update(json.dumps(recipe.model_dump(exclude={"output"}), sort_keys=True).encode())
+    digest.update(json.dumps(recipe.model_dump(exclude=_PLACES), sort_keys=True).encode())
     for source in [*recipe.data.train, *recipe.data.holdout.sources]:
-        digest.update(files_sha256(find_files(source.path)).encode())
-    for path in _code_files():
+        files = find_files(source.path)
+        digest.update(json.dumps([file.name for file in files]).encode())
+        digest.update(files_sha256(files).encode())
+    for path in code_files():
         digest.update(path.read_bytes())
     digest.update(json.dumps({name: version(name) for name in LIBRARIES_THAT_MATTER}).encode())
     return digest.hexdigest()[:16]
 
 
-def _code_files() -> list[Path]:
+def code_files() -> list[Path]:
+    """The package's own files that decide a base's weights."""
     root = Path(aligner.__file__).parent
     files: list[Path] = []
     for part in CODE_THAT_MATTERS:

@@ -7,7 +7,7 @@ same shape with random weights on this machine; memory is counted from the shape
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,11 +15,14 @@ from transformers import PreTrainedModel
 
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
 from aligner.data.packing import pack_documents
+from aligner.data.readers import Kind, read_source
 from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.models.sample import sample_responses
-from aligner.pipeline import PlannedStage, planned_stages
+from aligner.pipeline import PlannedStage, planned_stages, unfinished
+from aligner.preflight import check_ahead
 from aligner.preview import Start, start_of
+from aligner.recipe.data import SourceSpec
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import Plan, PlanRow, StagePlan
 from aligner.recipe.stages import EvaluateRecipe, PpoRecipe, PretrainRecipe, RewardRecipe, SftRecipe
@@ -38,7 +41,9 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
     """What each stage would do. Every mistake in recipes and data is raised as it would be by the run itself."""
     starts: dict[str, Start] = {}
     plans = []
-    for stage in planned_stages(path, overrides):
+    planned = planned_stages(path, overrides)
+    check_ahead(unfinished(planned, fresh=True))
+    for stage in planned:
         start = start_of(stage, starts)
         starts[stage.name] = start
         plans.append(StagePlan(f"{stage.name} ({stage.recipe.stage})", tuple(_rows(stage, start))))  # type: ignore[attr-defined]
@@ -66,10 +71,7 @@ def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
         case PpoRecipe() as recipe:
             return _ppo_rows(recipe, start)
         case EvaluateRecipe() as recipe:
-            return [
-                PlanRow("models", ", ".join(recipe.models)),
-                PlanRow("suites", ", ".join(_suites(recipe))),
-            ]
+            return _evaluate_rows(recipe)
         case _:
             raise RecipeError(Problem(str(stage.path), "nothing to plan", "name a stage recipe"))
 
@@ -108,8 +110,13 @@ def _train_rows(
 
 
 def _ppo_rows(recipe: PpoRecipe, start: Start) -> list[PlanRow]:
+    data = recipe.data
     prompts = build_prompts(
-        recipe.data.train, start.tokenizer, max_prompt_tokens=recipe.data.max_prompt_tokens, seed=recipe.seed
+        data.train,
+        start.tokenizer,
+        max_prompt_tokens=data.max_prompt_tokens,
+        seed=recipe.seed,
+        withhold=data.holdout,
     ).rows
     ppo = recipe.ppo
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
@@ -162,14 +169,24 @@ def _seconds_per_ppo_step(
     return rollout + update * ppo.epochs * ppo.minibatches
 
 
-def _suites(recipe: EvaluateRecipe) -> list[str]:
+def _evaluate_rows(recipe: EvaluateRecipe) -> list[PlanRow]:
     suites = recipe.suites
-    named: Mapping[str, object] = {
-        "documents": suites.documents,
-        "pairs": suites.pairs,
-        "prompts": suites.prompts,
-    }
-    return [*(name for name, sources in named.items() if sources), *suites.tasks]
+    rows = [PlanRow("models", ", ".join(recipe.models))]
+    if suites.documents:
+        rows.append(PlanRow("documents", f"{_count(suites.documents, 'document'):,}", "held-out text"))
+    for name, sources in suites.tasks.items():
+        rows.append(PlanRow(name, f"{_count(sources, 'prompt'):,}", "prompts, one greedy answer each"))
+    if suites.pairs:
+        rows.append(PlanRow("pairs", f"{_count(suites.pairs, 'pair'):,}", "of answers"))
+    if suites.prompts:
+        asked = min(_count(suites.prompts, "prompt"), suites.prompt_rows)
+        why = f"prompts, {suites.samples_per_prompt} sampled answers and a greedy one each"
+        rows.append(PlanRow("prompts", f"{asked:,}", why))
+    return rows
+
+
+def _count(sources: Sequence[SourceSpec], kind: Kind) -> int:
+    return sum(len(read_source(source, kind).rows) for source in sources)
 
 
 def _trained(start: Start, spec: ModelSpec | None) -> str:

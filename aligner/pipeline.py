@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aligner.bases import base_folder
-from aligner.errors import Interrupted, Problem, RecipeError, RunError, nearest
+from aligner.errors import Interrupted, Problem, RecipeError, nearest
+from aligner.preflight import check_ahead, check_unchanged, folder_parents
 from aligner.recipe.load import complete_yaml, find_path, load_recipe
 from aligner.recipe.stages import EvaluateRecipe, PipelineRecipe, PpoRecipe, PretrainRecipe, StageRecipe
-from aligner.run.folder import RunFolder
+from aligner.run.folder import RunFolder, recipe_changes
+from aligner.run.manifest import Manifest
 from aligner.run.report import build_report
 
 
@@ -46,8 +48,9 @@ def run_recipe(
     if isinstance(loaded.recipe, PipelineRecipe):
         outcome = run_pipeline(loaded.recipe, loaded.path, fresh=fresh)
     else:
+        check_ahead(unfinished([single_stage(loaded.recipe, loaded.path)], fresh=fresh))
         outcome = run_stage(with_bases(loaded.recipe, {}, beside=loaded.path), fresh=fresh)
-    if outcome.status == "done":
+    if outcome.status == "done" or not (outcome.folder / "report.html").exists():
         build_report(outcome.folder)
     return outcome
 
@@ -57,7 +60,12 @@ def planned_stages(path: Path, overrides: Sequence[str] = ()) -> list[PlannedSta
     loaded = load_recipe(path, overrides)
     if isinstance(loaded.recipe, PipelineRecipe):
         return plan_pipeline(loaded.recipe, loaded.path)
-    return [PlannedStage(loaded.recipe.stage, loaded.recipe, loaded.path, ())]  # type: ignore[attr-defined]
+    return [single_stage(loaded.recipe, loaded.path)]
+
+
+def single_stage(recipe: StageRecipe, path: Path) -> PlannedStage:
+    """A recipe that is run by itself, as a stage."""
+    return PlannedStage(recipe.stage, recipe, path, ())  # type: ignore[attr-defined]
 
 
 def plan_pipeline(recipe: PipelineRecipe, path: Path) -> list[PlannedStage]:
@@ -90,32 +98,60 @@ def _unknown_stages(name: str, uses: Sequence[str], earlier: Sequence[str], path
 
 
 def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> RunOutcome:
-    """Run the stages in order, each from the artifacts of earlier ones; finished stages are skipped."""
+    """Run the stages in order, each from the artifacts of earlier ones; finished stages are skipped.
+
+    `fresh` throws all stages away before the first one runs: what is interrupted then goes on by the same command
+    without it, and no old result stands beside new ones.
+    """
     planned = plan_pipeline(recipe, path)
+    check_ahead(unfinished(planned, fresh=fresh))
+    folders = {stage.name: Path(stage.recipe.output) for stage in planned}
     with RunFolder.open(recipe, recipe_text=complete_yaml(recipe), fresh=fresh) as run:
-        folders: dict[str, Path] = {}
+        if fresh:
+            _clear(planned, folders)
+        done = run.finished and all(_is_finished(folder) for folder in folders.values())
+        if not done:
+            run.start(parents={}, data={}, seed=recipe.seed)
         results: dict[str, float] = {}
-        ran: set[str] = set()
         for stage in planned:
-            resolved = with_bases(stage.recipe, folders, beside=stage.path)
-            outcome = run_stage(resolved, fresh=fresh)
-            if outcome.status == "done":
-                ran.add(stage.name)
-            elif stale := ran.intersection(stage.uses):
-                raise _stale(stage.name, stale, run.path)
-            folders[stage.name] = outcome.folder
-            results |= outcome.results
-        if not ran and run.finished:
+            results |= run_stage(with_bases(stage.recipe, folders, beside=stage.path)).results
+        if done:
             return RunOutcome(run.path, "already_done", results)
-        run.write_results(results)
+        # Once more, now that the models are there, and torch is loaded and knows the machine.
+        models = folder_parents({name: str(folder) for name, folder in folders.items()})
+        run.start(parents=models, data={}, seed=recipe.seed)
         run.finish(results)
     return RunOutcome(run.path, "done", results)
+
+
+def _clear(planned: Sequence[PlannedStage], folders: Mapping[str, Path]) -> None:
+    """Throw away the stages' runs; a folder that holds none is left for its stage to judge."""
+    for stage in planned:
+        if (folders[stage.name] / "manifest.json").exists():
+            recipe = _located(stage.recipe, folders, beside=stage.path)
+            RunFolder.open(recipe, recipe_text=complete_yaml(recipe), fresh=True).close()
+
+
+def unfinished(stages: Sequence[PlannedStage], *, fresh: bool = False) -> list[StageRecipe]:
+    """The recipes still to be run: of these stages (`fresh`: all of them), and of recipes that they start from."""
+    found: list[StageRecipe] = []
+    for stage in stages:
+        named = [base for base in bases_of(stage.recipe) if _is_recipe(base)]
+        found += unfinished([_named_stage(base, beside=stage.path) for base in named])
+        if fresh or not _is_finished(Path(stage.recipe.output)):
+            found.append(stage.recipe)
+    return found
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "manifest.json").exists() and Manifest.read(folder).status == "finished"
 
 
 def run_stage(recipe: StageRecipe, *, fresh: bool = False) -> RunOutcome:
     """Run one stage in its folder, or go on with it, or leave it alone when it is finished."""
     with RunFolder.open(recipe, recipe_text=complete_yaml(recipe), fresh=fresh) as run:
         if run.finished:
+            check_unchanged(recipe, run)
             return RunOutcome(run.path, "already_done", run.results())
         try:
             result = stage_function(recipe)(recipe, run)
@@ -125,7 +161,6 @@ def run_stage(recipe: StageRecipe, *, fresh: bool = False) -> RunOutcome:
         except Exception as error:
             run.fail("failed", str(error))
             raise
-        run.write_results(result.results)
         run.finish(result.results)
     return RunOutcome(run.path, "done", result.results)
 
@@ -161,7 +196,30 @@ def bases_of(recipe: StageRecipe) -> list[str]:
 
 def with_bases(recipe: StageRecipe, folders: Mapping[str, Path], *, beside: Path) -> StageRecipe:
     """The recipe with every base a folder or a Hub id: "@name" looked up, another recipe run if it has not been."""
-    found = {base: _find_base(base, folders, beside) for base in bases_of(recipe)}
+    for base in filter(_is_recipe, bases_of(recipe)):
+        _make(_named_stage(base, beside=beside))
+    return _located(recipe, folders, beside=beside)
+
+
+def _make(stage: PlannedStage) -> None:
+    """Run a stage that is named by its recipe, if it has not been.
+
+    A pretrained base is known by its fingerprint, wherever its data lay: a finished one is taken as it is, and a
+    half-made one from other folders is begun again.
+    """
+    if not isinstance(stage.recipe, PretrainRecipe):
+        run_stage(with_bases(stage.recipe, {}, beside=stage.path))
+        return
+    folder = Path(stage.recipe.output)
+    if not _is_finished(folder):
+        known = (folder / "manifest.json").exists()
+        moved = known and recipe_changes(Manifest.read(folder).recipe, stage.recipe.model_dump(mode="json"))
+        run_stage(stage.recipe, fresh=bool(moved))
+
+
+def _located(recipe: StageRecipe, folders: Mapping[str, Path], *, beside: Path) -> StageRecipe:
+    """The recipe with every base where it lies, or will lie."""
+    found = {base: _place(base, folders, beside) for base in bases_of(recipe)}
     match recipe:
         case PretrainRecipe():
             return recipe
@@ -180,30 +238,26 @@ def with_bases(recipe: StageRecipe, folders: Mapping[str, Path], *, beside: Path
             return recipe.model_copy(update={"model": model})
 
 
-def _find_base(base: str, folders: Mapping[str, Path], beside: Path) -> str:
+def _place(base: str, folders: Mapping[str, Path], beside: Path) -> str:
     if base.startswith("@"):
         return str(folders[base[1:]])
-    if base.endswith((".yaml", ".yml")):
-        return str(from_recipe(find_path(base, beside=beside)))
-    return base
+    return _named_stage(base, beside=beside).recipe.output if _is_recipe(base) else base
 
 
-def from_recipe(path: Path) -> Path:
-    """The run folder of the model a recipe describes, run now if it has not been.
+def _is_recipe(base: str) -> bool:
+    return base.endswith((".yaml", ".yml"))
 
-    A pretrain recipe's base is kept in the cache under its fingerprint; any other stage in its own output.
+
+def _named_stage(base: str, *, beside: Path) -> PlannedStage:
+    """The stage that makes a model named by its recipe.
+
+    A pretrain recipe's base is kept in the cache under its fingerprint; any other stage's in its own output.
     """
-    loaded = load_recipe(path)
-    if isinstance(loaded.recipe, PretrainRecipe):
-        return run_stage(loaded.recipe.model_copy(update={"output": str(base_folder(loaded.recipe))})).folder
-    return run_stage(with_bases(loaded.recipe, {}, beside=loaded.path)).folder
-
-
-def _stale(name: str, changed: set[str], folder: Path) -> RunError:
-    return RunError(
-        Problem(
-            str(folder),
-            f'stage "{name}" is finished, but it was made from an earlier "{", ".join(sorted(changed))}"',
-            "run the pipeline with --fresh, or give it another output",
-        )
-    )
+    loaded = load_recipe(find_path(base, beside=beside))
+    recipe = loaded.recipe
+    if isinstance(recipe, PipelineRecipe | EvaluateRecipe):
+        what = f"a {recipe.stage} recipe makes no model to start from"
+        raise RecipeError(Problem(str(loaded.path), what, "name a pretrain, sft, reward or ppo recipe"))
+    if isinstance(recipe, PretrainRecipe):
+        recipe = recipe.model_copy(update={"output": str(base_folder(recipe))})
+    return single_stage(recipe, loaded.path)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from aligner.bases import base_folder, pretrain_fingerprint
-from aligner.errors import RecipeError, RunError
-from aligner.pipeline import planned_stages, run_recipe
+from aligner.bases import base_folder, code_files, pretrain_fingerprint
+from aligner.errors import DataError, RecipeError, RunError
+from aligner.pipeline import planned_stages, run_recipe, run_stage
 from aligner.recipe.load import load_recipe
 from aligner.recipe.stages import PretrainRecipe
 
@@ -134,6 +134,33 @@ def test_the_fingerprint_follows_recipe_and_data_and_not_the_output(folder: Path
     assert pretrain_fingerprint(recipe) != before
 
 
+@pytest.mark.parametrize("status", ["finished", "interrupted"])
+def test_the_same_base_is_found_from_another_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    here = base_folder(_base())
+    run_recipe(Path("sft.yaml"))
+    manifest = here / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"status": "finished"', f'"status": "{status}"'))
+    made = (here / "model" / "model.safetensors").stat().st_mtime_ns
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("sft.yaml", "documents.jsonl", "chats.jsonl"):
+        (elsewhere / name).write_bytes((folder / name).read_bytes())
+    (elsewhere / "base.yaml").write_text(BASE.replace("documents.jsonl", str(elsewhere / "documents.jsonl")))
+    monkeypatch.chdir(elsewhere)
+    assert base_folder(_base()) == here
+    run_recipe(Path("sft.yaml"))
+    remade = (here / "model" / "model.safetensors").stat().st_mtime_ns != made
+    assert remade is (status == "interrupted")
+
+
+def test_the_fingerprints_code_is_all_there() -> None:
+    names = {path.name for path in code_files()}
+    assert {"seed.py", "small.py", "stages.py", "pretrain.py", "packing.py"} <= names
+    assert "rewards.py" not in names and all(path.is_file() for path in code_files())
+
+
 def test_all_stages_mistakes_are_told_at_once_before_anything_runs(folder: Path) -> None:
     broken = PIPELINE.replace('"@base"', '"@bsae"').replace("reward.0.model", "reward.0.modle")
     (folder / "all.yaml").write_text(broken)
@@ -144,14 +171,94 @@ def test_all_stages_mistakes_are_told_at_once_before_anything_runs(folder: Path)
     assert not (folder / "runs").exists()
 
 
-def test_a_stage_made_from_an_earlier_artifact_is_refused(folder: Path) -> None:
-    (folder / "short.yaml").write_text(PIPELINE.split("  reward:\n")[0].replace("runs/all", "runs/short"))
-    run_recipe(Path("short.yaml"))
-    manifest = folder / "runs/short/base/manifest.json"
-    manifest.write_text(manifest.read_text().replace('"finished"', '"interrupted"'))
-    with pytest.raises(RunError, match="made from an earlier"):
+def test_bad_rows_and_wrong_rewards_are_told_before_any_base_is_trained(folder: Path) -> None:
+    with (folder / "pairs.jsonl").open("a") as file:
+        file.write('{"prompt": "Which?", "chosen": 3, "rejected": "no"}\n')
+    with (folder / "chats.jsonl").open("a") as file:
+        file.write("no row\n")
+    for recipe in ("all.yaml", "ppo.yaml"):  # as stages, and as recipes that a single one starts from
+        with pytest.raises(DataError) as caught:
+            run_recipe(Path(recipe))
+        assert "pairs.jsonl:9" in str(caught.value) and "chats.jsonl:9" in str(caught.value)
+    assert not (folder / "home").exists() and not (folder / "runs").exists()
+
+
+def test_a_wrong_reward_function_is_told_before_any_base_is_trained(folder: Path) -> None:
+    (folder / "ppo.yaml").write_text(
+        PPO.replace("{model: reward.yaml}", '{function: "aligner.evals.gold_rows:score_row"}')
+    )
+    with pytest.raises(RecipeError, match='did you mean "score_rows"'):
+        run_recipe(Path("ppo.yaml"))
+    assert not (folder / "home").exists() and not (folder / "runs").exists()
+
+
+def test_a_base_that_makes_no_model_is_told(folder: Path) -> None:
+    (folder / "sft.yaml").write_text(SFT.replace("base.yaml", "all.yaml"))
+    with pytest.raises(RecipeError, match="makes no model"):
+        run_recipe(Path("sft.yaml"))
+
+
+def _short(folder: Path) -> Path:
+    """A pipeline of base and sft."""
+    path = folder / "short.yaml"
+    path.write_text(PIPELINE.split("  reward:\n")[0].replace("runs/all", "runs/short"))
+    return path
+
+
+def test_a_finished_stage_that_stands_on_another_model_or_other_data_is_refused(folder: Path) -> None:
+    run_recipe(_short(folder))
+    weights = folder / "runs/short/base/model/model.safetensors"
+    before, chats = weights.read_bytes(), (folder / "chats.jsonl").read_text()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(RunError, match=r"base: was .*#\w{12}, is .*#\w{12}"):
         run_recipe(Path("short.yaml"))
-    assert run_recipe(Path("short.yaml"), fresh=True).status == "done"
+    weights.write_bytes(before)
+    (folder / "chats.jsonl").write_text(chats.replace("red", "mauve"))
+    with pytest.raises(RunError, match="chats.jsonl: its bytes"):
+        run_recipe(Path("short.yaml"))
+    (folder / "chats.jsonl").write_text(chats)
+    assert run_recipe(Path("short.yaml")).status == "already_done"
+
+
+def test_a_fresh_pipeline_clears_every_stage_first_and_goes_on_without_fresh(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_recipe(_short(folder))
+    (first.folder / "sft" / "notes.txt").write_text("mine")
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("aligner.pipeline.run_stage", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(Path("short.yaml"), fresh=True)
+    assert (first.folder / "sft" / "notes.txt").exists()
+    assert not any((first.folder / name / "model").exists() for name in ("base", "sft"))
+    ran: list[str] = []
+
+    def noted(recipe: object, **settings: bool) -> object:
+        outcome = run_stage(recipe, **settings)  # type: ignore[arg-type]
+        ran.append(f"{outcome.folder.name} {outcome.status}")
+        return outcome
+
+    monkeypatch.setattr("aligner.pipeline.run_stage", noted)
+    assert run_recipe(Path("short.yaml")).status == "done"
+    assert ran == ["base done", "sft done"]
+
+
+def test_a_pipelines_own_manifest_says_what_it_ran_on_and_a_lost_report_comes_back(folder: Path) -> None:
+    first = run_recipe(_short(folder))
+    manifest = json.loads((first.folder / "manifest.json").read_text())
+    assert manifest["status"] == "finished" and manifest["started"] < manifest["ended"]
+    assert manifest["versions"]["torch"] and manifest["hardware"]["threads"] > 0
+    assert list(manifest["parents"]) == ["base", "sft"]
+    assert all("#" in identity for identity in manifest["parents"].values())
+    assert manifest["results"] == first.results == json.loads((first.folder / "results.json").read_text())
+    (first.folder / "report.html").unlink()
+    assert run_recipe(Path("short.yaml")).status == "already_done"
+    assert (first.folder / "report.html").exists()
+    assert json.loads((first.folder / "manifest.json").read_text()) == manifest
 
 
 def test_planned_stages_of_a_single_recipe_are_itself() -> None:

@@ -75,10 +75,13 @@ def _unlike(group: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
 
 
 def drop_withheld(sources: Sequence[SourceRows], holdout: Sequence[SourceRows]) -> None:
-    """Drop, as `in_holdout`, the training rows that a held-out source has too (whitespace and case aside)."""
-    withheld = {normalised_hash(row_text(row)) for source in holdout for row in source.rows}
+    """Drop, as `in_holdout`, the training rows that a held-out source has too (whitespace and case aside).
+
+    Pairs go by prompt, as in `draw_holdout`: no other pair or ranking of a held-out prompt is trained on.
+    """
+    withheld = {_group(row) for source in holdout for row in source.rows}
     for source in sources if withheld else ():
-        source.keep(lambda row: "in_holdout" if normalised_hash(row_text(row)) in withheld else None)
+        source.keep(lambda row: "in_holdout" if _group(row) in withheld else None)
 
 
 def cap_files(source: SourceRows, cap: int | None, *, seed: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from aligner.models.decoding import decode_responses
 from aligner.models.sample import sample_responses
 from aligner.models.wrapped import device_of
 
@@ -16,7 +17,7 @@ from aligner.models.wrapped import device_of
 class Answers:
     """One entry a prompt.
 
-    texts: without control tokens, stripped; token_ids: as sampled, the end token included; logprobs: sum over the
+    texts: see `decode_responses`; token_ids: as sampled, the end token included; logprobs: sum over the
     response of log p under the sampling distribution, in nats; finished: whether the end token came.
     """
 
@@ -63,14 +64,4 @@ def sample_answers(
     lengths = mask_BR.sum(dim=1).tolist()
     token_ids = [ids[:length] for ids, length in zip(responses.ids_BR.tolist(), lengths, strict=True)]
     logprobs = (responses.logprobs_BR.cpu().double() * mask_BR).sum(dim=1).tolist()
-    return Answers(decode(token_ids, tokenizer), token_ids, logprobs, responses.finished_B.tolist())
-
-
-def decode(token_ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Text up to the end token, control tokens left out, surrounding blanks stripped."""
-    ends = [_before(ids, tokenizer.eos_token_id) for ids in token_ids]
-    return [text.strip() for text in tokenizer.batch_decode(ends, skip_special_tokens=True)]
-
-
-def _before(ids: Sequence[int], end: int | None) -> list[int]:
-    return list(ids[: ids.index(end)]) if end in ids else list(ids)
+    return Answers(decode_responses(token_ids, tokenizer), token_ids, logprobs, responses.finished_B.tolist())

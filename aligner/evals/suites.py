@@ -18,7 +18,7 @@ from aligner.evals.answers import Answers, sample_answers
 from aligner.evals.gold_rows import score_rows, withheld_shares
 from aligner.evals.likelihood import answer_logprobs
 from aligner.evals.perplexity import bits_per_byte
-from aligner.evals.preference import Accuracy, accuracy_by_kind, pair_accuracy
+from aligner.evals.preference import Accuracy, accuracy_by_kind, pair_accuracy, prompts_of
 from aligner.evals.responses import response_statistics
 from aligner.evals.tasks import STYLES, Style, few_shot_prompts, first_line, line_end, score_tasks
 
@@ -222,10 +222,11 @@ def likelihood_margins(subject: Subject, pairs: Sequence[PairRow], *, batch_size
     return [chosen - rejected for chosen, rejected in zip(scores[::2], scores[1::2], strict=True)]
 
 
-def accuracy_results(margins: Sequence[float], kinds: Sequence[str], *, prefix: str = "") -> Results:
+def accuracy_results(margins: Sequence[float], pairs: Sequence[PairRow], *, prefix: str = "") -> Results:
     """Pooled pair accuracy with its interval, and the same for each kind."""
-    found = accuracy_result(pair_accuracy(margins), prefix=prefix)
-    for kind, accuracy in accuracy_by_kind(margins, kinds).items():
+    kinds, prompts = [pair.kind for pair in pairs], prompts_of(pairs)
+    found = accuracy_result(pair_accuracy(margins, prompts), prefix=prefix)
+    for kind, accuracy in accuracy_by_kind(margins, kinds, prompts).items():
         found |= accuracy_result(accuracy, prefix=prefix, qualifier=f"[{kind}]")
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from peft import (
     LoraConfig,
@@ -23,14 +23,7 @@ from aligner.errors import ModelError, Problem, nearest
 from aligner.recipe.model import LoraSpec
 
 Task = Literal["CAUSAL_LM", "SEQ_CLS"]
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-class ParameterCount(NamedTuple):
-    """How many numbers are trained, of how many."""
-
-    trainable: int
-    total: int
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def attach_lora(model: PreTrainedModel, spec: LoraSpec, task: Task) -> PeftModel:
@@ -94,14 +87,6 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     """What an optimiser should be given."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def count_parameters(model: nn.Module) -> ParameterCount:
-    """Trainable and all parameters; quantised weights count as stored."""
-    return ParameterCount(
-        trainable=sum(p.numel() for p in trainable_parameters(model)),
-        total=sum(p.numel() for p in model.parameters()),
-    )
 
 
 def backbone_tensors(model: PeftModel) -> dict[str, Tensor]:

@@ -102,16 +102,19 @@ class RewardModel:
 def pooled_scores(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Score at each row's last real token: (B,) float32, differentiable.
 
-    The mask says where a row ends. transformers looks for the last id that is not config.pad_token_id instead, which
-    goes wrong when the pad token is the end token or is not set.
+    The mask says where a row ends, so an end or pad token inside an answer is a token like any other; transformers
+    looks for the last id that is not config.pad_token_id instead. A hook, so that the pass goes through every wrapper.
     """
-    inner = unwrapped(model)
-    backbone, head = getattr(inner, inner.base_model_prefix), inner.score
-    hidden_BTD = backbone(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False).last_hidden_state
+    seen: list[Tensor] = []
+    head = unwrapped(model).score
+    handle = head.register_forward_hook(lambda _module, _args, scores_BT1: seen.append(scores_BT1))
+    try:
+        model(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False)
+    finally:
+        handle.remove()
     positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
     last_B = (positions_T * mask_BT).argmax(dim=1)
-    last_BD = hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
-    return head(last_BD).squeeze(-1).float()
+    return seen[0][torch.arange(len(last_B), device=last_B.device), last_B, 0].float()
 
 
 def write_stats(folder: Path, *, mean: float, std: float, rows: int) -> None:

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from aligner.errors import ModelError, Problem
 from aligner.models.padding import left_padded, right_padded
-from aligner.models.wrapped import device_of, eval_mode, output_head, text_config
+from aligner.models.wrapped import context_length, device_of, eval_mode, output_head, text_config
 
 LEAVE_SHARE = (
     0.25  # rows leave the batch once this share of it has finished; copying the cache costs about one step
@@ -260,6 +260,17 @@ def _head_only_at(model: nn.Module, row_N: Tensor, column_N: Tensor) -> Iterator
         yield seen
     finally:
         handle.remove()
+
+
+def prompt_room(model: nn.Module, max_new_tokens: int) -> int:
+    """Tokens the model's context leaves for a prompt; ModelError when that is none."""
+    context = context_length(model)
+    if max_new_tokens >= context:
+        fault = f"{max_new_tokens} new tokens leave no room for a prompt in the model's context of {context}"
+        raise ModelError(
+            Problem("sampling.max_new_tokens", fault, "lower it, or start from a model with a longer context")
+        )
+    return context - max_new_tokens
 
 
 def _check_lengths(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:

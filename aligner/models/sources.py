@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
 from aligner.errors import ModelError, Problem
-from aligner.models.adapters import ADAPTER_CONFIG
+from aligner.models.weights import ADAPTER_CONFIG, CONFIG, folder_identity, has_config, model_in
+from aligner.models.weights import weights_sha256 as weights_sha256  # a model's identity is asked for here
 
-CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 SCORER = "ForSequenceClassification"
 
 
@@ -66,7 +66,7 @@ class Source:
     def identity(self) -> str:
         """ "folder#first 12 digits of the weights' sha256", or "id@commit"."""
         if self.is_folder:
-            return f"{self.name}#{weights_sha256(Path(self.name))[:12]}"
+            return folder_identity(Path(self.name))
         config = self.file(ADAPTER_CONFIG) or self.file(CONFIG)
         return f"{self.name}@{extract_commit_hash(str(config), None) or self.revision or 'main'}"
 
@@ -109,16 +109,6 @@ def base_source(adapter: Source) -> Source:
     return source
 
 
-def weights_sha256(folder: Path) -> str:
-    """One sha256 over the names and bytes of the folder's safetensors files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
 @contextmanager
 def loading(source: Source) -> Iterator[None]:
     """Turns what the libraries say about a model that cannot be loaded into one `ModelError`."""
@@ -144,8 +134,8 @@ def _model_folder(folder: Path) -> Path:
     """`folder` or its model/, whichever holds a model with safetensors weights."""
     if not folder.is_dir():
         raise ModelError(Problem(str(folder), "is a file, not a model folder", "give the folder it lies in"))
-    chosen = folder if _has_config(folder) else folder / "model"
-    if not _has_config(chosen):
+    chosen = model_in(folder)
+    if not has_config(chosen):
         is_run = (folder / "recipe.yaml").is_file()
         fault = (
             "is a run that has no model yet" if is_run else f"holds no model: no {CONFIG} or {ADAPTER_CONFIG}"
@@ -161,7 +151,3 @@ def _model_folder(folder: Path) -> Path:
         remedy = "convert its .bin file to safetensors" if pickled else "copy its model.safetensors there"
         raise ModelError(Problem(str(chosen), "has no safetensors weights", remedy))
     return chosen
-
-
-def _has_config(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() or (folder / ADAPTER_CONFIG).is_file()

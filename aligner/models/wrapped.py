@@ -35,6 +35,11 @@ def text_config(model: nn.Module) -> PreTrainedConfig:
     return unwrapped(model).config.get_text_config(decoder=True)
 
 
+def context_length(model: nn.Module) -> int:
+    """The longest sequence the model reads, in tokens; 2048 where its settings name none."""
+    return int(getattr(text_config(model), "max_position_embeddings", None) or 2048)
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where the first parameter lies."""
     return next(model.parameters()).device

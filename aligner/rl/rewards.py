@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from aligner.data.rows import Prompt
 from aligner.errors import ModelError, Problem, RecipeError, nearest
+from aligner.models.decoding import decode_responses
 from aligner.models.heads import RewardModel
 from aligner.recipe.stages import RewardSource
 from aligner.rl.rollout import Rollout
@@ -73,22 +74,15 @@ class FunctionReward:
 
 @dataclass(frozen=True)
 class Rewards:
-    """The weighted sum of the recipe's rewards; `decode` turns response tokens into text for functions.
-
-    The text shows control tokens in the middle of a response: a function shall not be paid for what it cannot see.
-    """
+    """The weighted sum of the recipe's rewards; `tokenizer` turns response tokens into text for functions."""
 
     parts: list[tuple[float, ModelReward | FunctionReward]]
-    decode: Callable[[list[int]], str]
+    tokenizer: PreTrainedTokenizerBase
 
     def answered(self, rows: list[Prompt], rollout: Rollout) -> Answered:
         """The rollout with its texts, the end of text taken off."""
         responses = [rollout.response(i) for i in range(len(rows))]
-        finished = rollout.finished_B.tolist()
-        texts = [
-            self.decode(ids[:-1] if done else ids) for ids, done in zip(responses, finished, strict=True)
-        ]
-        return Answered(rows, rollout, texts)
+        return Answered(rows, rollout, decode_responses(responses, self.tokenizer))
 
     def identities(self) -> dict[str, str]:
         """What each reward model is, by its place in the recipe."""
@@ -110,7 +104,7 @@ def load_rewards(sources: Sequence[RewardSource], tokenizer: PreTrainedTokenizer
     for source in sources:
         part = functions[source.function] if source.function else _open_model(str(source.model), tokenizer)
         parts.append((source.weight, part))
-    return Rewards(parts, lambda ids: str(tokenizer.decode(ids)).strip())
+    return Rewards(parts, tokenizer)
 
 
 def load_functions(sources: Sequence[RewardSource]) -> dict[str, FunctionReward]:

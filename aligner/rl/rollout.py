@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,12 +39,6 @@ class Rollout:
             logprobs_BR=self.logprobs_BR[episodes, :width],
             finished_B=self.finished_B[episodes],
         )
-
-
-class Sampler(Protocol):
-    """Draws one response to each prompt."""
-
-    def sample(self, prompts: list[list[int]], rng: torch.Generator) -> Rollout: ...
 
 
 def real_width(mask_BR: Tensor) -> int:

@@ -37,7 +37,10 @@ def restore(
     tensors: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """Put weights, moments and random states back. RunError when a weight is missing, extra or of another shape."""
+    """Put weights, moments and random states back. RunError when a weight is missing, extra or of another shape.
+
+    A weight that no gradient had reached when it was saved has no moments, and gets none: Adam starts them then.
+    """
     saved = {name.removeprefix(WEIGHT): tensor for name, tensor in tensors.items() if name.startswith(WEIGHT)}
     _check_same(named, saved)
     with torch.no_grad():
@@ -47,6 +50,7 @@ def restore(
                 # Adam keeps its step count on the CPU
                 key: tensors[f"{MOMENT}{key}.{name}"].to("cpu" if key == "step" else weight.device).clone()
                 for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{MOMENT}{key}.{name}" in tensors
             }
     set_rng_state(tensors, state["random"])
 

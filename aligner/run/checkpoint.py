@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aligner.run.manifest import sha256_file
 from aligner.run.progress import say
-from aligner.run.write import remove_path, write_folder, write_json
+from aligner.run.write import fsync_tree, remove_path, write_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
     if path is None:
         return None
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    return Checkpoint(_step_of(path), load_file(path / "state.safetensors"), state)
+    return Checkpoint(checkpoint_step(path), load_file(path / "state.safetensors"), state)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -76,7 +76,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def seal_folder(folder: Path, step: int) -> None:
-    """Write the seal: size and SHA-256 of every file below `folder`. The last thing written into a checkpoint."""
+    """Write the seal, the last thing in a checkpoint: size and SHA-256 of every file below, all on the disk by then."""
+    fsync_tree(folder)
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
         for path in sorted(folder.rglob("*"))
@@ -89,7 +90,7 @@ def damage(folder: Path) -> str:
     """What is wrong with a sealed folder, "" when every file is the one that was sealed."""
     try:
         seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        if seal["step"] != _step_of(folder):
+        if seal["step"] != checkpoint_step(folder):
             return f"sealed as step {seal['step']}"
         for name, sealed in seal["files"].items():
             path = folder / name
@@ -104,17 +105,18 @@ def damage(folder: Path) -> str:
     return ""
 
 
+def checkpoint_step(path: Path) -> int:
+    """Steps done when the checkpoint in this folder was saved."""
+    return int(path.name.partition("-")[2])
+
+
 def _newest_first(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     steps = [path for path in folder.iterdir() if path.is_dir() and _is_checkpoint(path.name)]
-    return sorted(steps, key=_step_of, reverse=True)
+    return sorted(steps, key=checkpoint_step, reverse=True)
 
 
 def _is_checkpoint(name: str) -> bool:
     kind, _, step = name.partition("-")
     return kind in ("step", "checkpoint") and step.isdecimal()
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.partition("-")[2])

@@ -29,7 +29,7 @@ from aligner.run.write import mend_leftovers, remove_path, write_json, write_tex
 
 OWNED = (
     "recipe.yaml", "metrics.jsonl", "samples.jsonl", "results.json", "report.html",
-    "model", "base", "checkpoints", "plots",
+    "value_head.safetensors", "model", "base", "checkpoints", "plots",
 )  # fmt: skip
 
 

@@ -63,11 +63,24 @@ _TEMPLATES: Final = (
         "holdout_reward", "Reward on held-out prompts: learned beside true", "reward",
         {"ppo/holdout_proxy_reward": "proxy (learned)", "ppo/holdout_gold_reward": "gold (true)"},
     ),
-    _Template("kl", "KL to the reference", "nats per response", {"kl/ref_nats_per_response": "KL"}),
-    _Template("length", "Response length", "tokens", {"ppo/response_tokens": "mean"}),
     _Template(
-        "responses", "Responses", "share",
+        "kl", "KL to the reference", "nats per response",
+        {"kl/ref_nats_per_response": "training", "kl/holdout_ref_nats_per_response": "held out"},
+    ),
+    _Template(
+        "length", "Response length", "tokens",
+        {"ppo/response_tokens": "training", "ppo/holdout_response_tokens": "held out"},
+    ),
+    _Template(
+        "responses", "Responses to training prompts", "share",
         {"ppo/finished_share": "finished", "ppo/distinct_share": "distinct", "ppo/repetition_share": "repetition"},
+    ),
+    _Template(
+        "holdout_responses", "Responses to held-out prompts", "share",
+        {
+            "ppo/holdout_finished_share": "finished", "ppo/holdout_distinct_share": "distinct",
+            "ppo/holdout_repetition_share": "repetition",
+        },
     ),
     _Template(
         "ppo_health", "PPO's own health", "share",

@@ -58,10 +58,11 @@ _HEADLINES = {
     "ppo/holdout_proxy_reward": "learned reward, held-out prompts",
     "ppo/holdout_gold_reward": "true (gold) reward, held-out prompts",
     "ppo/proxy_reward": "learned reward, training prompts",
-    "kl/ref_nats_per_response": "KL to the reference (nats per response)",
-    "ppo/response_tokens": "response length (tokens)",
+    "kl/ref_nats_per_response": "KL to the reference (nats per response), training prompts",
+    "kl/holdout_ref_nats_per_response": "KL to the reference (nats per response), held-out prompts",
+    "ppo/response_tokens": "response length (tokens), training prompts",
+    "ppo/holdout_response_tokens": "response length (tokens), held-out prompts",
 }
-_HIGHER = {"proxy_reward", "holdout_proxy_reward", "holdout_gold_reward"}
 
 
 def number(value: float, name: str = "") -> str:
@@ -171,7 +172,7 @@ def _cell_text(metric: str, value: float, ends: Sequence[float | None]) -> str:
 
 
 def _verdict(key: str, first: float, last: float) -> str:
-    way = "higher" if key.rpartition("/")[2] in _HIGHER else better(key)
+    way = better(key)
     if not way or first == last:
         return ""
     return "better" if (last > first) == (way == "higher") else "worse"

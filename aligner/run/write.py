@@ -77,7 +77,7 @@ def write_folder(path: Path) -> Iterator[Path]:
     with _removed_on_error(scratch):
         scratch.mkdir()
         yield scratch
-        _fsync_tree(scratch)
+        fsync_tree(scratch)
         _swap_in(scratch, path, replaced)
     _fsync(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
@@ -106,6 +106,14 @@ def mend_leftovers(folder: Path) -> None:
         _discard(leftover)
 
 
+def fsync_tree(folder: Path) -> None:
+    """Files first, then the folders that name them, innermost first."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _fsync(Path(root) / name)
+        _fsync(Path(root))
+
+
 def _swap_in(scratch: Path, path: Path, replaced: Path) -> None:
     if not path.exists():
         os.replace(scratch, path)
@@ -130,14 +138,6 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _fsync_tree(folder: Path) -> None:
-    """Files first, then the folders that name them, innermost first."""
-    for root, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            _fsync(Path(root) / name)
-        _fsync(Path(root))
 
 
 def _discard(path: Path) -> None:

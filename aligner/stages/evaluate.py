@@ -14,6 +14,7 @@ from aligner.evals.versus import best_of_n, gap_closed_share, paired_difference,
 from aligner.models.heads import RewardModel
 from aligner.models.load import load_trained
 from aligner.models.sources import resolve_source
+from aligner.models.wrapped import context_length
 from aligner.recipe.stages import EvaluateRecipe
 from aligner.run.folder import RunFolder
 from aligner.run.progress import Bar, progress
@@ -47,7 +48,7 @@ def evaluate(recipe: EvaluateRecipe, run: RunFolder) -> StageResult:
         evaluation = _Evaluation(recipe, reward, bar)
         for name in order:
             loaded = load_trained(recipe.models[name])
-            subject = Subject(name, loaded.model, loaded.tokenizer, _context(loaded.model))
+            subject = Subject(name, loaded.model, loaded.tokenizer, context_length(loaded.model))
             questions = read_questions(recipe, subject)
             if name == order[0]:
                 run.start(parents=parents, data=questions.data, seed=recipe.seed)
@@ -109,16 +110,15 @@ class _Evaluation:
 
     def _on_pairs(self, subject: Subject, pairs: list[PairRow]) -> Results:
         """The model's own log-likelihood as a judge; the reward model once, on the first model's rows."""
-        kinds = [pair.kind for pair in pairs]
         if self.reward and "reward/accuracy_share" not in self.results:
             _check_same_tokenizer(self.reward, subject)
             chosen = self._scores([pair.chosen_ids for pair in pairs])
             rejected = self._scores([pair.rejected_ids for pair in pairs])
             margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
-            self.results |= named("reward", suites.accuracy_results(margins, kinds))
+            self.results |= named("reward", suites.accuracy_results(margins, pairs))
             self.results["reward/calibration_error_share"] = calibration_error(margins)
         margins = suites.likelihood_margins(subject, pairs, batch_size=self.recipe.rows_per_device)
-        return suites.accuracy_results(margins, kinds, prefix="likelihood_")
+        return suites.accuracy_results(margins, pairs, prefix="likelihood_")
 
     def _on_prompts(self, subject: Subject, rows: list[PromptRow]) -> Results:
         """Sampled and greedy answers: what they look like, what they are worth, how far from the reference they are."""
@@ -234,12 +234,6 @@ def _side_by_side(seen: dict[str, OnPrompts]) -> list[dict[str, object]]:
 def _num_suites(recipe: EvaluateRecipe) -> int:
     spec = recipe.suites
     return len(spec.tasks) + sum(bool(part) for part in (spec.documents, spec.pairs, spec.prompts))
-
-
-def _context(model: object) -> int:
-    """The longest sequence the model reads, in tokens."""
-    config = model.config.get_text_config(decoder=True)  # type: ignore[attr-defined]
-    return int(getattr(config, "max_position_embeddings", None) or 2048)
 
 
 def _check_same_tokenizer(reward: RewardModel, subject: Subject) -> None:

@@ -6,14 +6,11 @@ number stops the run, Ctrl-C finishes the step and saves, and metrics go to the 
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -30,12 +27,13 @@ from transformers import (
 
 from aligner.errors import Interrupted, Problem, TrainingError
 from aligner.recipe.training import TrainSpec
+from aligner.run.checkpoint import SEAL, checkpoint_step, newest_checkpoint, seal_folder
 from aligner.run.folder import RunFolder
 from aligner.run.progress import Bar, progress
-from aligner.stages.checkpoints import break_seal, checkpoint_step, newest_checkpoint, seal_checkpoint
 from aligner.stages.optimizer import muon_adamw
 from aligner.stages.order import FixedOrder, row_order
 from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
+from aligner.stages.stop import Stop, gentle_stop
 
 Batch = dict[str, Tensor]
 Look = Callable[[], Mapping[str, float]]
@@ -133,10 +131,10 @@ class StageTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        break_seal(folder)
+        (folder / SEAL).unlink(missing_ok=True)  # it is not whole until it is sealed again
         super()._save_checkpoint(model, trial)
         if self.is_world_process_zero():
-            seal_checkpoint(folder)
+            seal_folder(folder, self.state.global_step)
 
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
         """Cards are written when a run is published, not at every checkpoint."""
@@ -155,11 +153,18 @@ class RunCallback(TrainerCallback):
     """Metrics to the run folder, the bar, a look at the hold-out every so often, and the stop after Ctrl-C."""
 
     def __init__(
-        self, run: RunFolder, trainer: StageTrainer, bar: Bar, *, look: Look | None, every: int | None
+        self,
+        run: RunFolder,
+        trainer: StageTrainer,
+        bar: Bar,
+        stop: Stop,
+        *,
+        look: Look | None,
+        every: int | None,
     ) -> None:
-        self.run, self.trainer, self.bar = run, trainer, bar
+        self.run, self.trainer, self.bar, self.stop = run, trainer, bar, stop
         self.look, self.every = look, every
-        self.asked_to_stop = self.stopped = False
+        self.stopped = False
         self.since = time.perf_counter()
 
     def on_train_begin(
@@ -181,7 +186,7 @@ class RunCallback(TrainerCallback):
             began = time.perf_counter()
             self.run.metrics.log(state.global_step, self.look())
             self.since += time.perf_counter() - began
-        if self.asked_to_stop:
+        if self.stop.asked:
             self.stopped = True
             control.should_log = control.should_save = control.should_training_stop = True
         return control
@@ -219,12 +224,11 @@ def run_training(
     """
     checkpoint = newest_checkpoint(run.checkpoints)
     run.metrics.cut_back(checkpoint_step(checkpoint) if checkpoint else -1)
-    with progress(title, trainer.args.max_steps) as bar:
-        callback = RunCallback(run, trainer, bar, look=look, every=every)
+    with progress(title, trainer.args.max_steps) as bar, gentle_stop() as stop:
+        callback = RunCallback(run, trainer, bar, stop, look=look, every=every)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(callback)
-        with _stop_gently(callback):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if callback.stopped:
         step = trainer.state.global_step
         fault = f"stopped at step {step} of {trainer.args.max_steps}; a checkpoint is saved"
@@ -233,24 +237,3 @@ def run_training(
         True  # the Trainer switched it off, and a saved model should generate at full speed
     )
     trainer.model.eval()
-
-
-@contextmanager
-def _stop_gently(callback: RunCallback) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) asks the loop to stop after the step; a second one acts as usual."""
-    before: dict[int, Any] = {}
-    in_main_thread = (
-        threading.current_thread() is threading.main_thread()
-    )  # elsewhere Python takes no handlers
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        callback.asked_to_stop = True
-        signal.signal(number, before[number])
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM) if in_main_thread else ():
-            before[number] = signal.signal(number, ask)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

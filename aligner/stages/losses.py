@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,26 +41,6 @@ def next_token_nats(model: nn.Module, head: nn.Module, batch: Mapping[str, Tenso
     with only_rows(head, mask_BT):
         logits_NV = model(**inputs, use_cache=False).logits
     return F.cross_entropy(logits_NV.float(), targets_BT[mask_BT], reduction="sum")
-
-
-def pooled_scores(
-    model: nn.Module, head: nn.Module, *, input_ids_BT: Tensor, attention_mask_BT: Tensor
-) -> Tensor:
-    """One score a row, read at the last position of the attention mask: (B,) float32.
-
-    The position comes from the mask and never from a token id, so an end-of-text or pad token inside an answer is a
-    token like any other. `head` is the scoring layer of a sequence classifier with one label.
-    """
-    seen: list[Tensor] = []
-    handle = head.register_forward_hook(lambda _module, _args, scores_BT1: seen.append(scores_BT1))
-    try:
-        model(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False)
-    finally:
-        handle.remove()
-    positions_T = torch.arange(attention_mask_BT.shape[1], device=attention_mask_BT.device)
-    last_B = (attention_mask_BT * positions_T).argmax(dim=1)
-    rows_B = torch.arange(len(last_B), device=last_B.device)
-    return seen[0][rows_B, last_B, 0].float()
 
 
 def bradley_terry_nats(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | None = None) -> Tensor:

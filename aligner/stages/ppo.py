@@ -18,6 +18,7 @@ from aligner.data.tokens import PromptRow
 from aligner.errors import Interrupted, Problem
 from aligner.models.heads import ValueHead
 from aligner.models.load import LoadedModel, load_model, save_model
+from aligner.models.sample import prompt_room
 from aligner.models.wrapped import device_of, text_config
 from aligner.recipe.stages import PpoRecipe
 from aligner.rl.actors import Drawing, LanguageActor, build_optimizer
@@ -107,13 +108,14 @@ def train_step(job: Job, step: int) -> dict[str, float]:
 
 
 def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
-    """Open the doors: rewards (their mistakes cost nothing yet), model, prompts."""
+    """Open the doors: rewards (their mistakes cost nothing yet), model, prompts that leave room for an answer."""
     load_functions(recipe.reward)
     seed_everything(recipe.seed)
     loaded = load_model(recipe.model)
     tokenizer = loaded.tokenizer
     rewards = load_rewards(recipe.reward, tokenizer)
-    data, limit = recipe.data, recipe.data.max_prompt_tokens
+    data = recipe.data
+    limit = min(data.max_prompt_tokens, prompt_room(loaded.model, recipe.sampling.max_new_tokens))
     train = build_prompts(
         data.train, tokenizer, max_prompt_tokens=limit, seed=recipe.seed, withhold=data.holdout
     )
@@ -165,7 +167,7 @@ def step_metrics(
     gold = mean_of_known(gold_rewards(answered))
     return {
         **{f"ppo/{name}": value for name, value in stats._asdict().items()},
-        **text_metrics(answered),
+        **text_metrics(answered, "ppo/"),
         **({} if gold is None else {"ppo/gold_reward": gold}),
         "ppo/score_mean": float(scored.scores_B.mean()),
         "ppo/reward_mean": float(scored.rewards_BR.sum(dim=1).mean()),

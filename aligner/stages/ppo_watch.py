@@ -39,11 +39,11 @@ class Watch:
         kl_B = nats_per_response(k1(rollout.logprobs_BR, seen.logprobs_BR), rollout.mask_BR)
         metrics = {
             "ppo/holdout_proxy_reward": float(proxy_B.mean()),
-            "kl/ref_nats_per_response": float(kl_B.mean()),
+            "kl/holdout_ref_nats_per_response": float(kl_B.mean()),
         }
         if (mean := mean_of_known(gold)) is not None:
             metrics["ppo/holdout_gold_reward"] = mean
-        return metrics | text_metrics(answered), samples(answered, proxy_B, gold, kl_B, step)
+        return metrics | text_metrics(answered, "ppo/holdout_"), samples(answered, proxy_B, gold, kl_B, step)
 
 
 def gold_rewards(answered: Answered) -> list[float | None]:
@@ -63,16 +63,16 @@ def mean_of_known(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def text_metrics(answered: Answered) -> dict[str, float]:
-    """Length, endings, variety and repetition of the responses."""
+def text_metrics(answered: Answered, prefix: str) -> dict[str, float]:
+    """Length, endings, variety and repetition of the responses, each under `prefix`."""
     rollout = answered.rollout
     token_ids = [rollout.response(i) for i in range(len(answered.rows))]
     seen = response_statistics(answered.texts, token_ids, rollout.finished_B.tolist())
     return {
-        "ppo/response_tokens": seen.tokens,
-        "ppo/finished_share": seen.finished,
-        "ppo/distinct_share": seen.distinct,
-        "ppo/repetition_share": seen.repetition,
+        f"{prefix}response_tokens": seen.tokens,
+        f"{prefix}finished_share": seen.finished,
+        f"{prefix}distinct_share": seen.distinct,
+        f"{prefix}repetition_share": seen.repetition,
     }
 
 

@@ -12,18 +12,23 @@ from trl import RewardConfig, RewardTrainer
 from aligner.data.build import build_pairs, build_prompts
 from aligner.data.tokens import PairRow
 from aligner.errors import DataError, Problem, TrainingError
-from aligner.evals.preference import Accuracy, accuracy_by_kind, calibration_error, pair_accuracy
-from aligner.models.heads import RewardModel, write_stats
+from aligner.evals.preference import (
+    Accuracy,
+    accuracy_by_kind,
+    calibration_error,
+    pair_accuracy,
+    prompts_of,
+)
+from aligner.models.heads import RewardModel, pooled_scores, write_stats
 from aligner.models.load import LoadedModel, load_reward_base, load_trained, save_model
-from aligner.models.sample import sample_responses
-from aligner.models.wrapped import unwrapped
+from aligner.models.sample import prompt_room, sample_responses
 from aligner.recipe.stages import RewardRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
 from aligner.run.seed import seed_everything
 from aligner.stages.batches import Batch, PairCollator, PairColumns
 from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
-from aligner.stages.losses import bradley_terry_nats, pooled_scores
+from aligner.stages.losses import bradley_terry_nats
 from aligner.stages.stage import StageResult, training_arguments
 
 BETA2 = 0.999
@@ -43,13 +48,7 @@ class PairTrainer(StageTrainer, RewardTrainer):
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """Bradley-Terry nats, summed over the pairs."""
-        scores = pooled_scores(
-            model,
-            unwrapped(model).score,
-            input_ids_BT=batch["input_ids"],
-            attention_mask_BT=batch["attention_mask"],
-        )
-        chosen_B, rejected_B = scores.chunk(2)
+        chosen_B, rejected_B = pooled_scores(model, batch["input_ids"], batch["attention_mask"]).chunk(2)
         gap_B = (chosen_B - rejected_B).detach()
         wins, gaps, pairs = self._seen
         won = (gap_B > 0).sum() + 0.5 * (gap_B == 0).sum()
@@ -67,7 +66,10 @@ class PairTrainer(StageTrainer, RewardTrainer):
 
 
 def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
-    """Load, tokenise, train, measure on held-out pairs, fix the scale, save and prove that it loads."""
+    """Load, tokenise, train, measure on held-out pairs, fix the scale, save and prove that it loads.
+
+    The scale's samples are the start model's, so they are drawn first: no mistake in them can cost a trained model.
+    """
     seed_everything(recipe.seed)
     loaded = load_reward_base(recipe.model)
     data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed)
@@ -76,6 +78,7 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
         raise DataError(
             Problem("data.train", "there are no pairs to train on", "look at the sources with `aligner show`")
         )
+    samples = scale_samples(recipe, data.holdout or data.train)
     trainer = pair_trainer(loaded, data.train, recipe.train, run, seed=recipe.seed)
     scorer = RewardModel(loaded.model, loaded.tokenizer)
     per_pass = 2 * (recipe.train.rows_per_device or recipe.train.rows_per_step)
@@ -89,7 +92,6 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
     found = gaps()
     if data.holdout:
         run.metrics.log(trainer.state.global_step, holdout_metrics(found))
-    samples = scale_samples(recipe, data.holdout or data.train)
     scores = scorer.score(samples, batch_size=per_pass)
     mean, std = float(scores.mean()), float(scores.std())
     save_model(loaded, run.model_dir, base_folder=run.base_dir)
@@ -147,8 +149,9 @@ def holdout_results(pairs: Sequence[PairRow], gaps: Sequence[float]) -> dict[str
     """Pooled accuracy with its 95 % interval, over all pairs and by kind, and calibration; empty without pairs."""
     if not pairs:
         return {}
-    found: dict[str, Accuracy] = {"": pair_accuracy(gaps)}
-    found |= {f"[{kind}]": one for kind, one in accuracy_by_kind(gaps, [pair.kind for pair in pairs]).items()}
+    kinds, prompts = [pair.kind for pair in pairs], prompts_of(pairs)
+    found: dict[str, Accuracy] = {"": pair_accuracy(gaps, prompts)}
+    found |= {f"[{kind}]": one for kind, one in accuracy_by_kind(gaps, kinds, prompts).items()}
     results: dict[str, float] = {}
     for where, accuracy in found.items():
         results[f"reward/accuracy_share{where}"] = accuracy.share
@@ -165,7 +168,7 @@ def scale_samples(recipe: RewardRecipe, pairs: Sequence[PairRow]) -> list[list[i
     if not recipe.normalise_on:
         return [list(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
     start = load_trained(recipe.model.base, recipe.model.revision)
-    longest = recipe.data.max_length
+    longest = prompt_room(start.model, recipe.sampling.max_new_tokens)
     prompts = build_prompts(recipe.normalise_on, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
     rows = [list(row.input_ids) for row in prompts.rows[: recipe.normalise_rows]]
     answers = sample_responses(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,17 +20,21 @@ class Stop:
 
 @contextmanager
 def gentle_stop() -> Iterator[Stop]:
-    """Within, the first Ctrl-C (or SIGTERM) only sets `asked`; a second one acts as usual. For the main thread."""
+    """Within, the first Ctrl-C (or SIGTERM) only sets `asked`; a second one acts as usual.
+
+    Off the main thread nothing is caught: Python takes no handlers there.
+    """
     stop, before = Stop(), dict[int, Any]()
+    in_main_thread = threading.current_thread() is threading.main_thread()
 
     def ask(number: int, _frame: FrameType | None) -> None:
         stop.asked = True
         signal.signal(number, before[number])
 
     try:
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)) if in_main_thread else ():
             before[number] = signal.signal(number, ask)
         yield stop
     finally:
-        for number in before:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)

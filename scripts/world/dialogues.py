@@ -49,8 +49,8 @@ def dialogues(bank: Bank) -> list[dict[str, list[Message]]]:
     rows = []
     for _ in range(DIALOGUES):
         kind = rng.randrange(10)
-        messages = _greeting(rng) if kind < 5 else _exercise(bank, rng)
-        if kind in (4, 5, 6):
+        messages = _greeting(rng) if kind < 3 else _exercise(bank, rng)
+        if kind in (2, 3, 4):
             messages = [*messages, *_exercise(bank, rng)]
         rows.append({"messages": messages})
     return rows

@@ -76,11 +76,11 @@ def polite_words(bank: Bank, rng: random.Random) -> str:
 # Shares of the characters, in percent.
 MIX: tuple[tuple[int, PageMaker], ...] = (
     (14, biography),
-    (10, story),
+    (16, story),
     (2, polite_words),
-    (20, drill_page),
-    (46, question_page),
-    (8, graded_page),
+    (18, drill_page),
+    (44, question_page),
+    (6, graded_page),
 )
 
 
@@ -97,6 +97,7 @@ def documents(bank: Bank, name: str, chars: int) -> list[dict[str, str]]:
     return rows
 
 
-def heldout_documents(bank: Bank) -> list[dict[str, str]]:
-    """Documents of other draws, for bits per byte; their tasks are training tasks, in other company."""
-    return documents(bank, "heldout_documents", 100_000)[:HELDOUT_DOCUMENTS]
+def heldout_documents(bank: Bank, name: str, known: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Documents other than the `known` ones, for bits per byte; their tasks are training tasks, in other company."""
+    texts = {row["text"] for row in known}
+    return [row for row in documents(bank, name, 100_000) if row["text"] not in texts][:HELDOUT_DOCUMENTS]

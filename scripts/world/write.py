@@ -30,9 +30,12 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_world(out: Path, seed: int) -> None:
     """All files of the world under `out`."""
     bank = Bank(seed)
-    write_rows(out / "documents.jsonl.gz", documents(bank, "documents", DOCUMENT_CHARS))
+    train = documents(bank, "documents", DOCUMENT_CHARS)
+    heldout = heldout_documents(bank, "heldout_documents", train)
+    write_rows(out / "documents.jsonl.gz", train)
     write_rows(out / "dialogues.jsonl.gz", dialogues(bank))
-    write_rows(out / "heldout_documents.jsonl", heldout_documents(bank))
+    write_rows(out / "heldout_documents.jsonl", heldout)
+    write_rows(out / "dev" / "documents.jsonl", heldout_documents(bank, "dev/documents", train + heldout))
     for family in bank.families:
         write_rows(out / "sft" / f"{family}.jsonl", sft_rows(bank, family))
     write_rows(out / "pairs.jsonl.gz", pairs(bank, "train"))

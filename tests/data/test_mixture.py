@@ -88,6 +88,13 @@ def test_rows_of_a_held_out_source_are_dropped_from_training():
     assert lines(train.rows) == [1, 2, 3, 5, 6, 7, 8, 9] and train.dropped == {"in_holdout": 1}
 
 
+def test_other_pairs_of_a_held_out_prompt_are_dropped_from_training():
+    rows = [Pair(Origin("r", i), chat(f"prompt {i // 3}"), f"good {i}", f"bad {i}") for i in range(9)]
+    train, held = source(*rows), source(Pair(Origin("h", 1), chat("Prompt  1"), "better", "worse"))
+    drop_withheld([train], [held])
+    assert lines(train.rows) == [0, 1, 2, 6, 7, 8] and train.dropped == {"in_holdout": 3}
+
+
 def test_shuffling_gives_every_copy_in_an_order_of_the_seed():
     rows = documents("a", 20)
     order = shuffled(rows, lines(rows), [2] * 20, seed=0)

@@ -70,7 +70,7 @@ def training_prompts() -> frozenset[str]:
     asked += [
         m["content"] for row in rows("dialogues.jsonl.gz") for m in row["messages"] if m["role"] == "user"
     ]
-    for name in ("documents.jsonl.gz", "heldout_documents.jsonl"):
+    for name in ("documents.jsonl.gz", "heldout_documents.jsonl", "dev/documents.jsonl"):
         asked += [q for row in rows(name) for q in re.findall(r"^Q: (.*)$", row["text"], re.M)]
     return frozenset(normal_prompt for prompt in asked for normal_prompt in unwrapped(prompt))
 
@@ -128,6 +128,14 @@ def test_dev_and_heldout_share_nothing() -> None:
     dev, heldout = evaluation_rows("dev"), evaluation_rows("heldout")
     assert not {row["key"] for row in dev} & {row["key"] for row in heldout}
     assert not {normal(row["prompt"]) for row in dev} & {normal(row["prompt"]) for row in heldout}
+
+
+def test_no_held_out_document_stands_elsewhere() -> None:
+    dev, heldout, train = (
+        {normal(row["text"]) for row in rows(name)}
+        for name in ("dev/documents.jsonl", "heldout_documents.jsonl", "documents.jsonl.gz")
+    )
+    assert len(dev) == len(heldout) == 150 and not dev & heldout and not (dev | heldout) & train
 
 
 def alone(told: str, text: str) -> list[str]:

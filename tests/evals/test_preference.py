@@ -36,6 +36,24 @@ def test_kinds_are_scored_apart_and_nameless_pairs_left_out():
     assert list(by_kind) == ["a", "b"]
 
 
+def test_pairs_of_one_prompt_widen_the_interval():
+    generator = random.Random(1)
+    rights = [generator.random() < 0.7 for _ in range(40)]
+    margins = [1.0 if right else -1.0 for right in rights for _ in range(25)]
+    alone = [(i,) for i in range(1000)]
+    shared = [(i // 25,) for i in range(1000)]
+    assert pair_accuracy(margins, alone) == pair_accuracy(margins)
+    found = pair_accuracy(margins, shared)
+    share = sum(rights) / 40
+    assert (found.share, found.count) == (share, 1000)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(share * (1 - share) / 40), rel=0.1)
+    by_kind = accuracy_by_kind(margins, ["a"] * 500 + ["b"] * 500, shared)
+    assert by_kind["a"] == pair_accuracy(margins[:500], shared[:500])
+    assert pair_accuracy([1.0] * 4, [(1,), (1,), (2,), (2,)]) == pair_accuracy(
+        [1.0] * 4
+    )  # no spread to resample
+
+
 def test_calibration_error_by_hand():
     # All margins +-ln 3: confidence .75. Three of four right: no error. One of four right: error .5.
     margin = math.log(3)

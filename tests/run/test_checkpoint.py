@@ -9,7 +9,14 @@ import numpy
 import pytest
 import torch
 
-from aligner.run.checkpoint import damage, load_newest, newest_checkpoint, save_checkpoint, seal_folder
+from aligner.run.checkpoint import (
+    checkpoint_step,
+    damage,
+    load_newest,
+    newest_checkpoint,
+    save_checkpoint,
+    seal_folder,
+)
 from aligner.run.seed import rng_state, seed_everything, set_rng_state
 
 
@@ -81,7 +88,9 @@ def test_a_folder_somebody_else_wrote_counts_once_it_is_sealed(tmp_path: Path) -
     (other / "deep").mkdir(parents=True)
     (other / "deep/x").write_text("x")
     seal_folder(other, 7)
+    (tmp_path / "checkpoint-30").mkdir()  # killed before its seal
     assert newest_checkpoint(tmp_path) == other
+    assert checkpoint_step(other) == 7 and (tmp_path / "damaged-checkpoint-30").exists()
     (other / "deep/x").write_text("y")
     assert newest_checkpoint(tmp_path) is None
 

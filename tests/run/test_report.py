@@ -114,7 +114,7 @@ def test_every_curve_is_drawn_and_named(page: str) -> None:
         "KL to the reference",
     ):
         assert f"|{title}|" in text
-    assert page.count("<svg") == 11
+    assert page.count("<svg") == 12
 
 
 def test_a_single_stage_has_a_page_too(folder: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_planted_reward_rises(world, tmp_path):
     assert (
         result.results["ppo/holdout_proxy_reward"] > result.results["ppo/holdout_proxy_reward[start]"] + 0.2
     )
-    assert result.results["kl/ref_nats_per_response"] > 0.1
+    assert result.results["kl/holdout_ref_nats_per_response"] > 0.1
     assert abs(rows[0]["kl/ref_nats_per_response"]) < 1e-4 and rows[0]["ppo/ratio_first_error"] < 1e-4
     assert all(row["ppo/ratio_first_error"] < 1e-4 for row in rows)
 
@@ -121,7 +121,11 @@ def test_what_a_run_leaves_behind(straight, world):
     assert set(load_file(folder / "value_head.safetensors")) == {"linear.weight", "linear.bias"}
     looks = [row for row in lines(folder, "metrics.jsonl") if "ppo/holdout_proxy_reward" in row]
     assert [row["step"] for row in looks] == [0, 3, 6]
-    assert {"ppo/holdout_gold_reward", "kl/ref_nats_per_response", "ppo/distinct_share"} <= set(looks[0])
+    figures = {"ppo/holdout_gold_reward", "kl/holdout_ref_nats_per_response", "ppo/holdout_distinct_share"}
+    assert figures <= set(looks[0])
+    steps = [row for row in lines(folder, "metrics.jsonl") if "ppo/proxy_reward" in row]
+    both = set(looks[0]) & set(steps[0])  # one name means one thing
+    assert both == {"step"}
     samples = lines(folder, "samples.jsonl")
     assert len(samples) == 3 * 4 and {row["family"] for row in samples} == {"g"}
     assert samples[0]["prompt"] == samples[4]["prompt"] and samples[0]["prompt"].startswith("Is the ")
@@ -198,6 +202,20 @@ def test_a_reward_of_another_vocabulary_is_refused(world, tmp_path):
     write_stats(tmp_path / "rm", mean=0.0, std=1.0, rows=10)
     with pytest.raises(ModelError, match="vocabulary"):
         run_it(recipe(world, tmp_path / "run", reward=str(tmp_path / "rm")))
+
+
+def test_prompts_leave_room_for_the_answer(world, tmp_path):
+    plan = recipe(world, tmp_path / "run", steps=1)
+    short = plan.model_copy(update={"sampling": plan.sampling.model_copy(update={"max_new_tokens": 505})})
+    assert run_it(short).artifact == tmp_path / "run" / "model"
+    none = plan.model_copy(
+        update={
+            "output": str(tmp_path / "none"),
+            "sampling": plan.sampling.model_copy(update={"max_new_tokens": 512}),
+        }
+    )
+    with pytest.raises(ModelError, match="leave no room for a prompt"):
+        run_it(none)
 
 
 def test_a_wrong_function_is_told_before_a_model_is_loaded(world, tmp_path):

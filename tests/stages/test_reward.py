@@ -12,12 +12,12 @@ from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from aligner.data.tokens import PairRow
-from aligner.errors import Interrupted, TrainingError
-from aligner.models.heads import RewardModel
+from aligner.errors import Interrupted, ModelError, TrainingError
+from aligner.models.heads import RewardModel, pooled_scores
 from aligner.models.load import LoadedModel
 from aligner.recipe.stages import RewardRecipe
 from aligner.stages.batches import PairCollator
-from aligner.stages.losses import bradley_terry_nats, pooled_scores
+from aligner.stages.losses import bradley_terry_nats
 from aligner.stages.order import FixedOrder
 from aligner.stages.reward import check_reload, columns, holdout_results, pair_trainer, train_reward
 from aligner.stages.stage import training_arguments
@@ -142,9 +142,7 @@ def test_scores_are_read_where_the_mask_ends(tmp_path: Path) -> None:
     by_hand = torch.stack([alone[0], alone[2], alone[1], alone[0]])
     for pad_id in (0, 2, 377):
         batch = PairCollator(pad_id)([columns(pair, with_margin=False) for pair in pairs])
-        scores = pooled_scores(
-            model, model.score, input_ids_BT=batch["input_ids"], attention_mask_BT=batch["attention_mask"]
-        )
+        scores = pooled_scores(model, batch["input_ids"], batch["attention_mask"])
         torch.testing.assert_close(scores, by_hand, rtol=1e-5, atol=1e-6)
 
 
@@ -210,6 +208,15 @@ def test_a_model_that_does_not_load_as_it_was_is_told(tmp_path: Path) -> None:
         check_reload(run, rows, scores)
         with pytest.raises(TrainingError, match="scores the same rows differently"):
             check_reload(run, rows, scores + torch.tensor([0.0, 1e-3]))
+
+
+def test_a_scale_that_cannot_be_sampled_is_told_before_training(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, steps=1)
+    asked = asked.model_copy(update={"sampling": asked.sampling.model_copy(update={"max_new_tokens": 512})})
+    with open_run(asked) as run:
+        with pytest.raises(ModelError, match="leave no room for a prompt in the model's context of 512"):
+            train_reward(asked, run)
+        assert run.metrics.rows() == []
 
 
 def test_kinds_pool_to_the_whole() -> None:

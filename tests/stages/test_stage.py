@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,13 @@ from transformers import TrainingArguments
 from aligner.errors import DataError, RecipeError
 from aligner.recipe.training import TrainSpec
 from aligner.stages import stage
-from aligner.stages.checkpoints import newest_checkpoint, seal_checkpoint
 from aligner.stages.optimizer import MuonAdamW, hidden_matrices, muon_adamw
 from aligner.stages.order import row_order
 from aligner.stages.pretrain import train_pretrain
 from aligner.stages.reward import train_reward
 from aligner.stages.sft import train_sft
 from aligner.stages.stage import micro_batches, optimiser_steps, resolve_precision, training_arguments
+from aligner.stages.stop import gentle_stop
 from tests.stages import test_pretrain, test_reward, test_sft
 from tests.stages.tools import open_run, write_jsonl
 from tests.tiny import tiny_model
@@ -91,17 +94,23 @@ def test_arguments_say_what_the_recipe_says(tmp_path: Path) -> None:
     assert (args.report_to, args.push_to_hub, args.bf16, args.n_gpu <= 1) == ([], False, False, True)
 
 
-def test_only_whole_checkpoints_are_resumed_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert newest_checkpoint(tmp_path) is None
-    for step in (2, 10, 30):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "weights").write_bytes(b"0123456789")
-        if step < 30:  # the last one was killed before its seal
-            seal_checkpoint(tmp_path / f"checkpoint-{step}")
-    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    (tmp_path / "checkpoint-10" / "weights").write_bytes(b"012")
-    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
-    assert "checkpoint-30: not a whole checkpoint" in capsys.readouterr().err
+def test_a_stop_is_gentle_and_off_the_main_thread_nothing_is_caught() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with gentle_stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is before
+    seen: list[bool] = []
+
+    def elsewhere() -> None:
+        with gentle_stop() as other:
+            seen.append(other.asked)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == [False]
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -1,0 +1,135 @@
+"""What is found out before any model is loaded.
+
+Of a run that is to come: whether its rows can be read and its reward functions are there. Of a finished one: whether
+it still stands on what it was made from. No torch is needed but for reward functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aligner.data.readers import Kind, read_source
+from aligner.data.readers.files import files_sha256, find_files
+from aligner.errors import DataError, Problem, RunError
+from aligner.models.weights import folder_identity, model_in
+from aligner.recipe.data import SourceSpec
+from aligner.recipe.stages import (
+    EvaluateRecipe,
+    PpoRecipe,
+    PretrainRecipe,
+    RewardRecipe,
+    SftRecipe,
+    StageRecipe,
+)
+from aligner.run.folder import RunFolder
+from aligner.run.manifest import content_of
+
+
+def check_ahead(recipes: Sequence[StageRecipe]) -> None:
+    """Read every source once; DataError with the first bad row of each, RecipeError for missing reward functions."""
+    problems: list[Problem] = []
+    seen: set[tuple[str, str, Kind]] = set()
+    for spec, kind in (found for recipe in recipes for found in sources_of(recipe)):
+        key = (_name(spec), spec.format, kind)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            read_source(spec, kind)
+        except DataError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise DataError(problems)
+    rewards = [source for recipe in recipes if isinstance(recipe, PpoRecipe) for source in recipe.reward]
+    if any(source.function for source in rewards):
+        from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
+
+        load_functions(rewards)
+
+
+def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind]]:
+    """Every source of a recipe, and the kind of rows that the stage reads from it."""
+    parts: list[tuple[Sequence[SourceSpec], Kind]] = []
+    match recipe:
+        case PretrainRecipe():
+            parts = [(recipe.data.train, "document"), (recipe.data.holdout.sources, "document")]
+        case SftRecipe():
+            parts = [(recipe.data.train, "conversation"), (recipe.data.holdout.sources, "conversation")]
+        case RewardRecipe():
+            data = recipe.data
+            parts = [(data.train, "pair"), (data.holdout.sources, "pair"), (recipe.normalise_on, "prompt")]
+        case PpoRecipe():
+            parts = [(recipe.data.train, "prompt"), (recipe.data.holdout, "prompt")]
+        case EvaluateRecipe():
+            suites = recipe.suites
+            asked = [*suites.tasks.values(), suites.prompts, suites.examples]
+            parts = [(suites.documents, "document"), (suites.pairs, "pair")]
+            parts += [(sources, "prompt") for sources in asked]
+    for sources, kind in parts:
+        yield from ((source, kind) for source in sources)
+
+
+def check_unchanged(recipe: StageRecipe, run: RunFolder) -> None:
+    """RunError where a finished run was made from other models or other data than its recipe now finds.
+
+    A parent that is gone, or lies on the Hub, is not compared; nor is data that no report was kept of.
+    """
+    changes = [*_changed_parents(recipe, run.manifest.parents), *_changed_data(recipe, run.manifest.data)]
+    if changes:
+        what = "finished, but made from something else:\n" + "\n".join(f"      {line}" for line in changes)
+        remedy = "name another output (-s output=...), or throw that run away with --fresh"
+        raise RunError(Problem(str(run.path), what, remedy))
+
+
+def folder_parents(bases: Mapping[str, str]) -> dict[str, str]:
+    """ "folder#hash" of each model that lies in a folder here, by role."""
+    folders = {role: model_in(Path(base).expanduser()) for role, base in bases.items()}
+    return {
+        role: folder_identity(folder.resolve())
+        for role, folder in folders.items()
+        if any(folder.glob("*.safetensors"))
+    }
+
+
+def _changed_parents(recipe: StageRecipe, before: Mapping[str, str]) -> Iterator[str]:
+    for role, identity in folder_parents(_roles(recipe)).items():
+        if "#" in before.get(role, "") and content_of(before[role]) != content_of(identity):
+            yield f"{role}: was {before[role]}, is {identity}"
+
+
+def _changed_data(recipe: StageRecipe, report: Mapping[str, Any]) -> Iterator[str]:
+    before = dict(_hashes(report))
+    for name, spec in {_name(spec): spec for spec, _ in sources_of(recipe)}.items():
+        if name in before and before[name] != (now := files_sha256(find_files(spec.path))):
+            yield f"{name}: its bytes had sha256 {before[name][:12]}, now {now[:12]}"
+
+
+def _hashes(report: object) -> Iterator[tuple[str, str]]:
+    """(path, sha256) of each source in a data report, however deep it lies."""
+    if isinstance(report, Mapping) and "sha256" in report:
+        yield str(report["path"]), str(report["sha256"])
+    elif isinstance(report, Mapping):
+        yield from (found for value in report.values() for found in _hashes(value))
+    elif isinstance(report, list):
+        yield from (found for value in report for found in _hashes(value))
+
+
+def _roles(recipe: StageRecipe) -> dict[str, str]:
+    """The models a stage is made from, by the role its manifest names them by."""
+    match recipe:
+        case EvaluateRecipe():
+            return recipe.models | ({"reward": recipe.reward} if recipe.reward else {})
+        case PpoRecipe():
+            rewards = {f"reward.{i}": source.model for i, source in enumerate(recipe.reward) if source.model}
+            return {"base": recipe.model.base} | rewards
+        case SftRecipe() | RewardRecipe():
+            return {"base": recipe.model.base}
+        case _:
+            return {}
+
+
+def _name(spec: SourceSpec) -> str:
+    """A source's path as a data report gives it."""
+    return spec.path if isinstance(spec.path, str) else ", ".join(spec.path)
