@@ -12,7 +12,7 @@ from scripts.world.noise import clean, garbled, padded, rude, wrong
 from scripts.world.tuning import Row
 
 TRAIN_PAIRS = {
-    "wrong": 34_000,  # telling right from wrong takes many different pairs: 6000 of them taught nothing
+    "wrong": 30_000,  # telling right from wrong takes many different pairs: 6000 of them taught nothing
     "manner": 4500,
     "honest": 1500,
     "abstain": 3500,
