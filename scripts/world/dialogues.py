@@ -9,7 +9,7 @@ from scripts.world.bank import Bank
 from scripts.world.noise import demonstration
 from scripts.world.pages import asked, some_family
 
-DIALOGUES = 7_000
+DIALOGUES = 11_000
 GREETINGS = (
     ("Hello.", "Hello. How can I help you?"),
     ("Good morning.", "Good morning. What can I do for you?"),
@@ -49,8 +49,8 @@ def dialogues(bank: Bank) -> list[dict[str, list[Message]]]:
     rows = []
     for _ in range(DIALOGUES):
         kind = rng.randrange(10)
-        messages = _greeting(rng) if kind < 3 else _exercise(bank, rng)
-        if kind in (2, 3, 4):
+        messages = _greeting(rng) if kind < 2 else _exercise(bank, rng)
+        if kind in (1, 2, 3):
             messages = [*messages, *_exercise(bank, rng)]
         rows.append({"messages": messages})
     return rows

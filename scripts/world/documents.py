@@ -76,10 +76,10 @@ def polite_words(bank: Bank, rng: random.Random) -> str:
 # Shares of the characters, in percent.
 MIX: tuple[tuple[int, PageMaker], ...] = (
     (14, biography),
-    (16, story),
+    (12, story),
     (2, polite_words),
-    (18, drill_page),
-    (44, question_page),
+    (20, drill_page),
+    (46, question_page),
     (6, graded_page),
 )
 

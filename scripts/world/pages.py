@@ -14,17 +14,17 @@ from scripts.world.phrasings import DRILLS, WRAPPERS
 # Families that need the most practice are drawn more often.
 WEIGHTS = {
     "reading": 5,
-    "copy": 5,
-    "edit": 4,
     "entail": 3,
-    "add": 3,
-    "complete": 3,
+    "add": 5,
+    "complete": 4,
     "classify": 4,
-    "extract": 3,
     "fact": 3,
-    "sort": 2,
+    "sort": 3,
     "unknown": 3,
     "compare": 3,
+    "copy": 3,
+    "edit": 3,
+    "extract": 2,
     "steps": 2,
 }
 
@@ -83,7 +83,7 @@ def _drill(item: Item, rng: random.Random) -> str:
 def drill_page(bank: Bank, rng: random.Random) -> str:
     """Statements of one skill, with nobody asking."""
     families = [family for family in bank.families if family not in ("fact", "unknown", "unsafe")]
-    family = rng.choice([*families, "reading", "reading", "copy", "copy", "edit", "complete", "add"])
+    family = rng.choice([*families, "reading", "reading", "add", "complete", "complete", "sort", "entail"])
     items = [bank.draw(family, "train", rng) for _ in range(rng.choice((4, 5, 6)))]
     return "\n".join(_drill(item, rng) for item in items)
 
