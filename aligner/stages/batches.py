@@ -16,6 +16,9 @@ Batch = dict[str, Tensor]
 CPU = torch.device("cpu")  # batches are made here and moved by the Trainer
 
 
+LOWEST = torch.finfo(torch.float32).min
+
+
 class LabelledRow(TypedDict):
     """A conversation as TRL's data sets hold it: `labels` are the ids to be learnt, `IGNORED` elsewhere."""
 
@@ -99,7 +102,9 @@ class BlockCollator:
         starts_BT[:, 1:] = torch.where(ends_BT, places_T[1:], 0)
         same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
         causal_TT = places_T[:, None] >= places_T[None, :]
+        hidden_BTT = ~(same_BTT & causal_TT)
         return {
             "position_ids": places_T - starts_BT.cummax(dim=1).values,
-            "attention_mask": (same_BTT & causal_TT)[:, None],
+            # Added to the scores, since plain attention adds what it is given; a mask of booleans is for SDPA alone.
+            "attention_mask": torch.zeros(hidden_BTT.shape).masked_fill(hidden_BTT, LOWEST)[:, None],
         }
