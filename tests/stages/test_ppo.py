@@ -150,6 +150,7 @@ def interrupt_in(monkeypatch, step, act):
 
 def test_ctrl_c_finishes_the_step_and_resume_is_bit_identical(straight, world, tmp_path, monkeypatch):
     plan = recipe(world, tmp_path / "run")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job begins with Ctrl-C ignored
     with monkeypatch.context() as patch:
         interrupt_in(patch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(Interrupted, match="stopped at step 3 of 6"):
