@@ -19,7 +19,7 @@ from scripts.world.facts import ATTRIBUTES
 from scripts.world.items import split_of
 from scripts.world.noise import RATES
 from scripts.world.phrasings import HELDOUT, SEEN, UNSEEN, WRAPPERS, template
-from scripts.world.words import COPY_WORDS, NUMBERS
+from scripts.world.words import COPY_WORDS, NAMES, NUMBERS
 
 WORLD = Path(__file__).parents[2] / "data" / "world"
 FAMILIES = Bank(0).families
@@ -139,12 +139,19 @@ def test_no_held_out_document_stands_elsewhere() -> None:
 
 
 def alone(told: str, text: str) -> list[str]:
-    """Where a text stands that is not a part of a longer list or sum."""
+    """Where a text stands that is not a part of a longer list, sum or story."""
     found = []
     for match in re.finditer(re.escape(told), text):
         before = re.search(r"(\S*)\s?$", text[max(0, match.start() - 20) : match.start()])
         after = re.match(r" ?(\S*?)[.,]?(?=\s|$)", text[match.end() : match.end() + 20])
         around = {before[1] if before else "", after[1] if after else ""}
+        told_before = re.search(
+            r"([A-Z][a-z]+) [^.?:\n]*\. $", text[max(0, match.start() - 60) : match.start()]
+        )
+        if (
+            told_before and told_before[1] in NAMES
+        ):  # a sentence of the same story: another text, another item
+            continue
         if not around & LISTED and not re.match(r"\w", text[match.end() : match.end() + 1]):
             found.append(text[match.start() - 30 : match.end() + 30])
     return found
