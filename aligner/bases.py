@@ -28,7 +28,7 @@ _PATHS = {"__all__": {"path"}}
 _PLACES: dict[str, Any] = {
     "output": True,
     "root": True,
-    "data": {"train": _PATHS, "holdout": {"sources": _PATHS}},
+    "data": {"train": _PATHS, "curriculum": {"sources": _PATHS}, "holdout": {"sources": _PATHS}},
 }
 
 
@@ -46,7 +46,7 @@ def pretrain_fingerprint(recipe: PretrainRecipe) -> str:
     """16 hex digits that change with anything that changes the trained base, and not with where its data lies."""
     digest = hashlib.sha256()
     digest.update(json.dumps(recipe.model_dump(exclude=_PLACES), sort_keys=True).encode())
-    for source in [*recipe.data.train, *recipe.data.holdout.sources]:
+    for source in recipe.data.sources:
         files = find_files(source.path)
         digest.update(json.dumps([file.name for file in files]).encode())
         digest.update(files_sha256(files).encode())

@@ -14,7 +14,6 @@ import torch
 from transformers import PreTrainedModel
 
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
-from aligner.data.packing import pack_documents
 from aligner.data.readers import Kind, read_source
 from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
@@ -27,6 +26,8 @@ from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import Plan, PlanRow, StagePlan
 from aligner.recipe.stages import EvaluateRecipe, PpoRecipe, PretrainRecipe, RewardRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
+from aligner.stages.order import Curriculum
+from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
 from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
 
 FLOAT_BYTES = 4
@@ -78,16 +79,26 @@ def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
 
 def _pretrain_rows(recipe: PretrainRecipe, start: Start) -> list[PlanRow]:
     documents = build_documents(recipe.data, seed=recipe.seed)
-    length = recipe.data.block_length
-    blocks = pack_documents(
-        documents.train, start.tokenizer, block_length=length, isolate=recipe.data.isolate_documents
-    )
-    return _train_rows(recipe.train, start, [length] * len(blocks), None)
+    blocks = pack_blocks(documents, start.tokenizer, recipe)
+    curriculum, slots = curriculum_of(recipe, blocks), training_slots(recipe, blocks)
+    placed = curriculum.rows_placed(slots) if curriculum else 0
+    lengths = [recipe.data.block_length] * len(blocks.train)
+    rows = _train_rows(recipe.train, start, lengths, None, others=placed)
+    return [*rows, _curriculum_row(curriculum, slots)] if curriculum else rows
+
+
+def _curriculum_row(curriculum: Curriculum, slots: int) -> PlanRow:
+    placed = curriculum.rows_placed(slots)
+    left_out = curriculum.rows - placed
+    why = f"rows, once each, in the first {curriculum.until:.0%} of the steps"
+    fate = f"; {left_out:,} more are left out, for they may take half of these steps" if left_out else ""
+    return PlanRow("curriculum", f"{placed:,}", why + fate)
 
 
 def _train_rows(
-    train: TrainSpec, start: Start, lengths: Sequence[int], spec: ModelSpec | None
+    train: TrainSpec, start: Start, lengths: Sequence[int], spec: ModelSpec | None, *, others: int = 0
 ) -> list[PlanRow]:
+    """The plan of a supervised stage; `others` rows, not among those of these lengths, take some of its slots."""
     steps = optimiser_steps(train, rows=len(lengths))
     mean = sum(lengths) / max(len(lengths), 1)
     per_pass = train.rows_per_device or train.rows_per_step
@@ -96,7 +107,7 @@ def _train_rows(
     seconds = _seconds_per_pass(model, rows=per_pass, tokens=round(mean), precision=precision)
     tokens = round(steps * train.rows_per_step * mean)
     memory = _gib(_train_bytes(start, spec, tokens=round(per_pass * mean)))
-    epochs = steps * train.rows_per_step / len(lengths)
+    epochs = (steps * train.rows_per_step - others) / len(lengths)
     longest = max(lengths, default=0)
     return [
         PlanRow("rows", f"{len(lengths):,}", f"{mean:.0f} tokens each on average, {longest} at most"),

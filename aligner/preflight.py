@@ -54,7 +54,7 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind]]:
     parts: list[tuple[Sequence[SourceSpec], Kind]] = []
     match recipe:
         case PretrainRecipe():
-            parts = [(recipe.data.train, "document"), (recipe.data.holdout.sources, "document")]
+            parts = [(recipe.data.sources, "document")]
         case SftRecipe():
             parts = [(recipe.data.train, "conversation"), (recipe.data.holdout.sources, "conversation")]
         case RewardRecipe():

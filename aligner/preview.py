@@ -94,7 +94,9 @@ def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> No
         start = known[stage.name] = start_of(stage, known)
         match stage.recipe:
             case PretrainRecipe() as recipe:
-                show_documents(build_documents(recipe.data, seed=recipe.seed).train[:count], start.tokenizer)
+                documents = build_documents(recipe.data, seed=recipe.seed)
+                show_documents(documents.train[:count], start.tokenizer)
+                show_documents(documents.curriculum[:count], start.tokenizer, part="curriculum ")
             case SftRecipe() as recipe:
                 rows = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed).train[:count]
                 show_rows(rows, start.tokenizer)

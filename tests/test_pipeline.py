@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from aligner.bases import base_folder, code_files, pretrain_fingerprint
+from aligner.check import check_recipe
 from aligner.errors import DataError, RecipeError, RunError
 from aligner.pipeline import planned_stages, run_recipe, run_stage
+from aligner.preflight import check_ahead
+from aligner.preview import show_recipe
 from aligner.recipe.load import load_recipe
 from aligner.recipe.stages import PretrainRecipe
 
@@ -132,6 +135,28 @@ def test_the_fingerprint_follows_recipe_and_data_and_not_the_output(folder: Path
     with (folder / "documents.jsonl").open("a") as file:
         file.write('{"text": "One more ball is red, and it is the last of all the balls."}\n')
     assert pretrain_fingerprint(recipe) != before
+
+
+EARLY = ["data.curriculum={sources: [{path: early.jsonl}], until: 0.5}"]
+
+
+def test_the_curriculum_is_in_fingerprint_plan_show_and_preflight(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    early = folder / "early.jsonl"
+    early.write_text("".join(f'{{"text": "{"again and again " * 9}{i}"}}\n' for i in range(400)))
+    recipe = load_recipe(Path("base.yaml"), EARLY).recipe
+    assert isinstance(recipe, PretrainRecipe)
+    before = pretrain_fingerprint(recipe)
+    assert before != pretrain_fingerprint(_base())
+    (row,) = (r for r in check_recipe(Path("base.yaml"), EARLY).stages[0].rows if r.name == "curriculum")
+    assert "more are left out" in row.why
+    show_recipe(Path("base.yaml"), EARLY, count=2)
+    assert "curriculum 2: early.jsonl:" in capsys.readouterr().out
+    early.write_text(early.read_text() + "{oops\n")
+    assert pretrain_fingerprint(recipe) != before
+    with pytest.raises(DataError, match="early.jsonl:401"):
+        check_ahead([recipe])
 
 
 @pytest.mark.parametrize("status", ["finished", "interrupted"])

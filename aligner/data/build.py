@@ -36,9 +36,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Documents:
-    """Documents to pretrain on (copies included, shuffled) and held-out ones."""
+    """Documents to pretrain on, always or early alone (copies included, shuffled), and held-out ones."""
 
     train: list[Document]
+    curriculum: list[Document]
     holdout: list[Document]
     report: DataReport
 
@@ -74,6 +75,7 @@ class _Built(Generic[T]):
     """Values of the used rows, and the accounts; `costs` of all rows, copies aside."""
 
     train: list[T]
+    curriculum: list[T]
     holdout: list[T]
     report: DataReport
     costs: list[RowCost]
@@ -90,14 +92,18 @@ class _Step(Generic[T]):
 
 
 def build_documents(spec: PretrainDataSpec, *, seed: int) -> Documents:
-    """Documents read, cleaned and mixed; no tokenizer is needed yet."""
+    """Documents read, cleaned and mixed; no tokenizer is needed yet.
+
+    Repeats are looked for within the curriculum, not between it and the rest: a document may well come early and again.
+    """
 
     def convert(rows: list[Row]) -> list[Document]:
         return cast(list[Document], rows)
 
     step = _Step[Document]("document", lambda row: None, convert, lambda row: RowCost())
-    built = _build(spec.train, spec.holdout, step, seed=seed, clean=spec.clean)
-    return Documents(built.train, built.holdout, built.report)
+    early = spec.curriculum.sources if spec.curriculum else ()
+    built = _build(spec.train, spec.holdout, step, seed=seed, clean=spec.clean, curriculum=early)
+    return Documents(built.train, built.curriculum, built.holdout, built.report)
 
 
 def build_conversations(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Conversations:
@@ -149,8 +155,10 @@ def _build(
     *,
     seed: int,
     clean: CleanSpec | None = None,
+    curriculum: Sequence[SourceSpec] = (),
 ) -> _Built[T]:
     sources = _read(specs, step, clean)
+    early = _read(curriculum, step, clean)
     if held.rows:
         holdout = draw_holdout(sources, held.rows, seed=seed)
         held_copies = [[1] * len(source.rows) for source in holdout]
@@ -158,27 +166,43 @@ def _build(
         holdout = _read(held.sources, step, clean)
         held_copies = [_mix(source, spec, seed) for source, spec in zip(holdout, held.sources, strict=True)]
         drop_withheld(sources, holdout)
+    drop_withheld(early, holdout)
     copies = [_mix(source, spec, seed) for source, spec in zip(sources, specs, strict=True)]
+    early_copies = [_mix(source, spec, seed) for source, spec in zip(early, curriculum, strict=True)]
     _check_not_empty(sources, "train")
+    if curriculum:
+        _check_not_empty(early, "curriculum")
     if held.sources:
         _check_not_empty(holdout, "holdout")
-    values = [step.convert(source.rows) for source in sources]
-    held_values = [step.convert(source.rows) for source in holdout]
-    costs = [[step.cost(value) for value in given] for given in values]
-    held_costs = [[step.cost(value) for value in given] for given in held_values]
+    values, early_values, held_values = (
+        [step.convert(source.rows) for source in part] for part in (sources, early, holdout)
+    )
+    costs, early_costs, held_costs = (
+        [[step.cost(value) for value in given] for given in part]
+        for part in (values, early_values, held_values)
+    )
     return _Built(
-        train=shuffled(
-            [row for source in sources for row in source.rows],
-            [value for given in values for value in given],
-            [number for given in copies for number in given],
-            seed=seed,
-        ),
+        train=_shuffled(sources, values, copies, seed=seed),
+        curriculum=_shuffled(early, early_values, early_copies, seed=seed),
         holdout=[value for pair in zip(held_values, held_copies, strict=True) for value in _repeated(*pair)],
         report=DataReport(
             [report_source(*entry) for entry in zip(sources, costs, copies, strict=True)],
             [report_source(*entry) for entry in zip(holdout, held_costs, held_copies, strict=True)],
+            [report_source(*entry) for entry in zip(early, early_costs, early_copies, strict=True)],
         ),
-        costs=[cost for given in costs + held_costs for cost in given],
+        costs=[cost for given in costs + early_costs + held_costs for cost in given],
+    )
+
+
+def _shuffled(
+    sources: Sequence[SourceRows], values: Sequence[list[T]], copies: Sequence[list[int]], *, seed: int
+) -> list[T]:
+    """The values of all sources, each as often as its row has copies, in one random order."""
+    return shuffled(
+        [row for source in sources for row in source.rows],
+        [value for given in values for value in given],
+        [number for given in copies for number in given],
+        seed=seed,
     )
 
 

@@ -33,10 +33,11 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """The accounts of all sources, trained on and held out."""
+    """The accounts of all sources, trained on and held out; `curriculum`: trained on early alone."""
 
     train: list[SourceReport] = field(default_factory=list)
     holdout: list[SourceReport] = field(default_factory=list)
+    curriculum: list[SourceReport] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values for a manifest."""

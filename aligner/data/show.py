@@ -40,13 +40,20 @@ def show_rows(
 
 
 def show_documents(
-    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, *, console: Console | None = None
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    part: str = "",
+    console: Console | None = None,
 ) -> None:
-    """Print documents as pretraining sees them: every token is learnt, control tokens are reversed."""
+    """Print documents as pretraining sees them: every token is learnt, control tokens are reversed.
+
+    `part`, where given, stands before each number.
+    """
     console = console or Console()
     for number, document in enumerate(documents, start=1):
         ids = document_ids(document, tokenizer)
-        console.rule(f"{number}: {document.origin}, {len(ids)} tokens", align="left")
+        console.rule(f"{part}{number}: {document.origin}, {len(ids)} tokens", align="left")
         console.print(styled(ids, [""] * len(ids), tokenizer), soft_wrap=True)
 
 

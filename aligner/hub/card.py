@@ -123,9 +123,8 @@ def _origin(manifest: Manifest, facts: CardFacts) -> str:
         lines.append(
             "Trained as a LoRA adapter on a base that is not published; it is merged into these weights."
         )
-    rows = [
-        source for source in _sources(manifest.data.get("train", manifest.data)) if source.get("rows_used")
-    ]
+    trained_on = [value for part, value in manifest.data.items() if part in ("train", "curriculum")]
+    rows = [source for source in _sources(trained_on or manifest.data) if source.get("rows_used")]
     if rows:
         lines += ["", "| data | format | rows used | sha256 |", "|---|---|---:|---|"]
         lines += [

@@ -168,7 +168,7 @@ def _overlaps(sources: dict[str, list[ScalarNode]]) -> Iterator[Problem]:
         trained = {
             name
             for other, nodes in sources.items()
-            if other.startswith("data.train")
+            if other.startswith(("data.train", "data.curriculum"))
             for name in _files(nodes)
         }
         for node in held:

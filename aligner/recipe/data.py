@@ -71,11 +71,32 @@ class DataSpec(Spec):
     )
 
 
+class CurriculumSpec(Spec):
+    """Documents for the first part of pretraining alone (survey arXiv:2303.18223, 4.1.3, data curriculum).
+
+    They take slots of the same training: the number of steps stays what it is without them.
+    """
+
+    sources: list[SourceSpec] = Field(min_length=1)
+    until: float = Field(
+        0.33, gt=0, le=1, description="share of the training over which they are mixed in, ever more rarely"
+    )
+
+
 class PretrainDataSpec(Spec):
     """Documents for pretraining: cleaned, then packed to blocks."""
 
     train: list[SourceSpec] = Field(min_length=1)
+    curriculum: CurriculumSpec | None = Field(
+        None, description="documents that come early and only once; the tokenizer does not learn from them"
+    )
     holdout: HoldoutSpec = Field(default_factory=HoldoutSpec)
     clean: CleanSpec = Field(default_factory=CleanSpec)
     block_length: int = Field(128, gt=1, description="tokens in a training block")
     isolate_documents: bool = Field(False, description="no attention between documents that share a block")
+
+    @property
+    def sources(self) -> list[SourceSpec]:
+        """Every source there is: trained on, early or always, and held out."""
+        early = self.curriculum.sources if self.curriculum else []
+        return [*self.train, *early, *self.holdout.sources]

@@ -79,6 +79,8 @@ RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
     "base_holdout_loss_nats": "The same loss of the model that training started from.",
     "parameters": "Weights of the model.",
     "tokens": "Tokens trained on.",
+    "curriculum_blocks": "Blocks that came once, in the first part of the training alone.",
+    "curriculum_left_out_blocks": "Blocks of the curriculum that found no slot there.",
     "pairs": "Pairs measured.",
 }
 

@@ -31,7 +31,7 @@ from aligner.run.checkpoint import SEAL, checkpoint_step, newest_checkpoint, sea
 from aligner.run.folder import RunFolder
 from aligner.run.progress import Bar, progress
 from aligner.stages.optimizer import muon_adamw
-from aligner.stages.order import FixedOrder, row_order
+from aligner.stages.order import Curriculum, FixedOrder, row_order, with_curriculum
 from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
 from aligner.stages.stop import Stop, gentle_stop
 
@@ -49,10 +49,22 @@ class LoopPlan:
     tokens: int = 0
 
 
-def plan_of(train: TrainSpec, *, rows: int, seed: int, lengths: list[int] | None = None) -> LoopPlan:
-    """Row order and precision; `lengths` (tokens a row) groups rows of about the same length into steps."""
+def plan_of(
+    train: TrainSpec,
+    *,
+    rows: int,
+    seed: int,
+    lengths: list[int] | None = None,
+    curriculum: Curriculum | None = None,
+) -> LoopPlan:
+    """Row order and precision; `lengths` (tokens a row) groups rows of about the same length into steps.
+
+    The rows of the curriculum are numbered from `rows` on.
+    """
     steps = optimiser_steps(train, rows=rows)
     order = row_order(rows=rows, rows_per_step=train.rows_per_step, steps=steps, seed=seed, lengths=lengths)
+    if curriculum:
+        order = with_curriculum(order, curriculum, rows=rows, seed=seed)
     return LoopPlan(order, resolve_precision(train.precision))
 
 

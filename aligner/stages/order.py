@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.utils.data import Sampler
 
+CURRICULUM_SHARE = 0.5  # of the early slots at most: what lies under a line that falls from 1 to 0
 WINDOW_STEPS = 50  # rows are sorted by length within this many steps: little padding, still well mixed
 
 
@@ -29,6 +31,41 @@ def row_order(
         order += ready if lengths is None else _grouped(ready, lengths, rows_per_step, generator)
         epoch += 1
     return order[: steps * rows_per_step]
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """`rows` rows that come in the first `until` (0..1] share of the training alone, ever more rarely."""
+
+    rows: int
+    until: float
+
+    def early_slots(self, slots: int) -> int:
+        """Slots at the beginning of `slots` in which they may come."""
+        return int(self.until * slots)
+
+    def rows_placed(self, slots: int) -> int:
+        """How many of the rows come in a training of `slots`: all, or as many as make up half of the early slots."""
+        return min(self.rows, int(CURRICULUM_SHARE * self.early_slots(slots)))
+
+
+def with_curriculum(order: Sequence[int], curriculum: Curriculum, *, rows: int, seed: int) -> list[int]:
+    """As many row numbers as `order` has, the curriculum's (`rows` and up) mixed into the ordinary ones (below `rows`).
+
+    A curriculum row comes at most once, at a moment drawn without replacement, with chances that fall linearly to zero
+    at `until`. They take half of the slots before it at most; of more rows than that, randomly drawn ones are left out.
+    The ordinary rows keep their order, each once per epoch; those that find no slot any more are the last of `order`.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 - 1)  # an epoch's generator has + epoch there
+    early, placed = curriculum.early_slots(len(order)), curriculum.rows_placed(len(order))
+    # First arrivals of a race where slot i has the rate `early - i`: torch.multinomial, without its limit of 2^24.
+    rates = torch.arange(early, 0, -1, dtype=torch.float64)
+    arrivals = torch.empty(early, dtype=torch.float64).exponential_(generator=generator) / rates
+    moments = arrivals.argsort()[:placed].tolist()
+    numbers = torch.randperm(curriculum.rows, generator=generator)[:placed].tolist()
+    drawn = dict(zip(moments, numbers, strict=True))
+    ordinary = iter(order)
+    return [rows + drawn[slot] if slot in drawn else next(ordinary) for slot in range(len(order))]
 
 
 def _grouped(

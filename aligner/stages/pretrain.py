@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -22,9 +23,18 @@ from aligner.run.seed import seed_everything
 from aligner.stages.batches import Batch, BlockCollator, BlockSet
 from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
-from aligner.stages.stage import StageResult, training_arguments
+from aligner.stages.order import Curriculum
+from aligner.stages.stage import StageResult, optimiser_steps, training_arguments
 
 BETA2 = 0.95  # Adam's memory of gradient sizes: shorter than its default, as language models are pretrained
+
+
+@dataclass(frozen=True)
+class PackedBlocks:
+    """Blocks to train on, always and early alone."""
+
+    train: list[Block]
+    curriculum: list[Block]
 
 
 class BlockTrainer(StageTrainer):
@@ -44,15 +54,7 @@ def train_pretrain(recipe: PretrainRecipe, run: RunFolder) -> StageResult:
     documents = build_documents(recipe.data, seed=recipe.seed)
     run.start(parents={}, data=documents.report.to_json(), seed=recipe.seed)
     tokenizer = train_tokenizer(tokenizer_texts(documents.train), vocab_size=recipe.tokenizer.vocab_size)
-    blocks = pack_documents(
-        documents.train,
-        tokenizer,
-        block_length=recipe.data.block_length,
-        isolate=recipe.data.isolate_documents,
-    )
-    if not blocks:
-        fault = f"the documents do not fill one block of {recipe.data.block_length} tokens"
-        raise DataError(Problem("data.train", fault, "give more text, or a smaller data.block_length"))
+    blocks = pack_blocks(documents, tokenizer, recipe)
     seed_everything(recipe.seed)
     model = build_small(recipe.model, tokenizer)
 
@@ -68,33 +70,67 @@ def train_pretrain(recipe: PretrainRecipe, run: RunFolder) -> StageResult:
         LoadedModel(model=model, tokenizer=tokenizer, identity=""), run.model_dir, base_folder=run.base_dir
     )
     results = {f"pretrain/{name.replace('/', '_')}": value for name, value in found.items()}
+    curriculum = curriculum_of(recipe, blocks)
+    placed = curriculum.rows_placed(training_slots(recipe, blocks)) if curriculum else 0
     counts = {
-        "pretrain/tokens": len(blocks) * recipe.data.block_length,
+        "pretrain/tokens": (len(blocks.train) + placed) * recipe.data.block_length,
         "pretrain/parameters": model.num_parameters(),
     }
+    if curriculum:
+        counts["pretrain/curriculum_blocks"] = placed
+        counts["pretrain/curriculum_left_out_blocks"] = curriculum.rows - placed
     return StageResult(run.model_dir, results | {name: float(count) for name, count in counts.items()})
+
+
+def pack_blocks(
+    documents: Documents, tokenizer: PreTrainedTokenizerBase, recipe: PretrainRecipe
+) -> PackedBlocks:
+    """The documents as blocks, none of which holds both sorts; DataError where a sort does not fill one."""
+    length, isolate = recipe.data.block_length, recipe.data.isolate_documents
+    train = pack_documents(documents.train, tokenizer, block_length=length, isolate=isolate)
+    early = pack_documents(documents.curriculum, tokenizer, block_length=length, isolate=isolate)
+    fault, remedy = f"the documents do not fill one block of {length} tokens", "give more text, or a smaller"
+    if not train:
+        raise DataError(Problem("data.train", fault, f"{remedy} data.block_length"))
+    if recipe.data.curriculum and not early:
+        raise DataError(Problem("data.curriculum", fault, f"{remedy} data.block_length"))
+    return PackedBlocks(train, early)
+
+
+def curriculum_of(recipe: PretrainRecipe, blocks: PackedBlocks) -> Curriculum | None:
+    """When the curriculum's blocks come, if the recipe has one."""
+    early = recipe.data.curriculum
+    return Curriculum(len(blocks.curriculum), early.until) if early else None
+
+
+def training_slots(recipe: PretrainRecipe, blocks: PackedBlocks) -> int:
+    """How many blocks the training reads, repeats included."""
+    return optimiser_steps(recipe.train, rows=len(blocks.train)) * recipe.train.rows_per_step
 
 
 def block_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    blocks: Sequence[Block],
+    blocks: PackedBlocks,
     recipe: PretrainRecipe,
     run: RunFolder,
 ) -> BlockTrainer:
     """The trainer for these blocks, ready to run."""
-    rows = BlockSet(blocks)
+    rows = BlockSet([*blocks.train, *blocks.curriculum])
+    ordinary = len(blocks.train)
     trainer = BlockTrainer(
         model=model,
         args=training_arguments(
-            recipe.train, run, rows=len(rows), seed=recipe.seed, kind=TrainingArguments, beta2=BETA2
+            recipe.train, run, rows=ordinary, seed=recipe.seed, kind=TrainingArguments, beta2=BETA2
         ),
         data_collator=BlockCollator(rows, isolate=recipe.data.isolate_documents),
         train_dataset=rows,
         processing_class=tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(recipe.train, beta2=BETA2),
     )
-    trainer.plan = plan_of(recipe.train, rows=len(rows), seed=recipe.seed)
+    trainer.plan = plan_of(
+        recipe.train, rows=ordinary, seed=recipe.seed, curriculum=curriculum_of(recipe, blocks)
+    )
     return trainer
 
 

@@ -13,6 +13,7 @@ from scripts.world.bank import Bank
 from scripts.world.dialogues import dialogues
 from scripts.world.documents import DOCUMENT_CHARS, documents, heldout_documents
 from scripts.world.pairs import pairs, rankings
+from scripts.world.repeats import repeats
 from scripts.world.tuning import rl_prompts, sft_rows
 
 
@@ -33,6 +34,7 @@ def write_world(out: Path, seed: int) -> None:
     train = documents(bank, "documents", DOCUMENT_CHARS)
     heldout = heldout_documents(bank, "heldout_documents", train)
     write_rows(out / "documents.jsonl.gz", train)
+    write_rows(out / "repeats.jsonl.gz", repeats(bank, train))
     write_rows(out / "dialogues.jsonl.gz", dialogues(bank))
     write_rows(out / "heldout_documents.jsonl", heldout)
     write_rows(out / "dev" / "documents.jsonl", heldout_documents(bank, "dev/documents", train + heldout))

@@ -7,7 +7,14 @@ import pytest
 
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
 from aligner.errors import DataError
-from aligner.recipe.data import CleanSpec, DataSpec, HoldoutSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.data import (
+    CleanSpec,
+    CurriculumSpec,
+    DataSpec,
+    HoldoutSpec,
+    PretrainDataSpec,
+    SourceSpec,
+)
 from tests.tiny import tiny_tokenizer
 
 
@@ -28,7 +35,7 @@ def pairs(count: int) -> list[dict]:
 
 
 def check_accounts(report) -> None:
-    for source in (*report.train, *report.holdout):
+    for source in (*report.train, *report.curriculum, *report.holdout):
         assert source.rows_read == source.rows_used + sum(source.dropped.values())
         assert len(source.sha256) == 64
     json.dumps(report.to_json())
@@ -142,6 +149,42 @@ def test_documents_are_cleaned_over_all_sources_and_mixed(tmp_path):
         sorted(document.text[:5] for document in built.train) == ["A goo"] * 3 + ["The c"]
         and not built.holdout
     )
+
+
+def texts(count: int, *, word: str) -> list[dict]:
+    return [{"text": f"The {word} says the word {i} to the people."} for i in range(count)]
+
+
+@pytest.mark.parametrize("own_files", [True, False])
+def test_a_curriculum_is_cleaned_counted_and_without_what_is_held_out(tmp_path, own_files):
+    held = write(tmp_path / "h.jsonl", texts(3, word="owl"))
+    train = write(tmp_path / "a.jsonl", texts(40, word="cat"))
+    rows = [*texts(40, word="cat"), *texts(6, word="owl"), texts(1, word="dog")[0], {"text": "short"}]
+    early = SourceSpec(path=write(tmp_path / "e.jsonl", [*rows, rows[-2]]))
+    built = build_documents(
+        PretrainDataSpec(
+            train=[SourceSpec(path=train)],
+            curriculum=CurriculumSpec(sources=[early]),
+            holdout=HoldoutSpec(sources=[SourceSpec(path=held)]) if own_files else HoldoutSpec(rows=3),
+        ),
+        seed=0,
+    )
+    check_accounts(built.report)
+    (report,) = built.report.curriculum
+    assert report.dropped == {"duplicate": 1, "in_holdout": 3, "too_short": 1}
+    assert (report.rows_read, report.rows_used) == (49, 44) and len(built.curriculum) == 44
+    withheld = {document.text for document in built.holdout}
+    assert len(withheld) == 3
+    assert not withheld & {document.text for document in (*built.curriculum, *built.train)}
+    assert {document.text for document in built.curriculum} >= {document.text for document in built.train}
+    assert not any("dog" in document.text or "owl" in document.text for document in built.train)
+
+
+def test_an_empty_curriculum_is_an_error(tmp_path):
+    train = SourceSpec(path=write(tmp_path / "a.jsonl", texts(4, word="cat")))
+    early = SourceSpec(path=write(tmp_path / "e.jsonl", [{"text": "short"}]))
+    with pytest.raises(DataError, match="curriculum: no rows are left .*too_short"):
+        build_documents(PretrainDataSpec(train=[train], curriculum=CurriculumSpec(sources=[early])), seed=0)
 
 
 def test_conversations_become_documents(tmp_path):

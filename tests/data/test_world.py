@@ -77,7 +77,7 @@ def training_prompts() -> frozenset[str]:
 
 @cache
 def training_text() -> str:
-    texts = [row["text"] for row in rows("documents.jsonl.gz")]
+    texts = [row["text"] for name in ("documents", "repeats") for row in rows(f"{name}.jsonl.gz")]
     texts += [m["content"] for row in rows("dialogues.jsonl.gz") for m in row["messages"]]
     texts += [row["messages"][1]["content"] for family in FAMILIES for row in rows(f"sft/{family}.jsonl")]
     return "\n".join(texts)
@@ -175,6 +175,36 @@ def test_drills_do_not_state_evaluation_items(family: str) -> None:
             if family == "extract":
                 told = f"{slots['text']} The {slots['what']} is"
             assert not alone(told, text), item.key
+
+
+def said_again(words: list[str], text: str) -> list[int] | None:
+    """The lengths of the pieces of `text` that the words can be read as, each said two or three times in a row."""
+    reached: dict[int, list[int]] = {0: []}
+    for end in range(4, len(words) + 1):
+        for length in range(2, 10):
+            for times in (2, 3):
+                start = end - length * times
+                piece = words[end - length : end]
+                if (
+                    end not in reached
+                    and start in reached
+                    and words[start:end] == piece * times
+                    and " ".join(piece) in text
+                ):
+                    reached[end] = [*reached[start], length]
+    return reached.get(len(words))
+
+
+def test_repeats_are_pieces_of_training_documents_said_again() -> None:
+    text = " ".join(word for row in rows("documents.jsonl.gz") for word in row["text"].split())
+    repeats = rows("repeats.jsonl.gz")
+    lengths: Counter[int] = Counter()
+    for row in repeats[:30]:
+        pieces = said_again(row["text"].split(), text)
+        assert pieces is not None and 18 <= len(pieces) <= 32, row["text"]
+        lengths.update(pieces)
+    assert set(lengths) == set(range(2, 10))
+    assert 1_900_000 <= sum(len(row["text"]) for row in repeats) < 1_902_000
 
 
 def test_heldout_families_are_nowhere_in_training() -> None:

@@ -146,6 +146,37 @@ def test_held_out_files_may_not_be_trained_on(folder: Path) -> None:
     assert problem.what.endswith("work/data/chat.jsonl is trained on as well")
 
 
+EARLY = """\
+stage: pretrain
+data:
+  train: [{path: data/chat.jsonl}]
+  curriculum: {sources: [{path: %s, format: %s}], until: %s}
+  holdout: {sources: [{path: %s}]}
+train: {steps: 1}
+output: runs/x
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "until", "held", "place", "what"),
+    [
+        ("data/chta.jsonl", "auto", "0.33", "../book/rows", "4:33", "nothing at data/chta.jsonl"),
+        ("data", "pairs", "0.33", "../book/rows", "4:47", "these rows do not fit here"),
+        ("data", "auto", "0", "../book/rows", "4:62", "data.curriculum.until"),
+        ("data", "auto", "1.01", "../book/rows", "4:62", "data.curriculum.until"),
+        ("../book/rows", "auto", "1", "../book/rows", "5:30", "is trained on as well"),
+    ],
+)
+def test_a_curriculum_is_checked_like_the_rest(
+    path: str, form: str, until: str, held: str, place: str, what: str
+) -> None:
+    Path("r.yaml").write_text(EARLY % (path, form, until, held))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(Path("r.yaml"))
+    (problem,) = caught.value.problems
+    assert problem.where == f"r.yaml:{place}" and what in problem.what
+
+
 def test_find_path_says_what_is_missing(folder: Path) -> None:
     assert find_path("rows/more.jsonl", beside=Path("../book/r.yaml")) == Path("../book/rows/more.jsonl")
     with pytest.raises(RecipeError, match="nothing at rows/none"):

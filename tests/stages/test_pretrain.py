@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import random
 from pathlib import Path
@@ -10,11 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from aligner.data.packing import Block
-from aligner.errors import Interrupted, TrainingError
+from aligner.errors import DataError, Interrupted, TrainingError
 from aligner.recipe.stages import PretrainRecipe
 from aligner.stages.batches import BlockCollator, BlockSet
 from aligner.stages.losses import next_token_nats
-from aligner.stages.pretrain import block_trainer, train_pretrain
+from aligner.stages.pretrain import PackedBlocks, block_trainer, train_pretrain
 from tests.stages.tools import (
     TRAIN,
     assert_bit_identical,
@@ -30,7 +31,14 @@ from tests.tiny import SENTENCES, tiny_model, tiny_tokenizer
 MODEL = {"hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": 64, "context_length": 64}
 
 
-def recipe(folder: Path, name: str = "run", *, isolate: bool = False, **train: Any) -> PretrainRecipe:
+def recipe(
+    folder: Path,
+    name: str = "run",
+    *,
+    isolate: bool = False,
+    curriculum: dict[str, Any] | None = None,
+    **train: Any,
+) -> PretrainRecipe:
     texts = folder / "texts.jsonl"
     if not texts.exists():
         chooser = random.Random(0)
@@ -38,6 +46,7 @@ def recipe(folder: Path, name: str = "run", *, isolate: bool = False, **train: A
         write_jsonl(texts, rows)
     data = {
         "train": [{"path": str(texts), "format": "documents"}],
+        "curriculum": curriculum,
         "holdout": {"rows": 10},
         "block_length": 32,
         "isolate_documents": isolate,
@@ -98,6 +107,43 @@ def test_loss_is_the_mean_over_predicted_tokens(tmp_path: Path) -> None:
     assert rows[0]["train/loss_nats"] == pytest.approx(by_hand.item(), rel=1e-5)
 
 
+def early_texts(folder: Path, count: int, words: int = 100) -> dict[str, Any]:
+    chooser = random.Random(3)
+    rows = [{"text": " ".join(chooser.choice("zyxw") * 3 for _ in range(words))} for _ in range(count)]
+    return {"sources": [{"path": str(write_jsonl(folder / f"early{count}.jsonl", rows))}], "until": 0.5}
+
+
+def test_a_curriculum_is_read_early_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    look = BlockCollator.__call__
+
+    def noted(self: BlockCollator, rows: Any) -> Any:
+        batch = look(self, rows)
+        read.extend(tokenizer.decode(ids) for ids in batch["input_ids"])
+        return batch
+
+    run_to_end(recipe(tmp_path, "plain", steps=1))
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "plain" / "model")
+    monkeypatch.setattr(BlockCollator, "__call__", noted)
+    asked = recipe(tmp_path, steps=20, curriculum=early_texts(tmp_path, 30))
+    results, _ = run_to_end(asked)
+    early = [number for number, text in enumerate(read) if any(letter * 3 in text for letter in "zyxw")]
+    assert len(read) == 160 and early[-1] < 80
+    assert len(early) == results["pretrain/curriculum_blocks"] == 40  # half of the first half of 160
+    assert results["pretrain/curriculum_left_out_blocks"] > 0
+    assert AutoTokenizer.from_pretrained(tmp_path / "run" / "model").get_vocab() == tokenizer.get_vocab()
+    (source,) = json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]["curriculum"]
+    assert source["rows_used"] == source["rows_read"] == 30
+
+
+def test_a_curriculum_too_small_for_a_block_is_told(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, curriculum=early_texts(tmp_path, 1, words=6))
+    with pytest.raises(DataError, match=r"data.curriculum: the documents do not fill one block of 32 tokens"):
+        run_to_end(asked)
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox", "qwen3"])
 def test_isolated_documents_do_not_see_each_other(architecture: Any) -> None:
     model = tiny_model(architecture=architecture)
@@ -133,14 +179,23 @@ def test_micro_batches_change_nothing(tmp_path: Path) -> None:
     for per_device in (8, 2, 1):
         asked = recipe(tmp_path, f"by{per_device}", isolate=True, steps=1, rows_per_device=per_device)
         with open_run(asked) as run:
-            found.append(first_gradients(block_trainer(tiny_model(tokenizer), tokenizer, blocks, asked, run)))
+            found.append(
+                first_gradients(
+                    block_trainer(tiny_model(tokenizer), tokenizer, PackedBlocks(blocks, []), asked, run)
+                )
+            )
     assert_same_gradients(found[0], found[1])
     assert_same_gradients(found[0], found[2])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_interrupted_and_resumed_is_the_straight_run(tmp_path: Path, optimizer: str) -> None:
-    settings = {"optimizer": optimizer, "rows_per_device": 4, "evaluate_every": 2}
+    settings = {
+        "optimizer": optimizer,
+        "rows_per_device": 4,
+        "evaluate_every": 2,
+        "curriculum": early_texts(tmp_path, 3),
+    }
     results, rows = run_to_end(recipe(tmp_path, "straight", **settings))
     broken = recipe(tmp_path, "broken", **settings)
     with pytest.raises(Interrupted, match="step 3 of 6"), open_run(broken) as run:
@@ -162,7 +217,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     model = tiny_model(tokenizer)
     blocks = [Block(list(range(6, 38)), [0] * 32)] * 8
     with open_run(asked) as run:
-        trainer = block_trainer(model, tokenizer, blocks, asked, run)
+        trainer = block_trainer(model, tokenizer, PackedBlocks(blocks, []), asked, run)
         with torch.no_grad():
             model.get_input_embeddings().weight[7] = float("nan")
         with pytest.raises(TrainingError, match=r"loss of step 1 is nan"):

@@ -20,7 +20,7 @@ from aligner.errors import DataError, RecipeError
 from aligner.recipe.training import TrainSpec
 from aligner.stages import stage
 from aligner.stages.optimizer import MuonAdamW, hidden_matrices, muon_adamw
-from aligner.stages.order import row_order
+from aligner.stages.order import Curriculum, row_order, with_curriculum
 from aligner.stages.pretrain import train_pretrain
 from aligner.stages.reward import train_reward
 from aligner.stages.sft import train_sft
@@ -53,6 +53,44 @@ def test_length_groups_save_padding_and_lose_no_row() -> None:
     assert padded(grouped) < 1.1 * sum(lengths) * 2 < padded(plain)
     steps = [max(lengths[row] for row in grouped[i : i + 8]) for i in range(0, 400, 8)]
     assert steps != sorted(steps)
+
+
+def test_a_curriculum_comes_early_once_and_ever_more_rarely() -> None:
+    """300 rows in the first 3000 of 9000 slots: the line through 0 at `until` puts 1 - (1 - x)^2 of them before x."""
+    ordinary = row_order(rows=700, rows_per_step=10, steps=900, seed=3)
+    moments: list[int] = []
+    for seed in range(20):
+        order = with_curriculum(ordinary, Curriculum(300, 1 / 3), rows=700, seed=seed)
+        assert len(order) == 9000
+        early = [slot for slot, row in enumerate(order) if row >= 700]
+        assert sorted(order[slot] for slot in early) == list(range(700, 1000)) and early[-1] < 3000
+        assert [row for row in order if row < 700] == ordinary[:8700]
+        assert [order[slot] for slot in early] != sorted(order[slot] for slot in early)
+        moments += early
+    for tenths in range(1, 10):
+        share = sum(slot < 300 * tenths for slot in moments) / len(moments)
+        assert share == pytest.approx(1 - (1 - tenths / 10) ** 2, abs=0.025)
+    # Every ordinary row once per epoch, as without a curriculum.
+    assert Counter(row for row in order if row < 700) - Counter(ordinary[:8400]) == Counter(
+        ordinary[8400:8700]
+    )
+    assert (
+        order
+        == with_curriculum(ordinary, Curriculum(300, 1 / 3), rows=700, seed=19)
+        != with_curriculum(ordinary, Curriculum(300, 1 / 3), rows=700, seed=18)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "until", "placed"), [(10, 0.5, 10), (11, 0.5, 10), (500, 1.0, 20), (5, 0.01, 0)]
+)
+def test_a_curriculum_takes_half_of_its_slots_at_most(rows: int, until: float, placed: int) -> None:
+    curriculum = Curriculum(rows, until)
+    order = with_curriculum([0] * 40, curriculum, rows=1, seed=0)
+    early = [row for row in order if row > 0]
+    assert curriculum.rows_placed(40) == placed == len(early) == len(set(early))
+    assert len(order) == 40 and all(row <= rows for row in early)
+    assert not any(order[int(40 * until) :])
 
 
 def test_steps_and_passes() -> None:
