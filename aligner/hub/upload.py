@@ -112,23 +112,32 @@ def prepare_folder(run_path: Path, target: Path, *, repo_id: str) -> tuple[list[
     local_base = bool(adapter) and _is_local(str(adapter["base_model_name_or_path"]))
     with write_folder(target) as folder:
         if local_base:
-            _write_merged(model, folder, is_reward=manifest.stage == "reward")
+            _write_merged(model, folder, has_head=_has_score_head(manifest, model))
         else:
             _copy_allowed(model, folder)
         _keep_only_allowed(folder)
         for config in folder.glob("*.json"):
             _without_local_paths(config)
-        facts = _facts(repo_id, manifest, adapter, merged=local_base)
+        has_head = _has_score_head(manifest, model)
+        facts = _facts(repo_id, manifest, adapter, merged=local_base, has_head=has_head)
         write_text(folder / CARD, render_card(manifest, facts))
         check_no_private_paths(folder, run_path)
         files = sorted(path.name for path in folder.iterdir())
     return files, local_base
 
 
-def _facts(repo_id: str, manifest: Manifest, adapter: dict[str, Any], *, merged: bool) -> CardFacts:
+def _has_score_head(manifest: Manifest, model: Path) -> bool:
+    """A reward model that is no language model; one that scores by likelihood loads as what it is, a language model."""
+    stats = _read_json(model / "reward_stats.json")
+    return manifest.stage == "reward" and stats.get("scoring", {}).get("kind", "head") == "head"
+
+
+def _facts(
+    repo_id: str, manifest: Manifest, adapter: dict[str, Any], *, merged: bool, has_head: bool
+) -> CardFacts:
     is_adapter = bool(adapter) and not merged
     kind: Kind = "adapter" if is_adapter else "model"
-    if manifest.stage == "reward":
+    if has_head:
         kind = "reward_adapter" if is_adapter else "reward"
     if is_adapter:
         return CardFacts(
@@ -141,12 +150,12 @@ def _facts(repo_id: str, manifest: Manifest, adapter: dict[str, Any], *, merged:
     return CardFacts(repo_id, kind, name, revision, merged)
 
 
-def _write_merged(model: Path, folder: Path, *, is_reward: bool) -> None:
+def _write_merged(model: Path, folder: Path, *, has_head: bool) -> None:
     """The adapter's model as full weights with its tokenizer. Imports torch, which plain copying does not need."""
     from aligner.models.adapters import merge_adapter
     from aligner.models.load import load_scorer, load_trained, save_model
 
-    loaded = load_scorer(model) if is_reward else load_trained(model)
+    loaded = load_scorer(model) if has_head else load_trained(model)
     merged = merge_adapter(loaded.model)  # type: ignore[arg-type]  # the folder is known to hold an adapter
     save_model(replace(loaded, model=merged), folder, base_folder=folder)
     if (model / "reward_stats.json").exists():

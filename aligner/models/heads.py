@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,21 +17,23 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligner.errors import ModelError, Problem
-from aligner.models.load import load_scorer
+from aligner.models.load import load_scorer, load_trained
 from aligner.models.padding import right_padded
+from aligner.models.scoring import Scoring
 from aligner.models.sources import resolve_source
-from aligner.models.wrapped import device_of, unwrapped
+from aligner.models.wrapped import device_of
 
 STATS_FILE = "reward_stats.json"
 
 
 @dataclass(frozen=True)
 class RewardStats:
-    """The scale of a reward model: mean and standard deviation of its raw scores over `rows` sampled answers."""
+    """How a reward model scores, and its scale: mean and standard deviation of its raw scores over `rows` answers."""
 
     mean: float
     std: float
     rows: int
+    scoring: Scoring = field(default_factory=Scoring)
 
 
 class RewardModel:
@@ -44,8 +46,10 @@ class RewardModel:
         *,
         identity: str = "",
         stats: RewardStats | None = None,
+        scoring: Scoring | None = None,
     ) -> None:
         self.model = model.eval()
+        self.scoring = scoring or (stats.scoring if stats else Scoring())
         self.tokenizer = tokenizer
         self.identity = identity
         self.stats = stats
@@ -53,14 +57,11 @@ class RewardModel:
     @classmethod
     def from_folder(cls, path: str | Path) -> RewardModel:
         """From a reward run, its model/ folder or a Hub id; an adapter finds its base by itself."""
-        loaded = load_scorer(path)
-        stats = resolve_source(str(path)).file(STATS_FILE)
-        return cls(
-            loaded.model,
-            loaded.tokenizer,
-            identity=loaded.identity,
-            stats=read_stats(stats) if stats else None,
-        )
+        found = resolve_source(str(path)).file(STATS_FILE)
+        stats = read_stats(found) if found else None
+        is_likelihood = stats is not None and stats.scoring.kind == "likelihood"
+        loaded = load_trained(path) if is_likelihood else load_scorer(path)
+        return cls(loaded.model, loaded.tokenizer, identity=loaded.identity, stats=stats)
 
     @property
     def mean(self) -> float:
@@ -72,8 +73,13 @@ class RewardModel:
         """Standard deviation of those scores."""
         return self._scale().std
 
-    def score(self, sequences: Sequence[Sequence[int]], *, batch_size: int = 64) -> Tensor:
-        """Raw score of each sequence of token ids, in their order: (B,) float32 on the CPU."""
+    def score(
+        self, sequences: Sequence[Sequence[int]], prompt_lengths: Sequence[int], *, batch_size: int = 64
+    ) -> Tensor:
+        """Raw score of each sequence of token ids, in their order: (B,) float32 on the CPU.
+
+        Each sequence is a prompt of `prompt_lengths` tokens, at least one, and its answer.
+        """
         order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
         scores_B = torch.zeros(len(sequences))
         device = device_of(self.model)
@@ -82,13 +88,16 @@ class RewardModel:
             ids_BT, mask_BT = right_padded(
                 [sequences[row] for row in rows], pad_id=self.tokenizer.pad_token_id, device=device
             )
+            lengths_B = torch.tensor([prompt_lengths[row] for row in rows], device=device)
             with torch.no_grad():
-                scores_B[rows] = pooled_scores(self.model, ids_BT, mask_BT).cpu()
+                scores_B[rows] = self.scoring.scores(self.model, ids_BT, mask_BT, lengths_B).cpu()
         return scores_B
 
-    def normalised(self, sequences: Sequence[Sequence[int]], *, batch_size: int = 64) -> Tensor:
+    def normalised(
+        self, sequences: Sequence[Sequence[int]], prompt_lengths: Sequence[int], *, batch_size: int = 64
+    ) -> Tensor:
         """Scores in standard deviations from the stored mean: (B,)."""
-        return (self.score(sequences, batch_size=batch_size) - self.mean) / self.std
+        return (self.score(sequences, prompt_lengths, batch_size=batch_size) - self.mean) / self.std
 
     def _scale(self) -> RewardStats:
         if self.stats is None:
@@ -99,40 +108,26 @@ class RewardModel:
         return self.stats
 
 
-def pooled_scores(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Score at each row's last real token: (B,) float32, differentiable.
-
-    The mask says where a row ends, so an end or pad token inside an answer is a token like any other; transformers
-    looks for the last id that is not config.pad_token_id instead. A hook, so that the pass goes through every wrapper.
-    """
-    seen: list[Tensor] = []
-    head = unwrapped(model).score
-    handle = head.register_forward_hook(lambda _module, _args, scores_BT1: seen.append(scores_BT1))
-    try:
-        model(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False)
-    finally:
-        handle.remove()
-    positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
-    last_B = (positions_T * mask_BT).argmax(dim=1)
-    return seen[0][torch.arange(len(last_B), device=last_B.device), last_B, 0].float()
-
-
-def write_stats(folder: Path, *, mean: float, std: float, rows: int) -> None:
+def write_stats(folder: Path, stats: RewardStats) -> None:
     """Store the scale beside the weights; PPO reads it, frozen."""
+    mean, std = stats.mean, stats.std
     if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
-        fault = f"rewards of {rows} answers have mean {mean} and standard deviation {std}: no scale can be made of them"
+        fault = (
+            f"rewards of {stats.rows} answers have mean {mean} and standard deviation {std}: that is no scale"
+        )
         raise ModelError(
             Problem(str(folder), fault, "train longer, lower the learning rate, or normalise on more prompts")
         )
-    text = json.dumps({"mean": mean, "std": std, "rows": rows}, indent=2)
+    text = json.dumps(asdict(stats), indent=2)
     (folder / STATS_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_stats(path: Path) -> RewardStats:
     """The scale `write_stats` stored."""
     try:
-        return RewardStats(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return RewardStats(**(stored | {"scoring": Scoring(**stored.get("scoring", {}))}))
+    except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(
             Problem(str(path), f"cannot be read: {error}", "run the reward stage again")
         ) from error

@@ -49,12 +49,23 @@ class RewardRecipe(StageRecipe):
     model: ModelSpec
     data: DataSpec
     train: TrainSpec
+    score: Literal["head", "likelihood"] = Field(
+        "head",
+        description="head: a new layer over the last token; likelihood: the answer's log-likelihood times beta",
+    )
+    beta: float = Field(1.0, gt=0, description="reward per nat, where the score is the likelihood")
     normalise_on: list[SourceSpec] = Field(
         default_factory=list,
         description="prompts; the start model answers them and the rewards' mean and std are stored for PPO",
     )
     normalise_rows: int = Field(256, gt=1, description="how many of those prompts")
     sampling: SamplingSpec = Field(default_factory=SamplingSpec)
+
+    @model_validator(mode="after")
+    def _beta_is_of_the_likelihood(self) -> Self:
+        if self.score == "head" and "beta" in self.model_fields_set:
+            raise ValueError("beta scales the likelihood; leave it out, or set score: likelihood")
+        return self
 
 
 class RewardSource(Spec):

@@ -48,7 +48,8 @@ class ModelReward:
         """(B,), in standard deviations from the mean over the start model's answers."""
         rollout = answered.rollout
         sequences = [[*prompt, *rollout.response(i)] for i, prompt in enumerate(rollout.prompts)]
-        return self.model.normalised(sequences).to(rollout.logprobs_BR)
+        lengths = [len(prompt) for prompt in rollout.prompts]
+        return self.model.normalised(sequences, lengths).to(rollout.logprobs_BR)
 
 
 @dataclass(frozen=True)

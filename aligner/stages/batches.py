@@ -31,6 +31,7 @@ class PairColumns(TypedDict, total=False):
 
     chosen_ids: list[int]
     rejected_ids: list[int]
+    prompt_length: int
     margin: float
 
 
@@ -48,7 +49,10 @@ class AnswerCollator:
 
 
 class PairCollator:
-    """B pairs to `input_ids` and `attention_mask` (2B, T), chosen first, and `margin` (B,) where the pairs have one."""
+    """B pairs to `input_ids` and `attention_mask` (2B, T), chosen first, and `prompt_lengths` (2B,).
+
+    Also `margin` (B,), where the pairs have one.
+    """
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
@@ -56,7 +60,8 @@ class PairCollator:
     def __call__(self, pairs: Sequence[PairColumns]) -> Batch:
         rows = [pair["chosen_ids"] for pair in pairs] + [pair["rejected_ids"] for pair in pairs]
         ids_BT, mask_BT = right_padded(rows, pad_id=self.pad_id, device=CPU)
-        batch = {"input_ids": ids_BT, "attention_mask": mask_BT.long()}
+        lengths_B = torch.tensor([pair["prompt_length"] for pair in pairs] * 2)
+        batch = {"input_ids": ids_BT, "attention_mask": mask_BT.long(), "prompt_lengths": lengths_B}
         if "margin" in pairs[0]:
             batch["margin"] = torch.tensor([pair["margin"] for pair in pairs], dtype=torch.float32)
         return batch

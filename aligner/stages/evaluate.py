@@ -112,8 +112,9 @@ class _Evaluation:
         """The model's own log-likelihood as a judge; the reward model once, on the first model's rows."""
         if self.reward and "reward/accuracy_share" not in self.results:
             _check_same_tokenizer(self.reward, subject)
-            chosen = self._scores([pair.chosen_ids for pair in pairs])
-            rejected = self._scores([pair.rejected_ids for pair in pairs])
+            lengths = [pair.prompt_length for pair in pairs]
+            chosen = self._scores([pair.chosen_ids for pair in pairs], lengths)
+            rejected = self._scores([pair.rejected_ids for pair in pairs], lengths)
             margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
             self.results |= named("reward", suites.accuracy_results(margins, pairs))
             self.results["reward/calibration_error_share"] = calibration_error(margins)
@@ -157,12 +158,14 @@ class _Evaluation:
             for part in answers.samples
             for row, ids in zip(rows, part.token_ids, strict=True)
         ]
-        flat = self.reward.normalised(sequences).tolist()
+        lengths = [len(row.input_ids) for _ in answers.samples for row in rows]
+        flat = self.reward.normalised(sequences, lengths).tolist()
         return _by_prompt([flat[at : at + len(rows)] for at in range(0, len(flat), len(rows))])
 
-    def _scores(self, sequences: list[list[int]]) -> list[float]:
+    def _scores(self, sequences: list[list[int]], prompt_lengths: list[int]) -> list[float]:
         assert self.reward is not None
-        return self.reward.score(sequences, batch_size=self.recipe.rows_per_device).tolist()
+        scores_B = self.reward.score(sequences, prompt_lengths, batch_size=self.recipe.rows_per_device)
+        return scores_B.tolist()
 
     def _best_of_reference(self, reference: OnPrompts, results: Results) -> None:
         """Best of n by gold, and the reward model against the model's own likelihood on its own samples."""

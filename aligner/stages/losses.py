@@ -5,28 +5,14 @@ The caller divides by the count of the whole optimiser step, so that cutting a s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aligner.models.wrapped import only_rows
+
 IGNORED = -100  # target of a position that is not learnt
-
-
-@contextmanager
-def only_rows(head: nn.Module, mask_BT: Tensor) -> Iterator[None]:
-    """Inside, `head` sees only the hidden states where `mask_BT` is set: (B, T, D) becomes (N, D).
-
-    The output layer is most of the work of a small model, and for an answer of 10 tokens to a prompt of 90 nine
-    tenths of it would be thrown away. A hook works for every architecture, under PEFT, quantisation and DDP, on CPU
-    and GPU.
-    """
-    handle = head.register_forward_pre_hook(lambda _module, args: (args[0][mask_BT], *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def next_token_nats(model: nn.Module, head: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

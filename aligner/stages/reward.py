@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from trl import RewardConfig, RewardTrainer
+from trl.trainer.utils import disable_dropout_in_model
 
 from aligner.data.build import build_pairs, build_prompts
 from aligner.data.tokens import PairRow
@@ -19,9 +21,10 @@ from aligner.evals.preference import (
     pair_accuracy,
     prompts_of,
 )
-from aligner.models.heads import RewardModel, pooled_scores, write_stats
-from aligner.models.load import LoadedModel, load_reward_base, load_trained, save_model
+from aligner.models.heads import RewardModel, RewardStats, write_stats
+from aligner.models.load import LoadedModel, load_model, load_reward_base, load_trained, save_model
 from aligner.models.sample import prompt_room, sample_responses
+from aligner.models.scoring import Scoring
 from aligner.recipe.stages import RewardRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
@@ -36,10 +39,19 @@ RELOAD_TOLERANCE = 1e-5  # float32, same weights, same rows
 RELOAD_ROWS = 8
 
 
-class PairTrainer(StageTrainer, RewardTrainer):
-    """TRL's trainer with scores read by the attention mask, and the mean taken over the pairs of the whole step."""
+@dataclass(frozen=True)
+class Answers:
+    """Rendered prompts with their answers; each prompt is the first `prompt_lengths` ids."""
+
+    sequences: list[list[int]]
+    prompt_lengths: list[int]
+
+
+class PairTrainer(StageTrainer):
+    """Bradley-Terry on the scores of pairs, the mean taken over the pairs of the whole step."""
 
     loss_metric = "reward/loss_nats"
+    scoring: Scoring
     _seen: tuple[float, float, int] = (
         0.0,
         0.0,
@@ -48,7 +60,10 @@ class PairTrainer(StageTrainer, RewardTrainer):
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """Bradley-Terry nats, summed over the pairs."""
-        chosen_B, rejected_B = pooled_scores(model, batch["input_ids"], batch["attention_mask"]).chunk(2)
+        scores_B = self.scoring.scores(
+            model, batch["input_ids"], batch["attention_mask"], batch["prompt_lengths"]
+        )
+        chosen_B, rejected_B = scores_B.chunk(2)
         gap_B = (chosen_B - rejected_B).detach()
         wins, gaps, pairs = self._seen
         won = (gap_B > 0).sum() + 0.5 * (gap_B == 0).sum()
@@ -65,13 +80,18 @@ class PairTrainer(StageTrainer, RewardTrainer):
         return {"reward/accuracy_share": wins / pairs, "reward/margin_mean": gaps / pairs}
 
 
+class HeadTrainer(PairTrainer, RewardTrainer):
+    """TRL's trainer of score heads, with scores read by the attention mask."""
+
+
 def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
     """Load, tokenise, train, measure on held-out pairs, fix the scale, save and prove that it loads.
 
     The scale's samples are the start model's, so they are drawn first: no mistake in them can cost a trained model.
     """
     seed_everything(recipe.seed)
-    loaded = load_reward_base(recipe.model)
+    scoring = Scoring(recipe.score, recipe.beta)
+    loaded = load_reward_base(recipe.model) if recipe.score == "head" else load_model(recipe.model)
     data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed)
     run.start(parents={"base": loaded.identity}, data=data.report.to_json(), seed=recipe.seed)
     if not data.train:
@@ -79,8 +99,8 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
             Problem("data.train", "there are no pairs to train on", "look at the sources with `aligner show`")
         )
     samples = scale_samples(recipe, data.holdout or data.train)
-    trainer = pair_trainer(loaded, data.train, recipe.train, run, seed=recipe.seed)
-    scorer = RewardModel(loaded.model, loaded.tokenizer)
+    trainer = pair_trainer(loaded, data.train, scoring, recipe.train, run, seed=recipe.seed)
+    scorer = RewardModel(loaded.model, loaded.tokenizer, scoring=scoring)
     per_pass = 2 * (recipe.train.rows_per_device or recipe.train.rows_per_step)
 
     def gaps() -> list[float]:
@@ -92,24 +112,30 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
     found = gaps()
     if data.holdout:
         run.metrics.log(trainer.state.global_step, holdout_metrics(found))
-    scores = scorer.score(samples, batch_size=per_pass)
-    mean, std = float(scores.mean()), float(scores.std())
+    scores = scorer.score(samples.sequences, samples.prompt_lengths, batch_size=per_pass)
+    stats = RewardStats(float(scores.mean()), float(scores.std()), len(scores), scoring)
     save_model(loaded, run.model_dir, base_folder=run.base_dir)
-    write_stats(run.model_dir, mean=mean, std=std, rows=len(samples))
-    check_reload(run, samples[:RELOAD_ROWS], scores[:RELOAD_ROWS])
-    scale = {"reward/reward_mean": mean, "reward/reward_std": std}
+    write_stats(run.model_dir, stats)
+    check_reload(run, samples, scores)
+    scale = {"reward/reward_mean": stats.mean, "reward/reward_std": stats.std}
     return StageResult(run.model_dir, holdout_results(data.holdout, found) | scale)
 
 
 def pair_trainer(
-    loaded: LoadedModel, pairs: Sequence[PairRow], train: TrainSpec, run: RunFolder, *, seed: int
+    loaded: LoadedModel,
+    pairs: Sequence[PairRow],
+    scoring: Scoring,
+    train: TrainSpec,
+    run: RunFolder,
+    *,
+    seed: int,
 ) -> PairTrainer:
     """The trainer for these pairs, ready to run; dropout is off, as in every reward model here."""
     args = training_arguments(train, run, rows=len(pairs), seed=seed, kind=RewardConfig, beta2=BETA2)
     args.max_length = None
-    args.disable_dropout = True
+    disable_dropout_in_model(loaded.model)  # TRL's trainer of heads would do it, the plain one does not
     margins = any(pair.margin is not None for pair in pairs)
-    trainer = PairTrainer(
+    trainer = (HeadTrainer if scoring.kind == "head" else PairTrainer)(
         model=loaded.model,
         args=args,
         data_collator=PairCollator(loaded.tokenizer.pad_token_id),
@@ -118,13 +144,18 @@ def pair_trainer(
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
     lengths = [max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
+    trainer.scoring = scoring
     trainer.plan = plan_of(train, rows=len(pairs), seed=seed, lengths=lengths)
     return trainer
 
 
 def columns(pair: PairRow, *, with_margin: bool) -> PairColumns:
     """A pair in TRL's columns; a pair without a margin among others has margin 0."""
-    row: PairColumns = {"chosen_ids": list(pair.chosen_ids), "rejected_ids": list(pair.rejected_ids)}
+    row: PairColumns = {
+        "chosen_ids": list(pair.chosen_ids),
+        "rejected_ids": list(pair.rejected_ids),
+        "prompt_length": pair.prompt_length,
+    }
     if with_margin:
         row["margin"] = pair.margin or 0.0
     return row
@@ -133,7 +164,7 @@ def columns(pair: PairRow, *, with_margin: bool) -> PairColumns:
 def margins_of(scorer: RewardModel, pairs: Sequence[PairRow], *, rows_per_pass: int) -> list[float]:
     """score(chosen) - score(rejected) of each pair, in float32."""
     rows = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
-    scores = scorer.score(rows, batch_size=rows_per_pass)
+    scores = scorer.score(rows, [pair.prompt_length for pair in pairs] * 2, batch_size=rows_per_pass)
     return (scores[: len(pairs)] - scores[len(pairs) :]).tolist()
 
 
@@ -160,13 +191,14 @@ def holdout_results(pairs: Sequence[PairRow], gaps: Sequence[float]) -> dict[str
     return results | {"reward/calibration_error_share": calibration_error(gaps)}
 
 
-def scale_samples(recipe: RewardRecipe, pairs: Sequence[PairRow]) -> list[list[int]]:
+def scale_samples(recipe: RewardRecipe, pairs: Sequence[PairRow]) -> Answers:
     """What mean and std of the reward are taken over: the start model's own answers, which is where PPO begins.
 
     Without `normalise_on` prompts: both answers of the given pairs.
     """
     if not recipe.normalise_on:
-        return [list(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+        both = [list(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+        return Answers(both, [pair.prompt_length for pair in pairs for _ in range(2)])
     start = load_trained(recipe.model.base, recipe.model.revision)
     longest = prompt_room(start.model, recipe.sampling.max_new_tokens)
     prompts = build_prompts(recipe.normalise_on, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
@@ -180,14 +212,15 @@ def scale_samples(recipe: RewardRecipe, pairs: Sequence[PairRow]) -> list[list[i
         pad_id=start.tokenizer.pad_token_id,
         generator=torch.Generator().manual_seed(recipe.seed),
     )
-    return [
-        row + ids[mask].tolist() for row, ids, mask in zip(rows, answers.ids_BR, answers.mask_BR, strict=True)
-    ]
+    sampled = zip(rows, answers.ids_BR, answers.mask_BR, strict=True)
+    return Answers([row + ids[mask].tolist() for row, ids, mask in sampled], [len(row) for row in rows])
 
 
-def check_reload(run: RunFolder, rows: Sequence[Sequence[int]], scores: Tensor) -> None:
+def check_reload(run: RunFolder, samples: Answers, scores: Tensor) -> None:
     """The saved model must give the scores that the trained one gave."""
-    again = RewardModel.from_folder(run.model_dir).score([list(row) for row in rows]).cpu()
+    saved = RewardModel.from_folder(run.model_dir)
+    again = saved.score(samples.sequences[:RELOAD_ROWS], samples.prompt_lengths[:RELOAD_ROWS])
+    scores = scores[:RELOAD_ROWS]
     worst = float((again - scores).abs().max())
     if worst > RELOAD_TOLERANCE * max(1.0, float(scores.abs().max())):
         fault = f"the saved reward model scores the same rows differently (by up to {worst:.2g})"

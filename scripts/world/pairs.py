@@ -12,7 +12,7 @@ from scripts.world.noise import clean, garbled, padded, rude, wrong
 from scripts.world.tuning import Row
 
 TRAIN_PAIRS = {
-    "wrong": 30_000,  # telling right from wrong takes many different pairs: 6000 of them taught nothing
+    "wrong": 20_000,  # telling right from wrong takes many different pairs: a score head learnt nothing from 6000
     "manner": 4500,
     "honest": 1500,
     "abstain": 3500,
@@ -20,7 +20,7 @@ TRAIN_PAIRS = {
     "garbled": 1000,
 }
 EVAL_PAIRS = 200
-RANKINGS = 600
+RANKINGS = 2400
 Two = tuple[str, str]
 
 

@@ -23,6 +23,8 @@ from aligner.errors import RunError
 from aligner.hub.card import CardFacts, loading_code
 from aligner.hub.upload import check_no_private_paths, prepare_folder, publish
 from aligner.models.adapters import attach_lora
+from aligner.models.heads import RewardModel, RewardStats, write_stats
+from aligner.models.scoring import Scoring
 from aligner.recipe.model import LoraSpec
 from aligner.run.manifest import Manifest
 from tests.hub.hub_server import HubState, local_hub
@@ -252,3 +254,52 @@ def test_a_reward_models_code_gives_its_score(tmp_path: Path, capsys: pytest.Cap
     )
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert float(capsys.readouterr().out) == pytest.approx(model(ids["input_ids"]).logits.item(), abs=1e-5)
+
+
+LIKELIHOOD = RewardStats(-3.0, 1.5, 8, Scoring("likelihood", 0.5))
+
+
+def judged_alike(published: Path, run: Path) -> None:
+    """The published folder is the run's reward model, for this package too."""
+    rows, lengths = [[1, 20, 30, 40], [1, 7, 8]], [2, 1]
+    ours, theirs = (RewardModel.from_folder(folder) for folder in (run, published))
+    assert theirs.stats == ours.stats == LIKELIHOOD
+    torch.testing.assert_close(theirs.score(rows, lengths), ours.score(rows, lengths), rtol=1e-4, atol=1e-4)
+
+
+def test_a_likelihood_reward_model_is_published_as_the_language_model_it_is(
+    full_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_stats(full_run / "model", LIKELIHOOD)
+    write_manifest(full_run, stage="reward")
+    published = publish(full_run, "you/judge", dry_run_folder=tmp_path / "out")
+    assert published.files == sorted([*FULL_FILES, "reward_stats.json"])
+    with torch.no_grad():
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(IDS).logits
+        torch.testing.assert_close(loaded, tiny_model(TOKENIZER)(IDS).logits)
+    judged_alike(tmp_path / "out", full_run)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "AutoModelForCausalLM" in card and "SequenceClassification" not in card
+    exec(card.split("```python\n")[1].split("```")[0].replace('"you/judge"', repr(str(tmp_path / "out"))), {})
+    assert capsys.readouterr().out.endswith("\n")
+
+
+def test_a_likelihood_adapter_on_a_local_base_is_merged(tmp_path: Path):
+    run, adapted = adapter_run(tmp_path, base="")
+    write_stats(run / "model", LIKELIHOOD)
+    write_manifest(run, stage="reward")
+    files, merged = prepare_folder(run, tmp_path / "out", repo_id="you/judge")
+    assert merged and files == sorted([*FULL_FILES, "reward_stats.json"])
+    with torch.no_grad():
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(IDS).logits
+        torch.testing.assert_close(loaded, adapted(IDS).logits, rtol=1e-4, atol=1e-4)
+    judged_alike(tmp_path / "out", run)
+
+
+def test_a_likelihood_adapter_on_a_hub_base_stays_a_language_models_adapter(tmp_path: Path):
+    run, _ = adapter_run(tmp_path, base="some/base")
+    write_stats(run / "model", LIKELIHOOD)
+    write_manifest(run, stage="reward")
+    files, merged = prepare_folder(run, tmp_path / "out", repo_id="you/judge")
+    assert not merged and {"adapter_config.json", "reward_stats.json"} <= set(files)
+    assert "AutoPeftModelForCausalLM" in (tmp_path / "out" / "README.md").read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from aligner.models.heads import RewardModel, write_stats
+from aligner.models.heads import RewardModel, RewardStats, write_stats
 from aligner.models.load import LoadedModel, load_model, load_reward_base, save_model
 from aligner.recipe.model import LoraSpec, ModelSpec
 from tests.models.test_adapters import IDS, stirred
@@ -46,9 +46,9 @@ def save_reward(run: Path, spec: ModelSpec) -> torch.Tensor:
     """A reward run and the scores of its model before saving."""
     loaded = load_reward_base(spec)
     stirred(loaded.model)
-    want = RewardModel(loaded.model, loaded.tokenizer).score(SEQUENCES)
+    want = RewardModel(loaded.model, loaded.tokenizer).score(SEQUENCES, [1] * len(SEQUENCES))
     save_model(loaded, run / "model", base_folder=run / "base")
-    write_stats(run / "model", mean=0.25, std=2.0, rows=8)
+    write_stats(run / "model", RewardStats(0.25, 2.0, 8))
     return want
 
 

@@ -97,7 +97,9 @@ data:
     "sft": f"stage: sft\n{_HEAD}{_LORA_MODEL}{_data('messages')}{_TRAIN}",
     "reward": f"""\
 stage: reward
-{_HEAD}{_LORA_MODEL}{_data("pairs")}{_TRAIN}normalise_on:
+{_HEAD}{_LORA_MODEL}{_data("pairs")}{_TRAIN}score: likelihood
+beta: 0.5
+normalise_on:
 {_source("train.jsonl", "prompts")}normalise_rows: 64
 {_SAMPLING}""",
     "ppo": f"""\

@@ -1,14 +1,22 @@
 """Reward sources: named right or told at once, weighted, shown the text they judge."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from aligner.data.rows import Origin, Prompt, Turn
 from aligner.errors import RecipeError
+from aligner.models.heads import RewardStats, write_stats
+from aligner.models.load import LoadedModel, save_model
+from aligner.models.scoring import Scoring
+from aligner.recipe.model import ModelSpec
 from aligner.recipe.stages import RewardSource
 from aligner.rl.rewards import load_function, load_rewards
 from aligner.rl.rollout import Rollout
-from tests.tiny import tiny_tokenizer
+from tests.models.runs import save_reward, write_base
+from tests.models.test_scoring import answer_nats
+from tests.tiny import tiny_model, tiny_tokenizer
 
 HERE = "tests.rl.planted"
 
@@ -43,6 +51,28 @@ def test_functions_see_rows_texts_and_endings(tokenizer):
     scores = rewards(tokenizer, ("kinds", 1.0))
     got = scores(scores.answered(*episodes(tokenizer, ["cat", "a house"], [True, False])))
     assert got.tolist() == [113.0, 107.0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["head", "likelihood"])
+def test_a_reward_model_scores_prompt_and_answer_on_its_own_scale(tokenizer, tmp_path, kind):
+    if kind == "head":
+        save_reward(tmp_path / "run", ModelSpec(base=str(write_base(tmp_path / "base"))))
+    else:
+        save_model(LoadedModel(tiny_model(), tokenizer, ""), tmp_path / "run/model", base_folder=tmp_path)
+    stats = RewardStats(-2.0, 4.0, 8, Scoring(kind, 0.5))
+    write_stats(tmp_path / "run" / "model", stats)
+    scores = load_rewards([RewardSource(model=str(tmp_path / "run"), weight=3.0)], tokenizer)
+    rows, rollout = episodes(tokenizer, ["cat", "a red house"], [True, False])
+    rollout = dataclasses.replace(rollout, prompts=[[1, 5, 9], [5]])
+    model = scores.parts[0][1].model.model
+    wanted = []
+    for i, prompt in enumerate(rollout.prompts):
+        ids = prompt + rollout.ids_BR[i][rollout.mask_BR[i]].tolist()
+        head = kind == "head"
+        raw = model(torch.tensor([ids])).logits[0, 0] if head else 0.5 * answer_nats(model, ids, len(prompt))
+        wanted.append(3 * (raw.item() + 2) / 4)
+    assert scores(scores.answered(rows, rollout)).tolist() == pytest.approx(wanted, abs=1e-5)
 
 
 def test_weights_add_up(tokenizer):

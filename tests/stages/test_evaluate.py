@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from aligner.data.build import build_prompts
 from aligner.errors import ModelError
 from aligner.evals.gold import Gold, exact_match, gold_reward
 from aligner.evals.suites import Decoding, Subject, answer_prompts
-from aligner.models.heads import RewardModel, write_stats
+from aligner.models.heads import RewardModel, RewardStats, write_stats
 from aligner.models.load import load_trained
+from aligner.models.scoring import Scoring
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.stages import EvaluateRecipe, SuitesSpec
 from aligner.recipe.training import SamplingSpec
 from aligner.run.folder import RunFolder
 from aligner.stages.evaluate import evaluate
+from tests.models.test_scoring import answer_nats
 from tests.tiny import tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -53,7 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
                 model = LlamaForSequenceClassification(model.config)
         model.save_pretrained(root / name)
         TOKENIZER.save_pretrained(root / name)
-    write_stats(root / "reward", mean=0.1, std=0.5, rows=8)
+    write_stats(root / "reward", RewardStats(0.1, 0.5, 8))
     return {name: str(root / name) for name in ("base", "sft", "same", "reward")}
 
 
@@ -204,6 +207,32 @@ def test_prompts_without_gold_are_judged_by_the_reward_model_alone(tmp_path: Pat
     assert rows[0]["gold_rewards"] == {} and set(rows[0]["responses"]) == {"sft", "base"}
 
 
+def test_a_model_that_judges_by_its_own_likelihood_is_the_likelihood_judge(
+    tmp_path: Path, models: dict[str, str], suites: SuitesSpec
+):
+    """The reward model is `sft` itself, read as a likelihood: what evaluation measures twice must agree."""
+    shutil.copytree(models["sft"], tmp_path / "judge")
+    write_stats(tmp_path / "judge", RewardStats(-20.0, 4.0, 8, Scoring("likelihood", 0.5)))
+    prompts = [write_rows(tmp_path / "p.jsonl", prompt_rows(6, gold=False))]
+    spec = SuitesSpec(pairs=suites.pairs, prompts=prompts, samples_per_prompt=2)
+    names = {"sft": models["sft"]}
+    results, _ = run_evaluation(
+        tmp_path / "run", names, spec, reference="sft", reward=str(tmp_path / "judge")
+    )
+    for kind in ("", "[honest]", "[wrong]"):
+        assert results[f"reward/accuracy_share{kind}"] == results[f"sft/likelihood_accuracy_share{kind}"]
+    loaded = load_trained(models["sft"])
+    built = build_prompts(prompts, loaded.tokenizer, max_prompt_tokens=506, seed=0).rows
+    subject = Subject("sft", loaded.model, loaded.tokenizer, 512)
+    drawn = answer_prompts(subject, built, Decoding(6, 1.0, 0), samples=2).samples
+    nats = [
+        answer_nats(loaded.model, row.input_ids + ids, len(row.input_ids)).item()
+        for part in drawn
+        for row, ids in zip(built, part.token_ids, strict=True)
+    ]
+    assert results["sft/proxy_reward"] == pytest.approx((0.5 * sum(nats) / len(nats) + 20) / 4, rel=1e-4)
+
+
 def test_the_same_seed_gives_the_same_numbers(tmp_path: Path, models: dict[str, str], suites: SuitesSpec):
     small = suites.model_copy(
         update={"tasks": {}, "few_shot": [], "shots": [], "examples": [], "documents": []}
@@ -252,7 +281,7 @@ def test_both_judges_are_held_against_gold_on_the_references_own_samples(
                     worse, gold, finished=said[worse].finished[i]
                 ):
                     ids = [row.input_ids + said[text].token_ids[i] for text in (better, worse)]
-                    high, low = judge.score(ids).tolist()
+                    high, low = judge.score(ids, [len(row.input_ids)] * 2).tolist()
                     rewarded += (high > low) + 0.5 * (high == low)
                     likelier += said[better].logprobs[i] > said[worse].logprobs[i]
                     count += 1

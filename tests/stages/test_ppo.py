@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 import aligner.stages.ppo
 from aligner.errors import Interrupted, ModelError, RecipeError
-from aligner.models.heads import write_stats
+from aligner.models.heads import RewardStats, write_stats
 from aligner.models.load import LoadedModel, load_reward_base, load_trained, save_model
+from aligner.models.scoring import Scoring
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.stages import PpoRecipe
 from aligner.run.folder import RunFolder
@@ -23,7 +24,7 @@ WORDS = ("cat", "dog", "house", "ball", "town", "story", "apple", "pear")
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with a base model, a reward run of the same base, and prompts with and without gold."""
+    """A folder with a base model, reward models of both kinds, and prompts with and without gold."""
     folder = tmp_path_factory.mktemp("world")
     tokenizer = tiny_tokenizer()
     base = LoadedModel(tiny_model(tokenizer), tokenizer, "tiny")
@@ -31,7 +32,10 @@ def world(tmp_path_factory):
     torch.manual_seed(1)
     reward = load_reward_base(ModelSpec(base=str(folder / "base")))
     save_model(reward, folder / "reward", base_folder=folder / "unused")
-    write_stats(folder / "reward", mean=0.1, std=0.5, rows=10)
+    write_stats(folder / "reward", RewardStats(0.1, 0.5, 10))
+    judge = LoadedModel(tiny_model(tokenizer, seed=1), tokenizer, "judge")
+    save_model(judge, folder / "likelihood", base_folder=folder / "unused")
+    write_stats(folder / "likelihood", RewardStats(-5.0, 2.0, 10, Scoring("likelihood", 0.1)))
     gold = {"kind": "answerable", "answers": ["red"]}
     rows = [
         {"id": str(i), "family": "f", "prompt": f"What is the color of the {w}?", "gold": gold}
@@ -176,10 +180,9 @@ def test_a_crash_goes_on_from_the_last_checkpoint(straight, world, tmp_path, mon
     assert_same_run(straight[0], tmp_path / "run")
 
 
-def test_a_reward_model_and_an_adapter(world, tmp_path):
-    plan = recipe(
-        world, tmp_path / "run", reward=str(world / "reward"), lora={"rank": 4, "alpha": 8.0}, steps=2
-    )
+@pytest.mark.parametrize("kind", ["reward", "likelihood"])
+def test_a_reward_model_and_an_adapter(world, tmp_path, kind):
+    plan = recipe(world, tmp_path / "run", reward=str(world / kind), lora={"rank": 4, "alpha": 8.0}, steps=2)
     result = run_it(plan)
     assert (tmp_path / "run" / "model" / "adapter_model.safetensors").exists()
     assert load_trained(tmp_path / "run").model is not None
@@ -200,7 +203,7 @@ def test_a_reward_of_another_vocabulary_is_refused(world, tmp_path):
     save_model(
         load_reward_base(ModelSpec(base=str(tmp_path / "b"))), tmp_path / "rm", base_folder=tmp_path / "u"
     )
-    write_stats(tmp_path / "rm", mean=0.0, std=1.0, rows=10)
+    write_stats(tmp_path / "rm", RewardStats(0.0, 1.0, 10))
     with pytest.raises(ModelError, match="vocabulary"):
         run_it(recipe(world, tmp_path / "run", reward=str(tmp_path / "rm")))
 

@@ -7,20 +7,32 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from peft import PeftConfig, PeftModel
+from torch.nn import functional as F
 from torch.utils.data import Sampler
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from aligner.data.tokens import PairRow
 from aligner.errors import Interrupted, ModelError, TrainingError
-from aligner.models.heads import RewardModel, pooled_scores
-from aligner.models.load import LoadedModel
+from aligner.models.heads import RewardModel
+from aligner.models.load import LoadedModel, load_model
+from aligner.models.scoring import Scoring, pooled_scores
 from aligner.recipe.stages import RewardRecipe
 from aligner.stages.batches import PairCollator
 from aligner.stages.losses import bradley_terry_nats
 from aligner.stages.order import FixedOrder
-from aligner.stages.reward import check_reload, columns, holdout_results, pair_trainer, train_reward
+from aligner.stages.reward import (
+    Answers,
+    check_reload,
+    columns,
+    holdout_results,
+    pair_trainer,
+    scale_samples,
+    train_reward,
+)
 from aligner.stages.stage import training_arguments
+from tests.models.test_scoring import answer_nats
 from tests.stages.tools import (
     TRAIN,
     assert_bit_identical,
@@ -39,7 +51,12 @@ GOOD, BAD = ("nice", "happy", "red"), ("dog", "ball", "pear")
 
 
 def recipe(
-    folder: Path, name: str = "run", *, lora: dict[str, Any] | None = None, **train: Any
+    folder: Path,
+    name: str = "run",
+    *,
+    lora: dict[str, Any] | None = None,
+    score: str = "head",
+    **train: Any,
 ) -> RewardRecipe:
     pairs, prompts, base = folder / "pairs.jsonl", folder / "prompts.jsonl", folder / "tiny"
     if not base.exists():
@@ -65,6 +82,8 @@ def recipe(
                 "holdout": {"rows": 40},
                 "max_length": 64,
             },
+            "score": score,
+            "beta": 0.5,
             "normalise_on": [{"path": str(prompts), "format": "prompts"}],
             "normalise_rows": 10,
             "sampling": {"max_new_tokens": 8},
@@ -111,7 +130,7 @@ def test_losses_are_those_of_trl(tmp_path: Path, margins: bool) -> None:
     pairs = some_pairs(count=24, margins=margins)
     asked = recipe(tmp_path, "ours", steps=10, rows_per_step=8, rows_per_device=4, learning_rate=1e-3)
     with open_run(asked) as run:
-        ours = pair_trainer(fresh_scorer(tmp_path), pairs, asked.train, run, seed=0)
+        ours = pair_trainer(fresh_scorer(tmp_path), pairs, Scoring(), asked.train, run, seed=0)
         ours.train()
     with open_run(recipe(tmp_path, "theirs")) as run:
         args = training_arguments(asked.train, run, rows=len(pairs), seed=0, kind=RewardConfig)
@@ -159,7 +178,9 @@ def test_micro_batches_change_nothing(tmp_path: Path) -> None:
         asked = recipe(tmp_path, f"by{per_device}", steps=1, rows_per_device=per_device)
         with open_run(asked) as run:
             found.append(
-                first_gradients(pair_trainer(fresh_scorer(tmp_path), pairs, asked.train, run, seed=0))
+                first_gradients(
+                    pair_trainer(fresh_scorer(tmp_path), pairs, Scoring(), asked.train, run, seed=0)
+                )
             )
     assert_same_gradients(found[0], found[1])
     assert_same_gradients(found[0], found[2])
@@ -186,9 +207,92 @@ def test_learns_a_planted_preference(tmp_path: Path, lora: dict[str, Any] | None
     assert saved.stats.rows == 10
 
 
+def plain_language_model(folder: Path) -> torch.nn.Module:
+    """With transformers and PEFT alone."""
+    if not (folder / "adapter_config.json").exists():
+        return AutoModelForCausalLM.from_pretrained(folder).eval()
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder).eval()
+
+
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-def test_interrupted_and_resumed_is_the_straight_run(tmp_path: Path, lora: dict[str, Any] | None) -> None:
-    settings = {"lora": lora, "rows_per_device": 4, "evaluate_every": 2}
+def test_a_likelihood_learns_a_planted_preference(tmp_path: Path, lora: dict[str, Any] | None) -> None:
+    asked = recipe(tmp_path, lora=lora, score="likelihood", steps=30, learning_rate=1e-2, evaluate_every=15)
+    results, rows = run_to_end(asked)
+    assert results["reward/accuracy_share"] > 0.9
+    losses = [row["reward/loss_nats"] for row in rows if "reward/loss_nats" in row]
+    assert len(losses) == 30 and losses[-1] < 0.5 < losses[0]
+
+    plain, samples = plain_language_model(tmp_path / "run" / "model"), scale_samples(asked, [])
+    assert len(samples.sequences) == 10
+    with torch.no_grad():
+        nats = [
+            answer_nats(plain, ids, length)
+            for ids, length in zip(samples.sequences, samples.prompt_lengths, strict=True)
+        ]
+    scores = 0.5 * torch.stack(nats)
+    saved = RewardModel.from_folder(tmp_path / "run")
+    assert saved.scoring == Scoring("likelihood", 0.5)
+    torch.testing.assert_close(
+        saved.score(samples.sequences, samples.prompt_lengths), scores, atol=1e-4, rtol=1e-5
+    )
+    assert (saved.mean, saved.std) == (results["reward/reward_mean"], results["reward/reward_std"])
+    assert saved.mean == pytest.approx(scores.mean().item(), rel=1e-4)
+    assert saved.std == pytest.approx(scores.std().item(), rel=1e-4)
+
+
+def test_without_prompts_the_scale_is_that_of_both_answers_of_the_pairs(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, score="likelihood").model_copy(update={"normalise_on": []})
+    pairs = [PairRow([5, 6, 7], [5, 8], None, "", 1), PairRow([1, 2, 3, 4], [1, 2, 9], None, "", 2)]
+    samples = scale_samples(asked, pairs)
+    assert samples == Answers([[5, 6, 7], [5, 8], [1, 2, 3, 4], [1, 2, 9]], [1, 1, 2, 2])
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_likelihood_losses_are_bradley_terry_on_the_log_likelihoods(
+    tmp_path: Path, lora: dict[str, Any] | None
+) -> None:
+    """The first step's loss by hand; with LoRA too, for which dropout has to be off."""
+    pairs = some_pairs(count=8, margins=True)
+    asked = recipe(tmp_path, lora=lora, score="likelihood", steps=1)
+    start = plain_language_model(tmp_path / "tiny")
+    with torch.no_grad():
+        wanted = [
+            -F.logsigmoid(
+                0.02 * (answer_nats(start, pair.chosen_ids, 1) - answer_nats(start, pair.rejected_ids, 1))
+                - (pair.margin or 0.0)
+            ).item()
+            for pair in pairs
+        ]
+    with open_run(asked) as run:
+        loaded = load_model(asked.model)
+        trainer = pair_trainer(loaded, pairs, Scoring("likelihood", 0.02), asked.train, run, seed=0)
+        trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(sum(wanted) / 8, rel=1e-5)
+    dropouts = [module.p for module in loaded.model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert bool(dropouts) == bool(lora) and not any(dropouts)
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_micro_batches_change_nothing_of_a_likelihood(tmp_path: Path, lora: dict[str, Any] | None) -> None:
+    pairs, found = some_pairs(count=8, margins=True), []
+    for per_device in (8, 2, 1):
+        asked = recipe(tmp_path, f"by{per_device}", lora=lora, steps=1, rows_per_device=per_device)
+        torch.manual_seed(0)
+        loaded = load_model(asked.model)
+        with open_run(asked) as run:
+            trainer = pair_trainer(loaded, pairs, Scoring("likelihood", 0.1), asked.train, run, seed=0)
+            found.append(first_gradients(trainer))
+    assert_same_gradients(found[0], found[1])
+    assert_same_gradients(found[0], found[2])
+
+
+@pytest.mark.parametrize("score", ["head", "likelihood"])
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_interrupted_and_resumed_is_the_straight_run(
+    tmp_path: Path, lora: dict[str, Any] | None, score: str
+) -> None:
+    settings = {"lora": lora, "score": score, "rows_per_device": 4, "evaluate_every": 2}
     results, _ = run_to_end(recipe(tmp_path, "straight", **settings))
     broken = recipe(tmp_path, "broken", **settings)
     with pytest.raises(Interrupted, match="step 3 of 6"), open_run(broken) as run:
@@ -203,8 +307,8 @@ def test_a_model_that_does_not_load_as_it_was_is_told(tmp_path: Path) -> None:
     asked = recipe(tmp_path, steps=1)
     with open_run(asked) as run:
         train_reward(asked, run)
-        rows = [[5, 6, 7], [8, 9]]
-        scores = RewardModel.from_folder(run.model_dir).score(rows)
+        rows = Answers([[5, 6, 7], [8, 9]], [2, 1])
+        scores = RewardModel.from_folder(run.model_dir).score(rows.sequences, rows.prompt_lengths)
         check_reload(run, rows, scores)
         with pytest.raises(TrainingError, match="scores the same rows differently"):
             check_reload(run, rows, scores + torch.tensor([0.0, 1e-3]))

@@ -233,7 +233,7 @@ def nats(model):
 base = AutoModelForCausalLM.from_pretrained(root / "base" / "model")
 tuned = AutoPeftModelForCausalLM.from_pretrained(root / "sft" / "model")
 assert AutoTokenizer.from_pretrained(root / "sft" / "model").chat_template
-print(json.dumps([nats(base), nats(tuned), RewardModel.from_folder(root / "reward").score(rows).tolist()]))
+print(json.dumps([nats(base), nats(tuned), RewardModel.from_folder(root / "reward").score(rows, [1, 3]).tolist()]))
 """
 
 
@@ -265,4 +265,6 @@ def test_three_stages_hand_on_and_load_in_a_fresh_process(
         wanted = [torch.tensor(row[1:]) for row in rows]
         here = [F.cross_entropy(a, b, reduction="sum").item() for a, b in zip(logits, wanted, strict=True)]
         assert found == pytest.approx(here, rel=1e-6)
-    assert scores == pytest.approx(RewardModel.from_folder(reward.output).score(rows).tolist(), abs=1e-5)
+    assert scores == pytest.approx(
+        RewardModel.from_folder(reward.output).score(rows, [1, 3]).tolist(), abs=1e-5
+    )
