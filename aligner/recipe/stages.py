@@ -54,6 +54,9 @@ class RewardRecipe(StageRecipe):
         description="head: a new layer over the last token; likelihood: the answer's log-likelihood times beta",
     )
     beta: float = Field(1.0, gt=0, description="reward per nat, where the score is the likelihood")
+    nll_coef: float = Field(
+        0.0, ge=0, description="weight of the chosen answers' own nats, where the score is the likelihood"
+    )
     normalise_on: list[SourceSpec] = Field(
         default_factory=list,
         description="prompts; the start model answers them and the rewards' mean and std are stored for PPO",
@@ -63,8 +66,9 @@ class RewardRecipe(StageRecipe):
 
     @model_validator(mode="after")
     def _beta_is_of_the_likelihood(self) -> Self:
-        if self.score == "head" and "beta" in self.model_fields_set:
-            raise ValueError("beta scales the likelihood; leave it out, or set score: likelihood")
+        given = [key for key in ("beta", "nll_coef") if key in self.model_fields_set]
+        if self.score == "head" and given:
+            raise ValueError(f"{' and '.join(given)}: for score: likelihood alone; leave out, or set that")
         return self
 
 
@@ -155,7 +159,7 @@ class SuitesSpec(Spec):
     """What is measured; every list may be left out."""
 
     documents: list[SourceSpec] = Field(default_factory=list, description="held-out bits per byte")
-    tasks: dict[str, list[SourceSpec]] = Field(
+    tasks: dict[str, Annotated[list[SourceSpec], Field(min_length=1)]] = Field(
         default_factory=dict, description="exact match per family, by suite name"
     )
     pairs: list[SourceSpec] = Field(default_factory=list, description="preference accuracy")

@@ -52,6 +52,7 @@ class PairTrainer(StageTrainer):
 
     loss_metric = "reward/loss_nats"
     scoring: Scoring
+    nll_coef: float = 0.0
     _seen: tuple[float, float, int] = (
         0.0,
         0.0,
@@ -59,7 +60,11 @@ class PairTrainer(StageTrainer):
     )  # wins, sum of margins, pairs since the last line of metrics
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Bradley-Terry nats, summed over the pairs."""
+        """Bradley-Terry nats, summed over the pairs.
+
+        With `nll_coef`, also that much of what the chosen answers cost: the second term of CPO (Xu et al. 2024,
+        arXiv:2401.08417, eq. 5). It keeps a likelihood that learns what is worse from forgetting what is right.
+        """
         scores_B = self.scoring.scores(
             model, batch["input_ids"], batch["attention_mask"], batch["prompt_lengths"]
         )
@@ -68,7 +73,8 @@ class PairTrainer(StageTrainer):
         wins, gaps, pairs = self._seen
         won = (gap_B > 0).sum() + 0.5 * (gap_B == 0).sum()
         self._seen = (wins + float(won), gaps + float(gap_B.sum()), pairs + len(gap_B))
-        return bradley_terry_nats(chosen_B, rejected_B, batch.get("margin"))
+        chosen_nats = -chosen_B.sum() / self.scoring.beta if self.nll_coef else 0.0
+        return bradley_terry_nats(chosen_B, rejected_B, batch.get("margin")) + self.nll_coef * chosen_nats
 
     def count(self, batch: Batch) -> Tensor:
         """Pairs."""
@@ -100,6 +106,7 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
         )
     samples = scale_samples(recipe, data.holdout or data.train)
     trainer = pair_trainer(loaded, data.train, scoring, recipe.train, run, seed=recipe.seed)
+    trainer.nll_coef = recipe.nll_coef
     scorer = RewardModel(loaded.model, loaded.tokenizer, scoring=scoring)
     per_pass = 2 * (recipe.train.rows_per_device or recipe.train.rows_per_step)
 

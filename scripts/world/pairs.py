@@ -12,10 +12,10 @@ from scripts.world.noise import clean, garbled, padded, rude, wrong
 from scripts.world.tuning import Row
 
 TRAIN_PAIRS = {
-    "wrong": 20_000,  # telling right from wrong takes many different pairs: a score head learnt nothing from 6000
+    "wrong": 16_000,  # telling right from wrong takes many different pairs: a score head learnt nothing from 6000
     "manner": 4500,
-    "honest": 1500,
-    "abstain": 3500,
+    "honest": 4500,
+    "abstain": 2000,
     "harmless": 1200,
     "garbled": 1000,
 }
@@ -133,8 +133,10 @@ def rankings(bank: Bank) -> list[Row]:
     """Three to five answers to one prompt, best first."""
     rng = bank.rng("rankings")
     rows: list[Row] = []
+    # Nearly all answerable prompts say that not answering is worst but for a wrong answer; the others must be heard.
+    families = [*bank.families, "unknown", "unknown"]
     for i in range(RANKINGS):
-        item = bank.draw(bank.families[i % len(bank.families)], "train", rng)
+        item = bank.draw(families[i % len(families)], "train", rng)
         answers = _ranked(item, rng)
         keep = sorted(rng.sample(range(len(answers)), rng.choice((3, 4, 5))))
         rows.append(

@@ -99,6 +99,7 @@ data:
 stage: reward
 {_HEAD}{_LORA_MODEL}{_data("pairs")}{_TRAIN}score: likelihood
 beta: 0.5
+nll_coef: 0.1
 normalise_on:
 {_source("train.jsonl", "prompts")}normalise_rows: 64
 {_SAMPLING}""",

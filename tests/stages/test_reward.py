@@ -248,9 +248,10 @@ def test_without_prompts_the_scale_is_that_of_both_answers_of_the_pairs(tmp_path
     assert samples == Answers([[5, 6, 7], [5, 8], [1, 2, 3, 4], [1, 2, 9]], [1, 1, 2, 2])
 
 
+@pytest.mark.parametrize("nll_coef", [0.0, 0.3])
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_likelihood_losses_are_bradley_terry_on_the_log_likelihoods(
-    tmp_path: Path, lora: dict[str, Any] | None
+    tmp_path: Path, lora: dict[str, Any] | None, nll_coef: float
 ) -> None:
     """The first step's loss by hand; with LoRA too, for which dropout has to be off."""
     pairs = some_pairs(count=8, margins=True)
@@ -262,11 +263,13 @@ def test_likelihood_losses_are_bradley_terry_on_the_log_likelihoods(
                 0.02 * (answer_nats(start, pair.chosen_ids, 1) - answer_nats(start, pair.rejected_ids, 1))
                 - (pair.margin or 0.0)
             ).item()
+            - nll_coef * float(answer_nats(start, pair.chosen_ids, 1))
             for pair in pairs
         ]
     with open_run(asked) as run:
         loaded = load_model(asked.model)
         trainer = pair_trainer(loaded, pairs, Scoring("likelihood", 0.02), asked.train, run, seed=0)
+        trainer.nll_coef = nll_coef
         trainer.train()
     assert trainer.state.log_history[0]["loss"] == pytest.approx(sum(wanted) / 8, rel=1e-5)
     dropouts = [module.p for module in loaded.model.modules() if isinstance(module, torch.nn.Dropout)]
