@@ -12,10 +12,10 @@ from scripts.world.noise import clean, garbled, padded, rude, wrong
 from scripts.world.tuning import Row
 
 TRAIN_PAIRS = {
-    "wrong": 16_000,  # telling right from wrong takes many different pairs: a score head learnt nothing from 6000
+    "wrong": 14_500,  # telling right from wrong takes many different pairs: a score head learnt nothing from 6000
     "manner": 4500,
-    "honest": 4500,
-    "abstain": 2000,
+    "honest": 3500,
+    "abstain": 4500,
     "harmless": 1200,
     "garbled": 1000,
 }
@@ -74,6 +74,8 @@ def _families(bank: Bank, kind: str) -> list[str]:
     if kind in ("honest", "harmless"):
         return ["unknown" if kind == "honest" else "unsafe"]
     answerable = [family for family in bank.families if family not in ("unknown", "unsafe")]
+    if kind == "abstain":  # many unanswerable questions look like reading: the text before them does not say
+        return [*answerable, *["reading"] * 4]
     return [*answerable, "unknown", "unsafe"] if kind == "manner" else answerable
 
 
