@@ -68,7 +68,9 @@ def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
         case RewardRecipe() as recipe:
             pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
             lengths = [len(row.chosen_ids) + len(row.rejected_ids) for row in pairs.train]
-            return _train_rows(recipe.train, start, lengths, recipe.model)
+            score = f"{recipe.score} x {recipe.beta:g}" if recipe.score == "likelihood" else recipe.score
+            told = PlanRow("score", score, "the time leaves out sampling for its scale")
+            return [*_train_rows(recipe.train, start, lengths, recipe.model), told]
         case PpoRecipe() as recipe:
             return _ppo_rows(recipe, start)
         case EvaluateRecipe() as recipe:

@@ -43,8 +43,7 @@ def render_card(manifest: Manifest, facts: CardFacts) -> str:
     sections = [
         f"---\n{_header(manifest, facts)}---",
         f"# {facts.repo_id.split('/')[-1]}",
-        f"This is {WHAT.get(manifest.stage, 'a language model')}, made with "
-        f"aligner {manifest.versions.get('aligner', '')}.",
+        f"This is {_what(manifest, facts)}, made with aligner {manifest.versions.get('aligner', '')}.",
         "## How to load it\n\n```python\n" + loading_code(facts) + "```",
         "## What it was made from\n\n" + _origin(manifest, facts),
         "## Results\n\n" + _results(manifest.results),
@@ -53,6 +52,15 @@ def render_card(manifest: Manifest, facts: CardFacts) -> str:
         "that fits the base model and the data.",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _what(manifest: Manifest, facts: CardFacts) -> str:
+    if manifest.stage == "reward" and facts.kind in ("model", "adapter"):
+        return (
+            "a reward model that is a language model: the reward of an answer is beta x log p(answer | prompt), "
+            "with beta, and the mean and std over sampled answers, in reward_stats.json"
+        )
+    return WHAT.get(manifest.stage, "a language model")
 
 
 def loading_code(facts: CardFacts) -> str:

@@ -1,4 +1,4 @@
-"""Heads that give numbers: a trained reward model, and the value head of PPO's critic.
+"""What gives numbers: a trained reward model, and the value head of PPO's critic.
 
 B = rows, T = tokens, D = hidden size. A mask is true where the token counts.
 """

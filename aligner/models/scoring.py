@@ -5,6 +5,7 @@ B = rows, T = tokens, N = answer tokens of all rows, V = vocabulary.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,8 @@ class Scoring:
     def __post_init__(self) -> None:
         if self.kind not in ("head", "likelihood"):  # it may come from a file
             raise ValueError(f'"{self.kind}" is no way to score; head and likelihood are')
+        if not (math.isfinite(self.beta) and self.beta > 0):
+            raise ValueError(f"beta is {self.beta}, which is no scale")
 
     def scores(self, model: nn.Module, ids_BT: Tensor, mask_BT: Tensor, prompt_lengths_B: Tensor) -> Tensor:
         """(B,) float32, differentiable. `mask_BT` is true where a token counts; an answer follows its prompt."""

@@ -66,7 +66,7 @@ class RewardRecipe(StageRecipe):
 
     @model_validator(mode="after")
     def _beta_is_of_the_likelihood(self) -> Self:
-        given = [key for key in ("beta", "nll_coef") if key in self.model_fields_set]
+        given = [key for key, unset in (("beta", 1.0), ("nll_coef", 0.0)) if getattr(self, key) != unset]
         if self.score == "head" and given:
             raise ValueError(f"{' and '.join(given)}: for score: likelihood alone; leave out, or set that")
         return self

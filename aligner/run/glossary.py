@@ -13,7 +13,7 @@ METRICS: Final[dict[str, str]] = {
     "holdout/loss_nats": "Mean cross-entropy per supervised token of held-out rows, in nats.",
     "holdout/bits_per_byte": "Bits needed per byte of held-out text; comparable between tokenizers.",
     # reward
-    "reward/loss_nats": "Bradley-Terry loss, -log sigmoid(chosen - rejected), mean over training pairs.",
+    "reward/loss_nats": "-log sigmoid(chosen - rejected), plus nll_coef x the chosen answer's nats; mean over pairs.",
     "reward/accuracy_share": "Share of training pairs whose chosen answer scores higher.",
     "reward/margin_mean": "Mean of chosen score minus rejected score over training pairs.",
     "holdout/accuracy_share": "Share of held-out pairs whose chosen answer scores higher; ties count half.",

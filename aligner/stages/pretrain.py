@@ -71,9 +71,10 @@ def train_pretrain(recipe: PretrainRecipe, run: RunFolder) -> StageResult:
     )
     results = {f"pretrain/{name.replace('/', '_')}": value for name, value in found.items()}
     curriculum = curriculum_of(recipe, blocks)
-    placed = curriculum.rows_placed(training_slots(recipe, blocks)) if curriculum else 0
+    slots = training_slots(recipe, blocks)
+    placed = curriculum.rows_placed(slots) if curriculum else 0
     counts = {
-        "pretrain/tokens": (len(blocks.train) + placed) * recipe.data.block_length,
+        "pretrain/tokens": slots * recipe.data.block_length,
         "pretrain/parameters": model.num_parameters(),
     }
     if curriculum:

@@ -105,8 +105,9 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
             Problem("data.train", "there are no pairs to train on", "look at the sources with `aligner show`")
         )
     samples = scale_samples(recipe, data.holdout or data.train)
-    trainer = pair_trainer(loaded, data.train, scoring, recipe.train, run, seed=recipe.seed)
-    trainer.nll_coef = recipe.nll_coef
+    trainer = pair_trainer(
+        loaded, data.train, scoring, recipe.train, run, seed=recipe.seed, nll_coef=recipe.nll_coef
+    )
     scorer = RewardModel(loaded.model, loaded.tokenizer, scoring=scoring)
     per_pass = 2 * (recipe.train.rows_per_device or recipe.train.rows_per_step)
 
@@ -136,6 +137,7 @@ def pair_trainer(
     run: RunFolder,
     *,
     seed: int,
+    nll_coef: float = 0.0,
 ) -> PairTrainer:
     """The trainer for these pairs, ready to run; dropout is off, as in every reward model here."""
     args = training_arguments(train, run, rows=len(pairs), seed=seed, kind=RewardConfig, beta2=BETA2)
@@ -151,7 +153,7 @@ def pair_trainer(
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
     lengths = [max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
-    trainer.scoring = scoring
+    trainer.scoring, trainer.nll_coef = scoring, nll_coef
     trainer.plan = plan_of(train, rows=len(pairs), seed=seed, lengths=lengths)
     return trainer
 

@@ -19,7 +19,8 @@ def repeats(bank: Bank, known: Sequence[dict[str, str]]) -> list[dict[str, str]]
     """Documents of pieces of the `known` ones, each piece said two or three times in a row.
 
     A model that meets these learns early to look for what it has read before and to say what came next there
-    (induction heads); in stories and exercises alone there is so little of it that some seeds never learn to copy.
+    (induction heads); in stories and exercises alone there is so little of it that not every seed had learnt to copy
+    after 3000 steps.
     """
     rng = bank.rng("repeats")
     texts = [row["text"].split() for row in known]

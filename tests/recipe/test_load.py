@@ -58,6 +58,22 @@ def test_a_complete_recipe_loads_and_its_complete_text_gives_the_same_recipe(sta
     assert complete_yaml(loaded.recipe) == loaded.text
 
 
+def test_a_reward_run_with_a_head_can_be_run_again_from_its_own_recipe(folder: Path) -> None:
+    given = yaml.safe_load(SMALL) | {"stage": "reward"}
+    (folder / "reward.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+    (folder / "again.yaml").write_text(
+        complete_yaml(load_recipe(Path("reward.yaml")).recipe), encoding="utf-8"
+    )
+    assert load_recipe(Path("again.yaml")).recipe == load_recipe(Path("reward.yaml")).recipe
+
+
+@pytest.mark.parametrize("key", ["beta: 0.3", "nll_coef: 0.1"])
+def test_what_is_of_the_likelihood_is_refused_for_a_head(folder: Path, key: str) -> None:
+    (folder / "reward.yaml").write_text(SMALL.replace("sft", "reward") + key + "\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="score: likelihood"):
+        load_recipe(Path("reward.yaml"))
+
+
 def test_defaults_are_filled_in_and_whole_numbers_serve_as_numbers() -> None:
     loaded = load_text(SMALL)
     assert isinstance(loaded.recipe, SftRecipe)

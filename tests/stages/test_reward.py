@@ -268,8 +268,8 @@ def test_likelihood_losses_are_bradley_terry_on_the_log_likelihoods(
         ]
     with open_run(asked) as run:
         loaded = load_model(asked.model)
-        trainer = pair_trainer(loaded, pairs, Scoring("likelihood", 0.02), asked.train, run, seed=0)
-        trainer.nll_coef = nll_coef
+        scoring = Scoring("likelihood", 0.02)
+        trainer = pair_trainer(loaded, pairs, scoring, asked.train, run, seed=0, nll_coef=nll_coef)
         trainer.train()
     assert trainer.state.log_history[0]["loss"] == pytest.approx(sum(wanted) / 8, rel=1e-5)
     dropouts = [module.p for module in loaded.model.modules() if isinstance(module, torch.nn.Dropout)]
