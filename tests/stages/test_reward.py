@@ -83,7 +83,7 @@ def recipe(
                 "max_length": 64,
             },
             "score": score,
-            "beta": 0.5,
+            "beta": 0.5 if score == "likelihood" else 1.0,
             "normalise_on": [{"path": str(prompts), "format": "prompts"}],
             "normalise_rows": 10,
             "sampling": {"max_new_tokens": 8},
