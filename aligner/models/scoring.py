@@ -40,7 +40,7 @@ def likelihood_scores(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor, prompt_
     """log p(answer | prompt) of each row, in nats, its end token included: (B,) float32, differentiable.
 
     The reward that is implicit in a language model (Rafailov et al. 2023, arXiv:2305.18290), without a reference model
-    (Xu et al. 2024, arXiv:2401.08417, eq. 3). A small model can write a right answer long before a head over its last
+    (CPO: Xu et al. 2024, arXiv:2401.08417). A small model can write a right answer long before a head over its last
     token can tell one from a wrong one; this reward starts from what it can write.
     """
     places_T = torch.arange(mask_BT.shape[1] - 1, device=mask_BT.device)

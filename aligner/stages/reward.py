@@ -63,7 +63,7 @@ class PairTrainer(StageTrainer):
         """Bradley-Terry nats, summed over the pairs.
 
         With `nll_coef`, also that much of what the chosen answers cost: the second term of CPO (Xu et al. 2024,
-        arXiv:2401.08417, eq. 5). It keeps a likelihood that learns what is worse from forgetting what is right.
+        arXiv:2401.08417). It keeps a likelihood that learns what is worse from forgetting what is right.
         """
         scores_B = self.scoring.scores(
             model, batch["input_ids"], batch["attention_mask"], batch["prompt_lengths"]

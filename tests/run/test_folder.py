@@ -71,7 +71,8 @@ def test_a_changed_recipe_is_refused_with_both_values_and_the_remedies(tmp_path:
 def test_another_spelling_of_the_output_is_no_change(tmp_path: Path) -> None:
     started(sft_recipe(tmp_path / "run")).close()
     (tmp_path / "x").mkdir()
-    opened(sft_recipe(tmp_path / "x" / ".." / "run")).close()
+    with opened(sft_recipe(tmp_path / "x" / ".." / "run")) as run:
+        assert run.manifest.status == "running" and not run.finished
 
 
 def test_fresh_throws_away_the_run_and_nothing_else(tmp_path: Path) -> None:
