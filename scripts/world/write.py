@@ -12,9 +12,12 @@ from scripts.world import evaluation
 from scripts.world.bank import Bank
 from scripts.world.dialogues import dialogues
 from scripts.world.documents import DOCUMENT_CHARS, documents, heldout_documents
+from scripts.world.items import Split
 from scripts.world.pairs import pairs, rankings
 from scripts.world.repeats import repeats
-from scripts.world.tuning import rl_prompts, sft_rows
+from scripts.world.tuning import Row, rl_prompts, sft_rows
+
+SPLITS: tuple[Split, ...] = ("dev", "heldout")
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -33,8 +36,10 @@ def write_world(out: Path, seed: int) -> None:
     bank = Bank(seed)
     train = documents(bank, "documents", DOCUMENT_CHARS)
     heldout = heldout_documents(bank, "heldout_documents", train)
+    asked = evaluation_rows(bank)
+    withheld = [row["prompt"] for rows in asked.values() for row in rows]
     write_rows(out / "documents.jsonl.gz", train)
-    write_rows(out / "repeats.jsonl.gz", repeats(bank, train))
+    write_rows(out / "repeats.jsonl.gz", repeats(bank, train, withheld))
     write_rows(out / "dialogues.jsonl.gz", dialogues(bank))
     write_rows(out / "heldout_documents.jsonl", heldout)
     write_rows(out / "dev" / "documents.jsonl", heldout_documents(bank, "dev/documents", train + heldout))
@@ -43,9 +48,16 @@ def write_world(out: Path, seed: int) -> None:
     write_rows(out / "pairs.jsonl.gz", pairs(bank, "train"))
     write_rows(out / "rankings.jsonl", rankings(bank))
     write_rows(out / "prompts.jsonl", rl_prompts(bank))
-    for split in ("dev", "heldout"):
-        write_rows(out / split / "items.jsonl", evaluation.items(bank, split))
-        write_rows(out / split / "phrasings.jsonl", evaluation.phrasings(bank, split))
-        write_rows(out / split / "prompts.jsonl", evaluation.prompts(bank, split))
-        write_rows(out / split / "pairs.jsonl", pairs(bank, split))
-    write_rows(out / "heldout" / "families.jsonl", evaluation.families(bank))
+    for name, rows in asked.items():
+        write_rows(out / name, rows)
+
+
+def evaluation_rows(bank: Bank) -> dict[str, list[Row]]:
+    """What no training file may ask or tell, by file."""
+    rows: dict[str, list[Row]] = {}
+    for split in SPLITS:
+        rows[f"{split}/items.jsonl"] = evaluation.items(bank, split)
+        rows[f"{split}/phrasings.jsonl"] = evaluation.phrasings(bank, split)
+        rows[f"{split}/prompts.jsonl"] = evaluation.prompts(bank, split)
+        rows[f"{split}/pairs.jsonl"] = pairs(bank, split)
+    return rows | {"heldout/families.jsonl": evaluation.families(bank)}

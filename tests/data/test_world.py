@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import re
 from collections import Counter
@@ -205,6 +206,29 @@ def test_repeats_are_pieces_of_training_documents_said_again() -> None:
         lengths.update(pieces)
     assert set(lengths) == set(range(2, 10))
     assert 1_900_000 <= sum(len(row["text"]) for row in repeats) < 1_902_000
+
+
+def test_no_evaluation_item_arises_where_pieces_meet() -> None:
+    """With case and marks away, pieces said again and joined state no item of dev or held out."""
+    bank, told = Bank(0), set[tuple[str, ...]]()
+    for split in ("dev", "heldout"):
+        told |= {tuple(normal(row["prompt"]).split()) for row in evaluation_rows(split)}
+        for family in ("sort", "copy", "entail"):
+            for item in bank.distinct(family, split, bank.rng(f"{split}/items"), 600):
+                claim = f"{item.slots['text']} Claim: {item.slots['c']}" if family == "entail" else None
+                told.add(tuple(normal(claim or item.slots["x"]).split()))
+    openings: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for words in told:
+        openings.setdefault(words[:2], []).append(words)
+    for row in rows("repeats.jsonl.gz"):
+        words = normal(row["text"]).split()
+        for i, pair in enumerate(itertools.pairwise(words)):
+            for item_words in openings.get(pair, ()):
+                end = i + len(item_words)
+                around = {*words[max(i - 1, 0) : i], *words[end : end + 1]}
+                longer = any(word in LISTED or word.isdigit() for word in around)
+                stands = tuple(words[i:end]) == item_words and not longer
+                assert not stands, words[max(i - 3, 0) : end + 3]
 
 
 def test_heldout_families_are_nowhere_in_training() -> None:
