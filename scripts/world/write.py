@@ -47,7 +47,7 @@ def write_world(out: Path, seed: int) -> None:
         write_rows(out / "sft" / f"{family}.jsonl", sft_rows(bank, family))
     write_rows(out / "pairs.jsonl.gz", pairs(bank, "train"))
     write_rows(out / "rankings.jsonl", rankings(bank))
-    write_rows(out / "prompts.jsonl", rl_prompts(bank))
+    write_rows(out / "prompts.jsonl.gz", rl_prompts(bank))
     for name, rows in asked.items():
         write_rows(out / name, rows)
 

@@ -50,7 +50,7 @@ def evaluation_rows(split: str) -> list[Row]:
 
 def keyed_training_rows() -> list[Row]:
     sft = [row for family in FAMILIES for row in rows(f"sft/{family}.jsonl")]
-    return sft + rows("pairs.jsonl.gz") + rows("rankings.jsonl") + rows("prompts.jsonl")
+    return sft + rows("pairs.jsonl.gz") + rows("rankings.jsonl") + rows("prompts.jsonl.gz")
 
 
 def unwrapped(prompt: str) -> set[str]:
@@ -275,7 +275,7 @@ def test_demonstrations_agree_with_the_gold_judge() -> None:
 
 def test_clean_demonstrations_are_right_and_flawed_ones_are_less() -> None:
     bank = Bank(0)
-    golds = {row["key"]: Gold.from_row(row) for row in rows("prompts.jsonl")}
+    golds = {row["key"]: Gold.from_row(row) for row in rows("prompts.jsonl.gz")}
     compared = 0
     for family in bank.families:
         for row in rows(f"sft/{family}.jsonl"):
@@ -337,7 +337,7 @@ def test_grades_and_truth_values_are_balanced() -> None:
     text = "\n".join(row["text"] for row in rows("documents.jsonl.gz"))
     right, wrong = text.count("Grade: right"), text.count("Grade: wrong")
     assert 0.48 < right / (right + wrong) < 0.52
-    answers = Counter(row["gold"]["answers"][0] for row in rows("prompts.jsonl") if row["family"] == "entail")
+    answers = Counter(row["gold"]["answers"][0] for row in rows("prompts.jsonl.gz") if row["family"] == "entail")
     assert 0.4 < answers["yes."] / answers.total() < 0.6
 
 
