@@ -30,12 +30,14 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec, task: Task) -> PeftModel
     """A new adapter over the frozen model; for SEQ_CLS the score head is trained and saved with it."""
     if spec.targets != "all-linear":
         check_targets(model, spec.targets)
+    check_modules_to_save(model, spec.modules_to_save)
     config = LoraConfig(
         task_type=TaskType[task],
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=spec.targets,
+        modules_to_save=spec.modules_to_save or None,
     )
     return get_peft_model(model, config)
 
@@ -47,14 +49,21 @@ def check_targets(model: nn.Module, targets: list[str]) -> None:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Embedding | Conv1D)
     ]
+    _check_named("model.lora.targets", "layer", targets, paths)
+
+
+def check_modules_to_save(model: nn.Module, names: list[str]) -> None:
+    """Each name must be that of a module: its last part, or its dotted path's end."""
+    _check_named("model.lora.modules_to_save", "module", names, [name for name, _ in model.named_modules()])
+
+
+def _check_named(place: str, what: str, wanted: list[str], paths: list[str]) -> None:
+    """ModelError for the names that end no path, which PEFT would pass over in silence."""
+    unknown = [name for name in wanted if not any(f".{path}".endswith(f".{name}") for path in paths)]
     names = sorted({path.rpartition(".")[2] for path in paths})
-    unknown = [t for t in targets if not any(path == t or path.endswith(f".{t}") for path in paths)]
     if unknown:
         raise ModelError(
-            [
-                Problem("model.lora.targets", f'no layer is named "{name}"', nearest(name, names))
-                for name in unknown
-            ]
+            [Problem(place, f'no {what} is named "{name}"', nearest(name, names)) for name in unknown]
         )
 
 

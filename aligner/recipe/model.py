@@ -18,6 +18,10 @@ class LoraSpec(Spec):
     targets: Literal["all-linear"] | list[str] = Field(
         "all-linear", description="module names to adapt; all-linear = every linear layer but the head"
     )
+    modules_to_save: list[str] = Field(
+        default_factory=list,
+        description="modules trained whole and saved with the adapter, by how their paths end: model.norm, say",
+    )
 
 
 class ModelSpec(Spec):

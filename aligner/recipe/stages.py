@@ -121,6 +121,9 @@ class PpoSpec(Spec):
     value_learning_rate: float | None = Field(
         None, gt=0, description="of the value head; learning_rate when left out"
     )
+    gain_learning_rate: float | None = Field(
+        None, gt=0, description="of trained vectors (a norm's gains); learning_rate when left out"
+    )
     clip: float = Field(0.2, gt=0)
     value_clip: float = Field(0.2, gt=0)
     value_coef: float = Field(0.1, ge=0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aligner.models.heads import ValueHead
 from aligner.models.sample import response_logprobs, sample_responses
+from aligner.recipe.stages import PpoSpec
 from aligner.rl.rollout import Rollout
 from aligner.rl.update import Evaluation
 
@@ -92,14 +93,21 @@ class LanguageActor:
         return frozen
 
 
-def build_optimizer(
-    actor: LanguageActor, *, learning_rate: float, value_learning_rate: float | None = None
-) -> torch.optim.Adam:
-    """Adam with epsilon 1e-5 (Ziegler et al. 2019) and a rate of its own for the value head."""
-    named = actor.named_parameters()
-    policy = [weight for name, weight in named.items() if name.startswith("policy.")]
-    value = [weight for name, weight in named.items() if name.startswith("value.")]
-    rate = learning_rate if value_learning_rate is None else value_learning_rate
+def build_optimizer(actor: LanguageActor, spec: PpoSpec) -> torch.optim.Adam:
+    """Adam with epsilon 1e-5 (Ziegler et al. 2019), and rates of their own for the value head and for vectors.
+
+    A final norm fixes the length of the hidden state, so its gains set how sure the policy is of all it says; they are
+    about 1, and would hardly move at the rate that suits an adapter's matrices.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"matrices": [], "gains": [], "value": []}
+    for name, weight in actor.named_parameters().items():
+        kind = "value" if name.startswith("value.") else "matrices" if weight.ndim > 1 else "gains"
+        groups[kind].append(weight)
+    rates = {"gains": spec.gain_learning_rate, "value": spec.value_learning_rate}
     return torch.optim.Adam(
-        [{"params": policy, "lr": learning_rate}, {"params": value, "lr": rate}], eps=1e-5
+        [
+            {"params": weights, "lr": rates.get(kind) or spec.learning_rate}
+            for kind, weights in groups.items()
+        ],
+        eps=1e-5,
     )

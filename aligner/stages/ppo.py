@@ -128,12 +128,9 @@ def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
     run.start(parents={"base": loaded.identity} | rewards.identities(), data=reports, seed=recipe.seed)
     policy = new_policy(recipe, loaded.model, tokenizer)
     reference = policy.reference()
-    spec = recipe.ppo
-    optimizer = build_optimizer(
-        policy, learning_rate=spec.learning_rate, value_learning_rate=spec.value_learning_rate
-    )
+    optimizer = build_optimizer(policy, recipe.ppo)
     watched = held.rows[: data.holdout_rows] if held else []
-    watch = Watch(watched, rewards, reference, recipe.seed, spec.rows_per_device) if watched else None
+    watch = Watch(watched, rewards, reference, recipe.seed, recipe.ppo.rows_per_device) if watched else None
     return Job(recipe, run, loaded, policy, reference, rewards, train.rows, watch, optimizer)
 
 

@@ -337,7 +337,9 @@ def test_grades_and_truth_values_are_balanced() -> None:
     text = "\n".join(row["text"] for row in rows("documents.jsonl.gz"))
     right, wrong = text.count("Grade: right"), text.count("Grade: wrong")
     assert 0.48 < right / (right + wrong) < 0.52
-    answers = Counter(row["gold"]["answers"][0] for row in rows("prompts.jsonl.gz") if row["family"] == "entail")
+    answers = Counter(
+        row["gold"]["answers"][0] for row in rows("prompts.jsonl.gz") if row["family"] == "entail"
+    )
     assert 0.4 < answers["yes."] / answers.total() < 0.6
 
 

@@ -102,6 +102,25 @@ def test_targets_that_match_nothing_are_refused_with_the_nearest_name():
     assert "v_proj" not in said.split("valid")[0]
 
 
+def test_modules_to_save_are_trained_whole_and_come_back_with_the_adapter(tmp_path):
+    spec = LoraSpec(rank=2, modules_to_save=["model.norm"])
+    model = attach_lora(tiny_model(), spec, "CAUSAL_LM")
+    whole = [n for n, w in model.named_parameters() if w.requires_grad and "lora_" not in n]
+    assert whole == ["base_model.model.model.norm.modules_to_save.default.weight"]
+    with torch.no_grad():
+        dict(model.named_parameters())[whole[0]].mul_(3.0)
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(tiny_model(), tmp_path)
+    assert torch.equal(again(IDS).logits, model(IDS).logits)
+    assert not torch.allclose(again(IDS).logits, tiny_model()(IDS).logits)
+    torch.testing.assert_close(merge_adapter(model)(IDS).logits, again(IDS).logits)
+
+
+def test_modules_to_save_that_match_nothing_are_refused():
+    with pytest.raises(ModelError, match='no module is named "model.nrm"'):
+        attach_lora(tiny_model(), LoraSpec(modules_to_save=["model.nrm"]), "CAUSAL_LM")
+
+
 def test_a_dotted_target_picks_one_layer():
     model = attach_lora(tiny_model(), LoraSpec(rank=2, targets=["layers.1.mlp.up_proj"]), "CAUSAL_LM")
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]

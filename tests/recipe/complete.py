@@ -15,6 +15,8 @@ model:
     targets:
       - q_proj
       - v_proj
+    modules_to_save:
+      - model.norm
   merge: true
   quantize: 4bit
 """
@@ -123,6 +125,7 @@ data:
   minibatches: 4
   learning_rate: 1e-4
   value_learning_rate: 1e-3
+  gain_learning_rate: 1e-2
   clip: 0.1
   value_clip: 0.1
   value_coef: 0.5

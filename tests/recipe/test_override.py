@@ -65,7 +65,7 @@ def test_an_override_makes_the_parts_on_its_way() -> None:
         ("train..steps=3", "-s train..steps=3", "not an override", "write -s key=value"),
         ("data.train.0.path=gone", "-s data.train.0.path", "nothing at gone", ""),
         ("model.lora=[1, 2", "-s model.lora", "not YAML", "brackets and quotes"),
-        ("train.steps=5", "sft-complete.yaml:30:1", "train: give either epochs or steps", "key=null takes a key out"),
+        ("train.steps=5", "sft-complete.yaml:32:1", "train: give either epochs or steps", "key=null takes a key out"),
         ("stage=ppo", "-s stage", "stage = \"ppo\" is not one of its values", "valid: sft"),
     ],
 )  # fmt: skip

@@ -57,7 +57,10 @@ def one_update(policy, reference, **changes):
         kl_coef=0.1,
         missing_eos=MissingEosSpec(mode="subtract", value=0.0),
     )
-    optimizer = build_optimizer(policy, learning_rate=changes.pop("rate", 1e-2))
+    rate = changes.pop("rate", 1e-2)
+    optimizer = build_optimizer(policy, spec(**changes))
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     return scored, update(policy, optimizer, scored, spec(**changes), seed=0, step=0)
 
 
@@ -112,12 +115,32 @@ def test_without_a_learning_rate_nothing_moves(tokenizer):
 
 def test_the_value_head_learns_and_has_its_own_rate(tokenizer):
     policy = actor(tokenizer)
-    optimizer = build_optimizer(policy, learning_rate=1e-3, value_learning_rate=5e-3)
-    assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 5e-3]
-    assert [len(group["params"]) for group in optimizer.param_groups][1] == 2
+    optimizer = build_optimizer(policy, spec(learning_rate=1e-3, value_learning_rate=5e-3))
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 1e-3, 5e-3]
+    assert [len(group["params"]) for group in optimizer.param_groups][2] == 2
     assert all(group["eps"] == 1e-5 for group in optimizer.param_groups)
     one_update(policy, policy.reference())
     assert float(policy.value_head.linear.weight.detach().abs().max()) > 0
+
+
+def test_the_gains_of_a_norm_can_be_trained_at_their_own_rate_and_sharpen_what_is_said(tokenizer):
+    lora = LoraSpec(rank=2, modules_to_save=["model.norm"])
+    model = attach_lora(tiny_model(tokenizer), lora, "CAUSAL_LM")
+    policy = LanguageActor(model, ValueHead(model.config.hidden_size), actor(tokenizer).drawing)
+    optimizer = build_optimizer(policy, spec(learning_rate=1e-3, gain_learning_rate=0.5))
+    gains = [(g["lr"], g["params"]) for g in optimizer.param_groups if g["lr"] == 0.5]
+    assert [[weight.shape for weight in weights] for _, weights in gains] == [
+        [torch.Size([model.config.hidden_size])]
+    ]
+    reference, rollout = policy.reference(), policy.sample(PROMPTS, generator(0, "rollout"))
+    with torch.no_grad():
+        gains[0][1][0].mul_(2.0)  # logits twice as large: a temperature of one half
+    seen = evaluate_in_parts(policy, rollout, rows_per_device=None)
+    first = evaluate_in_parts(reference, rollout, rows_per_device=None)
+    assert float(seen.entropy_BR.sum()) < float(first.entropy_BR.sum())
+    torch.testing.assert_close(
+        first.logprobs_BR, torch.where(rollout.mask_BR, rollout.logprobs_BR, 0.0), rtol=0, atol=1e-5
+    )
 
 
 def test_values_are_those_of_the_state_before_each_token(tokenizer):
