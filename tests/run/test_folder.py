@@ -68,6 +68,18 @@ def test_a_changed_recipe_is_refused_with_both_values_and_the_remedies(tmp_path:
         assert not run.finished
 
 
+def test_an_option_that_came_after_the_run_is_no_change_at_its_default(tmp_path: Path) -> None:
+    started(sft_recipe(tmp_path)).close()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["recipe"]["model"]["lora"]["dropout"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    opened(sft_recipe(tmp_path)).close()
+    manifest["recipe"]["model"]["lora"]["since_removed"] = 1
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match="since_removed: was 1, is left out"):
+        opened(sft_recipe(tmp_path))
+
+
 def test_another_spelling_of_the_output_is_no_change(tmp_path: Path) -> None:
     started(sft_recipe(tmp_path / "run")).close()
     (tmp_path / "x").mkdir()
