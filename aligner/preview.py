@@ -20,12 +20,13 @@ from aligner.data.build import build_conversations, build_documents, build_pairs
 from aligner.data.rows import Document
 from aligner.data.show import show_documents, show_rows
 from aligner.errors import Problem, RecipeError
+from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
 from aligner.models.sources import base_source, loading, resolve_source
 from aligner.models.tokenizer import train_tokenizer
 from aligner.pipeline import PlannedStage, bases_of, planned_stages
 from aligner.recipe.load import find_path, load_recipe
-from aligner.recipe.model import ModelSpec
+from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.recipe.stages import (
     EvaluateRecipe,
     PpoRecipe,
@@ -64,13 +65,15 @@ class Start:
         return int(self.config.vocab_size)
 
     def adapter_parameters(self, spec: ModelSpec) -> int:
-        """Weights of LoRA matrices over every linear layer but the head."""
-        rank = spec.lora.rank if spec.lora else 16
+        """Weights of LoRA matrices over every linear layer but the head, and of the modules trained whole."""
+        lora = spec.lora or LoraSpec()
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(self.config)
         head = model.get_output_embeddings()
         linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-        return sum(rank * (linear.in_features + linear.out_features) for linear in linears)
+        low_rank = sum(lora.rank * (linear.in_features + linear.out_features) for linear in linears)
+        whole = [model.get_submodule(path) for path in modules_to_save(model, lora)]
+        return low_rank + sum(weight.numel() for module in whole for weight in module.parameters())
 
     def random_model(self) -> PreTrainedModel | None:
         """A model of this shape with random weights, or None where it is too large to build for a look."""

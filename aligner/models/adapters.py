@@ -30,14 +30,13 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec, task: Task) -> PeftModel
     """A new adapter over the frozen model; for SEQ_CLS the score head is trained and saved with it."""
     if spec.targets != "all-linear":
         check_targets(model, spec.targets)
-    check_modules_to_save(model, spec.modules_to_save)
     config = LoraConfig(
         task_type=TaskType[task],
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=spec.targets,
-        modules_to_save=spec.modules_to_save or None,
+        modules_to_save=modules_to_save(model, spec) or None,
     )
     return get_peft_model(model, config)
 
@@ -52,19 +51,28 @@ def check_targets(model: nn.Module, targets: list[str]) -> None:
     _check_named("model.lora.targets", "layer", targets, paths)
 
 
-def check_modules_to_save(model: nn.Module, names: list[str]) -> None:
-    """Each name must be that of a module: its last part, or its dotted path's end."""
-    _check_named("model.lora.modules_to_save", "module", names, [name for name, _ in model.named_modules()])
+def modules_to_save(model: nn.Module, spec: LoraSpec) -> list[str]:
+    """The whole paths of the modules the recipe names by their last part or their dotted path's end.
+
+    PEFT alone would take "norm" for every path that ends so, `input_layernorm` included.
+    """
+    paths = [name for name, _ in model.named_modules() if name]
+    _check_named("model.lora.modules_to_save", "module", spec.modules_to_save, paths)
+    return [path for path in paths if any(_is_end(name, path) for name in spec.modules_to_save)]
 
 
 def _check_named(place: str, what: str, wanted: list[str], paths: list[str]) -> None:
     """ModelError for the names that end no path, which PEFT would pass over in silence."""
-    unknown = [name for name in wanted if not any(f".{path}".endswith(f".{name}") for path in paths)]
+    unknown = [name for name in wanted if not any(_is_end(name, path) for path in paths)]
     names = sorted({path.rpartition(".")[2] for path in paths})
     if unknown:
         raise ModelError(
             [Problem(place, f'no {what} is named "{name}"', nearest(name, names)) for name in unknown]
         )
+
+
+def _is_end(name: str, path: str) -> bool:
+    return bool(name) and f".{path}".endswith(f".{name}")
 
 
 def continue_adapter(model: PreTrainedModel, config: LoraConfig, weights: Path, task: Task) -> PeftModel:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from aligner.errors import ModelError, Problem
 from aligner.models.heads import ValueHead
 from aligner.models.sample import response_logprobs, sample_responses
 from aligner.recipe.stages import PpoSpec
@@ -97,12 +98,16 @@ def build_optimizer(actor: LanguageActor, spec: PpoSpec) -> torch.optim.Adam:
     """Adam with epsilon 1e-5 (Ziegler et al. 2019), and rates of their own for the value head and for vectors.
 
     A final norm fixes the length of the hidden state, so its gains set how sure the policy is of all it says; they are
-    about 1, and would hardly move at the rate that suits an adapter's matrices.
+    about 1, and would hardly move at the rate that suits an adapter's matrices. ModelError when such a rate is set and
+    no vector is trained.
     """
     groups: dict[str, list[nn.Parameter]] = {"matrices": [], "gains": [], "value": []}
     for name, weight in actor.named_parameters().items():
         kind = "value" if name.startswith("value.") else "matrices" if weight.ndim > 1 else "gains"
         groups[kind].append(weight)
+    if spec.gain_learning_rate and not groups["gains"]:
+        remedy = "name a norm in model.lora.modules_to_save, or leave it out"
+        raise ModelError(Problem("ppo.gain_learning_rate", "no vector is trained", remedy))
     rates = {"gains": spec.gain_learning_rate, "value": spec.value_learning_rate}
     return torch.optim.Adam(
         [

@@ -11,7 +11,7 @@ from scripts.world.noise import demonstration
 
 Row = dict[str, Any]
 SFT_ROWS = 1200
-RL_PROMPTS = 18_000  # more than a run of PPO asks: it learnt 4000 prompts by heart
+RL_PROMPTS = 18_000  # more than the quickstart's PPO asks: 4000 were learnt by heart
 
 
 def training_rows_items(bank: Bank, family: str, rng: random.Random, count: int) -> list[Item]:

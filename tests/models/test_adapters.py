@@ -116,9 +116,20 @@ def test_modules_to_save_are_trained_whole_and_come_back_with_the_adapter(tmp_pa
     torch.testing.assert_close(merge_adapter(model)(IDS).logits, again(IDS).logits)
 
 
+def test_a_module_to_save_is_taken_by_whole_names_and_the_recipe_stays_as_it_is():
+    spec = LoraSpec(rank=2, modules_to_save=["norm"])
+    for task in ("SEQ_CLS", "CAUSAL_LM"):  # PEFT puts a score head into the list it is given
+        config = attach_lora(tiny_model(), spec, task).peft_config["default"]
+        assert "model.norm" in config.modules_to_save and not [
+            n for n in config.modules_to_save if "layernorm" in n
+        ]
+    assert spec.modules_to_save == ["norm"]
+
+
 def test_modules_to_save_that_match_nothing_are_refused():
-    with pytest.raises(ModelError, match='no module is named "model.nrm"'):
-        attach_lora(tiny_model(), LoraSpec(modules_to_save=["model.nrm"]), "CAUSAL_LM")
+    for name in ("model.nrm", ""):
+        with pytest.raises(ModelError, match=f'no module is named "{name}"'):
+            attach_lora(tiny_model(), LoraSpec(modules_to_save=[name]), "CAUSAL_LM")
 
 
 def test_a_dotted_target_picks_one_layer():

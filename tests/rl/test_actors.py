@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from aligner.errors import ModelError
 from aligner.models.adapters import attach_lora
 from aligner.models.heads import ValueHead
 from aligner.recipe.model import LoraSpec
@@ -141,6 +142,11 @@ def test_the_gains_of_a_norm_can_be_trained_at_their_own_rate_and_sharpen_what_i
     torch.testing.assert_close(
         first.logprobs_BR, torch.where(rollout.mask_BR, rollout.logprobs_BR, 0.0), rtol=0, atol=1e-5
     )
+
+
+def test_a_rate_for_gains_needs_gains(tokenizer):
+    with pytest.raises(ModelError, match="no vector is trained"):
+        build_optimizer(actor(tokenizer, lora=True), spec(gain_learning_rate=0.1))
 
 
 def test_values_are_those_of_the_state_before_each_token(tokenizer):
