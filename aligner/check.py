@@ -18,7 +18,7 @@ from aligner.data.readers import Kind, read_source
 from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.models.sample import sample_responses
-from aligner.pipeline import PlannedStage, planned_stages, unfinished
+from aligner.pipeline import PlannedStage, named_stages, planned_stages, unfinished
 from aligner.preflight import check_ahead
 from aligner.preview import Start, start_of
 from aligner.recipe.data import SourceSpec
@@ -47,8 +47,17 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
     for stage in planned:
         start = start_of(stage, starts)
         starts[stage.name] = start
-        plans.append(StagePlan(f"{stage.name} ({stage.recipe.stage})", tuple(_rows(stage, start))))  # type: ignore[attr-defined]
+        plans.append(
+            StagePlan(f"{stage.name} ({stage.recipe.stage})", (*_first_rows(stage), *_rows(stage, start)))
+        )  # type: ignore[attr-defined]
     return Plan(tuple(plans))
+
+
+def _first_rows(stage: PlannedStage) -> list[PlanRow]:
+    """What is run before the stage, since it is named by its recipe and not there yet."""
+    why = "run first, not counted here: `aligner check` their recipes"
+    missing = dict.fromkeys(recipe.stage for recipe in unfinished(named_stages(stage)))  # type: ignore[attr-defined]
+    return [PlanRow("before", ", ".join(missing), why)] if missing else []
 
 
 def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:

@@ -44,7 +44,10 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "-s", "--set", metavar="KEY=VALUE", help="change a value, e.g. -s train.epochs=2; may be given often"
+        "-s",
+        "--set",
+        metavar="KEY=VALUE",
+        help="change a value, e.g. -s train.epochs=2 (of a stage of a pipeline: -s sft.train.epochs=2); often",
     ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="throw away what is in the run folder and begin again")]
@@ -249,6 +252,8 @@ def _print_plan(plan: Plan) -> None:
 
 def copy_starter(folder: Path) -> tuple[int, list[Path]]:
     """Copy recipes and data that are not there yet; how many were written, and which files were left alone."""
+    if folder.exists() and not folder.is_dir():
+        raise AlignerError(Problem(str(folder), "is a file", "name a folder, which may be new"))
     root = _starter_root()
     sources = [
         *sorted(root.glob("recipes/**/*.yaml")),

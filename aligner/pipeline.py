@@ -136,11 +136,15 @@ def unfinished(stages: Sequence[PlannedStage], *, fresh: bool = False) -> list[S
     """The recipes still to be run: of these stages (`fresh`: all of them), and of recipes that they start from."""
     found: list[StageRecipe] = []
     for stage in stages:
-        named = [base for base in bases_of(stage.recipe) if _is_recipe(base)]
-        found += unfinished([_named_stage(base, beside=stage.path) for base in named])
+        found += unfinished(named_stages(stage))
         if fresh or not _is_finished(Path(stage.recipe.output)):
             found.append(stage.recipe)
     return found
+
+
+def named_stages(stage: PlannedStage) -> list[PlannedStage]:
+    """The stages whose recipes this one names as what it starts from; they are run before it."""
+    return [_named_stage(base, beside=stage.path) for base in bases_of(stage.recipe) if _is_recipe(base)]
 
 
 def _is_finished(folder: Path) -> bool:

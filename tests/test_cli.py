@@ -210,6 +210,12 @@ def test_init_copies_recipes_and_data_and_never_overwrites(
     assert (target / "data/world/a.jsonl").read_text() == "mine"
 
 
+def test_init_into_a_file_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}")
+    result = CliRunner().invoke(cli.app, ["init", str(tmp_path / "rows.jsonl")])
+    assert result.exit_code == 2 and "is a file" in result.output
+
+
 def test_init_in_a_checkout_finds_its_own_recipes_and_data() -> None:
     assert (cli._starter_root() / "data").is_dir()
 

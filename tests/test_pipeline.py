@@ -304,6 +304,9 @@ def test_check_and_show_say_what_would_happen_and_train_nothing(
     assert list(plan) == ["base (pretrain)", "sft (sft)", "reward (reward)", "ppo (ppo)"]
     assert plan["sft (sft)"]["rows"] == "8" and plan["sft (sft)"]["steps"] == "2"
     assert plan["ppo (ppo)"]["prompts"] == "8"
+    assert not [rows for rows in plan.values() if "before" in rows]
+    (alone,) = check_recipe(Path("sft.yaml")).stages
+    assert {row.name: row.value for row in alone.rows}["before"] == "pretrain"
     show_recipe(Path("all.yaml"), count=1)
     shown = capsys.readouterr().out
     assert "<|assistant|>" in shown and "is rejected" in shown

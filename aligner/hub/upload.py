@@ -14,6 +14,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
 
 from aligner.errors import Problem, RunError
 from aligner.hub.card import CardFacts, Kind, render_card
@@ -69,6 +70,15 @@ def publish(
     return Published(files, merged, url)
 
 
+def _check_name(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise RunError(
+            Problem("--repo", f'"{repo_id}" is no repository name', "write it as you/name")
+        ) from error
+
+
 def _upload(folder: Path, repo_id: str, *, private: bool, api: HfApi) -> str:
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -78,10 +88,6 @@ def _upload(folder: Path, repo_id: str, *, private: bool, api: HfApi) -> str:
             allow_patterns=[*ALLOWED, CARD],
             commit_message="Upload a model made with aligner",
         )
-    except HFValidationError as error:
-        raise RunError(
-            Problem("--repo", f'"{repo_id}" is no repository name', "write it as you/name")
-        ) from error
     except OfflineModeIsEnabled as error:
         raise RunError(
             Problem("publish", "the Hub client is set to stay offline", "unset HF_HUB_OFFLINE")
@@ -102,11 +108,15 @@ def prepare_folder(run_path: Path, target: Path, *, repo_id: str) -> tuple[list[
 
     An adapter on a base that lies on this machine could not be loaded by anyone else: it is merged into full weights.
     """
+    _check_name(repo_id)
     manifest = Manifest.read(run_path)
     model = run_path / "model"
     if manifest.status != "finished" or not model.is_dir():
         what = f"there is no finished model here (stage {manifest.stage}, {manifest.status})"
-        raise RunError(Problem(str(run_path), what, "finish the run first: start the same command again"))
+        remedy = "finish the run first: start the same command again"
+        if manifest.stage == "pipeline":
+            remedy = "name the folder of one of its stages"
+        raise RunError(Problem(str(run_path), what, remedy))
     _check_target(target)
     adapter = _read_json(model / "adapter_config.json")
     local_base = bool(adapter) and _is_local(str(adapter["base_model_name_or_path"]))

@@ -152,6 +152,12 @@ def test_an_impossible_repository_name_is_told(hub: HubState, full_run: Path):
         publish(full_run, "you/what/ever", endpoint=hub.url, token=TOKEN)
 
 
+def test_a_dry_run_to_an_impossible_name_is_refused(full_run: Path, tmp_path: Path):
+    with pytest.raises(RunError, match="write it as you/name"):
+        publish(full_run, "bad repo!!", dry_run_folder=tmp_path / "dry")
+    assert not (tmp_path / "dry").exists()
+
+
 def test_a_dry_run_writes_the_folder_and_asks_nobody(full_run: Path, tmp_path: Path):
     target = tmp_path / "dry"
     for _ in range(2):  # again over itself
