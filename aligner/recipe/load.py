@@ -76,6 +76,17 @@ def complete_yaml(recipe: StageRecipe) -> str:
     return write({"stage": values.pop("stage"), **values})
 
 
+def recorded_values(before: Mapping[str, Any], kind: type[StageRecipe]) -> Mapping[str, Any]:
+    """A recipe as a run recorded it, with the options that came since at their defaults.
+
+    One that no longer reads is given back as it is.
+    """
+    try:
+        return kind.model_validate(before).model_dump(mode="json")
+    except ValidationError:
+        return before
+
+
 def json_schema(stage: str | None = None) -> dict[str, Any]:
     """The JSON schema of one stage's recipes, or of all of them, for editors."""
     if stage is None:

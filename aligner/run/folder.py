@@ -11,9 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import ValidationError
-
 from aligner.errors import Interrupted, Problem, RunError
+from aligner.recipe.load import recorded_values
 from aligner.recipe.stages import StageRecipe
 from aligner.run.lines import JsonLines
 from aligner.run.lock import FolderLock
@@ -259,18 +258,10 @@ def _agreed_manifest(path: Path, recipe: StageRecipe) -> Manifest:
         _check_empty(path)
         return _new_manifest(path, recipe)
     manifest = Manifest.read(path)
-    changes = recipe_changes(_with_newer_defaults(manifest.recipe, type(recipe)), _values(recipe))
+    changes = recipe_changes(recorded_values(manifest.recipe, type(recipe)), _values(recipe))
     if changes:
         raise _changed(path, changes)
     return manifest
-
-
-def _with_newer_defaults(before: Mapping[str, Any], kind: type[StageRecipe]) -> Mapping[str, Any]:
-    """An option that came after the run was recorded had its default then; what no longer reads stays as it is."""
-    try:
-        return _values(kind.model_validate(before))
-    except ValidationError:
-        return before
 
 
 def _new_manifest(path: Path, recipe: StageRecipe) -> Manifest:
