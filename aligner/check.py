@@ -47,9 +47,8 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
     for stage in planned:
         start = start_of(stage, starts)
         starts[stage.name] = start
-        plans.append(
-            StagePlan(f"{stage.name} ({stage.recipe.stage})", (*_first_rows(stage), *_rows(stage, start)))
-        )  # type: ignore[attr-defined]
+        title = f"{stage.name} ({stage.recipe.stage})"  # type: ignore[attr-defined]
+        plans.append(StagePlan(title, (*_first_rows(stage), *_rows(stage, start))))
     return Plan(tuple(plans))
 
 

@@ -47,7 +47,7 @@ Overrides = Annotated[
         "-s",
         "--set",
         metavar="KEY=VALUE",
-        help="change a value, e.g. -s train.epochs=2 (of a stage of a pipeline: -s sft.train.epochs=2); often",
+        help="change a value: -s train.epochs=2, in a pipeline -s sft.train.epochs=2; may be given often",
     ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="throw away what is in the run folder and begin again")]
