@@ -18,7 +18,7 @@ from aligner.data.readers import Kind, read_source
 from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.models.sample import sample_responses
-from aligner.pipeline import PlannedStage, named_stages, planned_stages, unfinished
+from aligner.planning import PlannedStage, named_stages, planned_stages, unfinished
 from aligner.preflight import check_ahead
 from aligner.preview import Start, start_of
 from aligner.recipe.data import SourceSpec
@@ -47,7 +47,7 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
     for stage in planned:
         start = start_of(stage, starts)
         starts[stage.name] = start
-        title = f"{stage.name} ({stage.recipe.stage})"  # type: ignore[attr-defined]
+        title = f"{stage.name} ({stage.recipe.stage})"
         plans.append(StagePlan(title, (*_first_rows(stage), *_rows(stage, start))))
     return Plan(tuple(plans))
 
@@ -55,7 +55,7 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
 def _first_rows(stage: PlannedStage) -> list[PlanRow]:
     """What is run before the stage, since it is named by its recipe and not there yet."""
     why = "run first, not counted here: `aligner check` their recipes"
-    missing = dict.fromkeys(recipe.stage for recipe in unfinished(named_stages(stage)))  # type: ignore[attr-defined]
+    missing = dict.fromkeys(recipe.stage for recipe in unfinished(named_stages(stage)))
     return [PlanRow("before", ", ".join(missing), why)] if missing else []
 
 

@@ -23,8 +23,9 @@ from aligner.recipe.stages import (
     SftRecipe,
     StageRecipe,
 )
+from aligner.run.changes import changed, changes_since
 from aligner.run.folder import RunFolder
-from aligner.run.manifest import content_of
+from aligner.run.manifest import Manifest, content_of
 
 
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
@@ -79,8 +80,22 @@ def check_unchanged(recipe: StageRecipe, run: RunFolder) -> None:
     changes = [*_changed_parents(recipe, run.manifest.parents), *_changed_data(recipe, run.manifest.data)]
     if changes:
         what = "finished, but made from something else:\n" + "\n".join(f"      {line}" for line in changes)
-        remedy = "name another output (-s output=...), or throw that run away with --fresh"
+        remedy = (
+            "name another output (-s output=...), delete the folder, or throw away the whole run with --fresh"
+        )
         raise RunError(Problem(str(run.path), what, remedy))
+
+
+def check_agreed(recipes: Sequence[StageRecipe]) -> None:
+    """RunError where the folders of these recipes hold runs of others, for all of them at once."""
+    problems: list[Problem] = []
+    for recipe in recipes:
+        folder = Path(recipe.output)
+        if (folder / "manifest.json").exists():
+            changes = changes_since(Manifest.read(folder).recipe, recipe)
+            problems += [changed(folder, changes)] if changes else []
+    if problems:
+        raise RunError(problems)
 
 
 def folder_parents(bases: Mapping[str, str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
 from aligner.models.sources import base_source, loading, resolve_source
 from aligner.models.tokenizer import train_tokenizer
-from aligner.pipeline import PlannedStage, bases_of, planned_stages
+from aligner.planning import PlannedStage, bases_of, planned_stages
 from aligner.recipe.load import find_path, load_recipe
 from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.recipe.stages import (

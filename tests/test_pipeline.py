@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from aligner.bases import base_folder, code_files, pretrain_fingerprint
 from aligner.check import check_recipe
 from aligner.errors import DataError, RecipeError, RunError
-from aligner.pipeline import planned_stages, run_recipe, run_stage
+from aligner.pipeline import run_recipe, run_stage
+from aligner.planning import planned_stages
 from aligner.preflight import check_ahead
 from aligner.preview import show_recipe
 from aligner.recipe.load import load_recipe
@@ -286,9 +288,47 @@ def test_a_pipelines_own_manifest_says_what_it_ran_on_and_a_lost_report_comes_ba
     assert json.loads((first.folder / "manifest.json").read_text()) == manifest
 
 
+def test_a_changed_stage_is_told_by_its_folder_and_can_be_run_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "two.yaml").write_text(PIPELINE.partition("  reward:")[0])
+    run_recipe(Path("two.yaml"))
+    (folder / "runs/all/sft/manifest.json").touch()
+    base = (folder / "runs/all/base/model/model.safetensors").stat().st_mtime_ns
+    with pytest.raises(
+        RunError, match=r"runs/all/sft: made from something else:\n +train.steps: was 2, is 3"
+    ) as told:
+        run_recipe(Path("two.yaml"), ["sft.train.steps=3"])
+    assert len(told.value.problems) == 1 and "delete the folder" in str(told.value)
+    shutil.rmtree(folder / "runs/all/sft")
+    assert run_recipe(Path("two.yaml"), ["sft.train.steps=3"]).status == "done"
+    assert (folder / "runs/all/base/model/model.safetensors").stat().st_mtime_ns == base
+    said = capsys.readouterr().err
+    assert "stage 1 of 2: base in runs/all/base, finished already" in said and "stage 2 of 2: sft" in said
+    assert run_recipe(Path("two.yaml"), ["sft.train.steps=3"]).status == "already_done"
+
+
+def test_a_root_from_outside_holds_for_the_recipes_that_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "moved").mkdir()
+    for file in folder.glob("*.jsonl"):
+        file.rename(folder / "moved" / file.name)
+    (folder / "base.yaml").write_text(BASE + "root: nowhere\n")
+    with pytest.raises(RecipeError, match="root: no folder nowhere") as told:
+        run_recipe(Path("base.yaml"))
+    assert len(told.value.problems) == 1  # and not a line for every file
+    assert run_recipe(Path("sft.yaml"), ["root=moved"]).status == "done"
+    assert "base.yaml comes first; its model is kept in" in capsys.readouterr().err
+    (folder / "two.yaml").write_text(
+        "stage: pipeline\noutput: runs/two\nroot: moved\nstages: {sft: {use: sft.yaml}}\n"
+    )
+    assert run_recipe(Path("two.yaml")).status == "done"
+
+
 def test_planned_stages_of_a_single_recipe_are_itself() -> None:
     (stage,) = planned_stages(Path("sft.yaml"))
-    assert (stage.name, stage.uses) == ("sft", ())
+    assert (stage.name, stage.path) == ("sft", Path("sft.yaml"))
 
 
 def test_check_and_show_say_what_would_happen_and_train_nothing(

@@ -55,7 +55,9 @@ def check_files(
 ) -> Iterator[Problem]:
     """What is wrong with the paths, models and formats that are written; paths become where they were found."""
     sources: dict[str, list[ScalarNode]] = {}
-    folder = _data_root(tree)
+    folder = data_root(tree)
+    no_root = _check_root(tree, folder, path)
+    yield from no_root
     for seen in visit(tree, root):
         where = (seen.owner, seen.name)
         if where == (SourceSpec, "path"):
@@ -64,7 +66,7 @@ def check_files(
                 yield Problem(
                     seen.entry.place, f'"{seen.key}" is empty', "give at least one file, folder or glob"
                 )
-            for node in texts:
+            for node in texts if not no_root else []:
                 yield from _check_path(node, path, root=folder)
             sources[seen.key] = texts
         elif where == (SourceSpec, "format"):
@@ -78,6 +80,15 @@ def check_files(
     yield from _overlaps(sources)
     if isinstance(tree, MapNode) and stage != "pipeline":
         tree.entries.pop("root", None)  # the paths have it now; a saved recipe must not put it in front again
+
+
+def _check_root(tree: Node, folder: str, recipe: Path) -> list[Problem]:
+    """A root that is not there is told once, and not as every file below it."""
+    named = Path(folder).expanduser()
+    if not folder or os.path.isdir(named) or os.path.isdir(recipe.parent / named):
+        return []
+    assert isinstance(tree, MapNode), "it holds the key"
+    return [Problem(tree.entries["root"].node.place, f"root: no folder {folder}", _near_path(named, recipe))]
 
 
 def _exists(pattern: str) -> bool:
@@ -115,7 +126,8 @@ def _texts(node: Node) -> list[ScalarNode]:
     return [text for item in nodes for text in _texts(item)]
 
 
-def _data_root(tree: Node) -> str:
+def data_root(tree: Node) -> str:
+    """The folder that stands before the sources' paths; "" where the recipe names none."""
     entry = tree.entries.get("root") if isinstance(tree, MapNode) else None
     value = entry.node.value if entry and isinstance(entry.node, ScalarNode) else None
     return value if isinstance(value, str) else ""

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from aligner.errors import Problem, RecipeError, nearest
-from aligner.recipe.check import check_files, find_path, nearest_sibling
+from aligner.recipe.check import check_files, data_root, find_path, nearest_sibling
 from aligner.recipe.override import apply_changes, apply_overrides
 from aligner.recipe.shape import unknown_keys
 from aligner.recipe.stages import RECIPES, Recipe, StageRecipe
@@ -29,6 +29,7 @@ class LoadedRecipe:
     text: str  # the complete recipe as YAML, defaults filled in
     path: Path
     places: Mapping[str, str]  # dotted key -> "file:line:column" or the override; defaults are not in it
+    given_root: str | None = None  # `root` as an override or a change set it, not as the file has it
 
     def where(self, key: str) -> str:
         """The place of a dotted key, or of the nearest thing around it that is written."""
@@ -60,14 +61,16 @@ def load_recipe(
     root = RECIPES[name]
     # Before the changes as well as after, so that they find the keys that were meant.
     problems += unknown_keys(tree, root, root)
+    written = tree.entries.get("root")
     problems += apply_changes(tree, changes or {}, str(path))
     problems += apply_overrides(tree, overrides)
+    given_root = data_root(tree) if tree.entries.get("root") is not written else None
     problems += unknown_keys(tree, root, root)
     problems += check_files(tree, root, name, path, in_pipeline=in_pipeline)
     recipe = _validate(tree, root, problems)
     if recipe is None or problems:
         raise RecipeError(sorted(problems, key=_order))
-    return LoadedRecipe(recipe, complete_yaml(recipe), path, dict(places(tree)))
+    return LoadedRecipe(recipe, complete_yaml(recipe), path, dict(places(tree)), given_root)
 
 
 def complete_yaml(recipe: StageRecipe) -> str:

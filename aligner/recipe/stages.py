@@ -15,6 +15,7 @@ from aligner.recipe.training import SamplingSpec, TrainSpec
 class StageRecipe(Spec):
     """What every stage has: a seed and a run folder."""
 
+    stage: str
     seed: int = Field(0, ge=0, lt=2**32, description="decides every random choice of the stage")
     output: str = Field(description="run folder")
     root: str | None = Field(
@@ -33,20 +34,24 @@ class PretrainRecipe(StageRecipe):
     train: TrainSpec
 
 
-class SftRecipe(StageRecipe):
+class TunedRecipe(StageRecipe):
+    """What every stage that starts from a model has."""
+
+    model: ModelSpec
+
+
+class SftRecipe(TunedRecipe):
     """Supervised fine-tuning on conversations, loss on the answers only."""
 
     stage: Literal["sft"]
-    model: ModelSpec
     data: DataSpec
     train: TrainSpec
 
 
-class RewardRecipe(StageRecipe):
+class RewardRecipe(TunedRecipe):
     """A Bradley-Terry reward model on pairs."""
 
     stage: Literal["reward"]
-    model: ModelSpec
     data: DataSpec
     train: TrainSpec
     score: Literal["head", "likelihood"] = Field(
@@ -147,11 +152,10 @@ class PpoSpec(Spec):
         return self
 
 
-class PpoRecipe(StageRecipe):
+class PpoRecipe(TunedRecipe):
     """Reinforcement learning from a reward model, KL-regularised to the start model."""
 
     stage: Literal["ppo"]
-    model: ModelSpec
     reward: list[RewardSource] = Field(min_length=1)
     data: PromptsSpec
     sampling: SamplingSpec = Field(default_factory=SamplingSpec)

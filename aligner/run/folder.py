@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from aligner.errors import Interrupted, Problem, RunError
-from aligner.recipe.load import recorded_values
 from aligner.recipe.stages import StageRecipe
+from aligner.run.changes import changed, changes_since, recipe_values
 from aligner.run.lines import JsonLines
 from aligner.run.lock import FolderLock
 from aligner.run.manifest import (
@@ -185,7 +185,7 @@ class RunFolder:
         if without_paths(self.manifest.data) != without_paths(json.loads(json.dumps(data))):
             changes.append("the data rows are not the ones the checkpoint was trained on")
         if changes and self.manifest.parents | self.manifest.data:
-            raise _changed(self.path, changes)
+            raise RunError(changed(self.path, changes))
 
 
 def read_results(folder: Path) -> dict[str, float]:
@@ -199,32 +199,6 @@ def read_results(folder: Path) -> dict[str, float]:
         raise RunError(
             Problem(str(path), f"damaged ({error})", "run the stage again with --fresh")
         ) from error
-
-
-def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`key: was a, is b` for each dotted key that differs; the output's spelling may differ, it is where we are."""
-    old, new = _flat(before), _flat(now)
-    keys = [*old, *(key for key in new if key not in old)]
-    return [
-        f"{key}: was {_shown(old, key)}, is {_shown(new, key)}"
-        for key in keys
-        if key != "output" and old.get(key, _LEFT_OUT) != new.get(key, _LEFT_OUT)
-    ]
-
-
-_LEFT_OUT = object()
-
-
-def _flat(values: object, prefix: str = "") -> dict[str, Any]:
-    if isinstance(values, Mapping) and values:
-        return {k: v for name, value in values.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
-    if isinstance(values, list) and any(isinstance(value, Mapping) for value in values):
-        return {k: v for i, value in enumerate(values) for k, v in _flat(value, f"{prefix}{i}.").items()}
-    return {prefix.removesuffix("."): values}
-
-
-def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return json.dumps(flat[key], ensure_ascii=False) if key in flat else "left out"
 
 
 def _make(path: Path) -> None:
@@ -258,21 +232,19 @@ def _agreed_manifest(path: Path, recipe: StageRecipe) -> Manifest:
         _check_empty(path)
         return _new_manifest(path, recipe)
     manifest = Manifest.read(path)
-    changes = recipe_changes(recorded_values(manifest.recipe, type(recipe)), _values(recipe))
+    changes = changes_since(manifest.recipe, recipe)
+    if changes and recipe.stage == "pipeline":
+        return _new_manifest(path, recipe)  # the folders of its stages are asked, each for itself
     if changes:
-        raise _changed(path, changes)
+        raise RunError(changed(path, changes))
     return manifest
 
 
 def _new_manifest(path: Path, recipe: StageRecipe) -> Manifest:
-    values = _values(recipe)
+    values = recipe_values(recipe)
     manifest = Manifest(stage=str(values["stage"]), recipe=values, seed=recipe.seed)
     manifest.write(path)
     return manifest
-
-
-def _values(recipe: StageRecipe) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(recipe.model_dump(mode="json"))))
 
 
 def _check_empty(path: Path) -> None:
@@ -287,13 +259,6 @@ def _check_empty(path: Path) -> None:
     if foreign:
         what = f"not a run folder, and not empty ({', '.join(foreign[:3])})"
         raise RunError(Problem(str(path), what, "name a new folder as output"))
-
-
-def _changed(path: Path, changes: Iterable[str]) -> RunError:
-    what = "made from something else:\n" + "\n".join(f"      {change}" for change in changes)
-    return RunError(
-        Problem(str(path), what, "name another output (-s output=...), or throw that run away with --fresh")
-    )
 
 
 def _now() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -70,6 +71,21 @@ def parse_result_key(key: str) -> ResultKey:
     return ResultKey(match["area"], match["metric"], match["qualifier"] or "")
 
 
+def merged_results(stages: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The results of several stages in one; a key that more than one stage has gets the stage as its qualifier."""
+    count = Counter(key for results in stages.values() for key in results)
+    return {
+        key if count[key] == 1 else _of_stage(key, name): value
+        for name, results in stages.items()
+        for key, value in results.items()
+    }
+
+
+def _of_stage(key: str, stage: str) -> str:
+    area, metric, qualifier = parse_result_key(key)
+    return f"{area}/{metric}[{stage} {qualifier}]" if qualifier else f"{area}/{metric}[{stage}]"
+
+
 def describe(key: str) -> str:
     """One sentence on a metric or result key; "" for one nobody has described."""
     if key in METRICS:
@@ -93,5 +109,6 @@ __all__ = [
     "better",
     "check_finite",
     "describe",
+    "merged_results",
     "parse_result_key",
 ]

@@ -27,19 +27,22 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Bar]:
-    """A bar of `total` units. One at a time: two would write over each other."""
+def progress(title: str, total: int, *, done: int = 0) -> Iterator[Bar]:
+    """A bar of `total` units, `done` of them in an earlier session: they say nothing about the time that is left.
+
+    One at a time: two would write over each other.
+    """
     if sys.stderr.isatty():
-        with _moving_bar(title, total) as bar:
+        with _moving_bar(title, total, done) as bar:
             yield bar
     else:
-        plain = _PlainBar(title, total)
+        plain = _PlainBar(title, total, done)
         yield plain
         plain.close()
 
 
 @contextmanager
-def _moving_bar(title: str, total: int) -> Iterator[Bar]:
+def _moving_bar(title: str, total: int, done: int) -> Iterator[Bar]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -60,13 +63,13 @@ def _moving_bar(title: str, total: int) -> Iterator[Bar]:
         TextColumn("{task.fields[values]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as display:
-        yield _MovingBar(display, title, total)
+        yield _MovingBar(display, title, total, done)
 
 
 class _MovingBar:
-    def __init__(self, display: Progress, title: str, total: int) -> None:
+    def __init__(self, display: Progress, title: str, total: int, done: int) -> None:
         self._display = display
-        self._task = display.add_task(title, total=total, values="")
+        self._task = display.add_task(title, total=total, completed=done, values="")
 
     def advance(self, amount: int = 1, **values: float) -> None:
         if values:
@@ -78,8 +81,8 @@ class _MovingBar:
 class _PlainBar:
     """A line when `PLAIN_SECONDS` have passed since the last one, and one at the end."""
 
-    def __init__(self, title: str, total: int) -> None:
-        self._title, self._total, self._done = title, total, 0
+    def __init__(self, title: str, total: int, done: int) -> None:
+        self._title, self._total, self._done, self._before = title, total, done, done
         self._values: dict[str, float] = {}
         self._start = self._said = time.monotonic()
 
@@ -96,8 +99,9 @@ class _PlainBar:
         self._said = time.monotonic()
         spent = self._said - self._start
         parts = [f"{self._done}/{self._total}", f"{spent:.0f} s"]
-        if 0 < self._done < self._total:
-            parts.append(f"about {spent / self._done * (self._total - self._done):.0f} s left")
+        if self._before < self._done < self._total:
+            left = spent / (self._done - self._before) * (self._total - self._done)
+            parts.append(f"about {left:.0f} s left")
         if self._values:
             parts.append(_spelt(self._values))
         say(f"{self._title}: {', '.join(parts)}")

@@ -29,7 +29,7 @@ from aligner.errors import Interrupted, Problem, TrainingError
 from aligner.recipe.training import TrainSpec
 from aligner.run.checkpoint import SEAL, checkpoint_step, newest_checkpoint, seal_folder
 from aligner.run.folder import RunFolder
-from aligner.run.progress import Bar, progress
+from aligner.run.progress import Bar, progress, say
 from aligner.stages.optimizer import muon_adamw
 from aligner.stages.order import Curriculum, FixedOrder, row_order, with_curriculum
 from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
@@ -182,7 +182,6 @@ class RunCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.bar.advance(state.global_step)
         self.since = time.perf_counter()
 
     def on_step_end(
@@ -235,8 +234,11 @@ def run_training(
     SIGTERM), with a checkpoint saved; TrainingError when the loss is no number.
     """
     checkpoint = newest_checkpoint(run.checkpoints)
-    run.metrics.cut_back(checkpoint_step(checkpoint) if checkpoint else -1)
-    with progress(title, trainer.args.max_steps) as bar, gentle_stop() as stop:
+    done = checkpoint_step(checkpoint) if checkpoint else 0
+    run.metrics.cut_back(done if checkpoint else -1)
+    if checkpoint:
+        say(f"{run.path}: goes on from step {done}")
+    with progress(title, trainer.args.max_steps, done=done) as bar, gentle_stop() as stop:
         callback = RunCallback(run, trainer, bar, stop, look=look, every=every)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(callback)

@@ -30,7 +30,7 @@ from aligner.rl.state import restore, training_state
 from aligner.rl.update import UpdateStats, evaluate_in_parts, update
 from aligner.run.checkpoint import load_newest, save_checkpoint
 from aligner.run.folder import RunFolder
-from aligner.run.progress import progress
+from aligner.run.progress import progress, say
 from aligner.run.seed import seed_everything
 from aligner.run.write import write_bytes
 from aligner.stages.ppo_watch import Watch, gold_rewards, mean_of_known, text_metrics
@@ -62,8 +62,7 @@ def train_ppo(recipe: PpoRecipe, run: RunFolder) -> StageResult:
     job = prepare(recipe, run)
     steps = recipe.ppo.steps
     done = resume(job)
-    with progress("ppo", steps) as bar, gentle_stop() as stop:
-        bar.advance(done)
+    with progress("ppo", steps, done=done) as bar, gentle_stop() as stop:
         if done == 0:
             look(job, 0)
         for step in range(done, steps):
@@ -200,6 +199,7 @@ def resume(job: Job) -> int:
     if found is None:
         return 0
     restore(job.policy.named_parameters(), job.optimizer, found.tensors, found.state)
+    say(f"{job.run.path}: goes on from step {found.step}")
     return found.step
 
 

@@ -81,7 +81,10 @@ def test_root_stands_before_the_paths_once() -> None:
     recipe.write_text(loaded.text)  # the saved recipe says the same when it is loaded again
     assert load_recipe(recipe).recipe == loaded.recipe
     with pytest.raises(RecipeError, match="nothing at rows"):
+        load_recipe(recipe, ["root=..", "data.train.0.path=rows"])
+    with pytest.raises(RecipeError, match="-s root: root: no folder elsewhere") as told:
         load_recipe(recipe, ["root=elsewhere", "data.train.0.path=rows"])
+    assert len(told.value.problems) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "aligner"
 FLOORS: dict[str, int] = {
     "__init__": 0, "errors": 0, "recipe": 1, "data": 2, "models": 2, "run": 2,
     "rl": 3, "evals": 3, "hub": 3, "stages": 4, "bases": 5, "preflight": 5,
-    "pipeline": 6, "preview": 7, "check": 8, "cli": 9, "__main__": 10,
+    "planning": 6, "pipeline": 7, "preview": 7, "check": 8, "cli": 9, "__main__": 10,
 }  # fmt: skip
 HOMES: dict[str, tuple[str, ...]] = {
     "typer": ("cli",),
@@ -29,7 +29,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "accelerate": ("stages", "rl"),
 }
 STAGES = ("pretrain", "sft", "reward", "ppo", "evaluate", "publish")
-WITHOUT_TORCH = ("errors", "recipe", "cli", "pipeline", "preflight", "bases", "__init__", "__main__")
+WITHOUT_TORCH = (
+    "errors", "recipe", "cli", "pipeline", "planning", "preflight", "bases", "__init__", "__main__",
+)  # fmt: skip
 TORCH = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 

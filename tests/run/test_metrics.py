@@ -9,7 +9,7 @@ import pytest
 
 from aligner.errors import RunError, TrainingError
 from aligner.run.glossary import BETTER, METRICS, RESULTS
-from aligner.run.metrics import Metrics, describe, parse_result_key
+from aligner.run.metrics import Metrics, describe, merged_results, parse_result_key
 
 
 def metrics(folder: Path) -> Metrics:
@@ -79,3 +79,16 @@ def test_every_metric_is_named_area_slash_what_and_described_in_a_sentence() -> 
     assert set(BETTER) <= known
     assert describe("ppo/exact_match_share[items]") == RESULTS["exact_match_share"]
     assert describe("anything/never_heard_of") == ""
+
+
+def test_the_results_of_stages_are_merged_and_none_hides_another() -> None:
+    merged = merged_results(
+        {"rm": {"reward/a_share": 1, "x/b": 2, "x/b[q]": 3}, "eval": {"reward/a_share": 4, "x/b[q]": 5}}
+    )
+    assert merged == {
+        "reward/a_share[rm]": 1,
+        "x/b": 2,
+        "x/b[rm q]": 3,
+        "reward/a_share[eval]": 4,
+        "x/b[eval q]": 5,
+    }

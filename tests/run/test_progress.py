@@ -24,6 +24,18 @@ def test_plain_lines_are_few_and_the_end_is_told_once(
     assert lines[-1] == "sft: 40/40, 40 s, loss 2"
 
 
+def test_what_was_done_before_says_nothing_about_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with progress("sft", 100, done=80) as bar:
+        for _ in range(20):
+            now[0] += 2.0
+            bar.advance()
+    assert capsys.readouterr().err.splitlines()[0] == "sft: 85/100, 10 s, about 30 s left"
+
+
 def test_a_bar_moves_in_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

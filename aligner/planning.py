@@ -1,0 +1,160 @@
+"""The stages a recipe stands for, and where the models they start from lie, or will lie. Nothing is run here.
+
+A base is a folder, a Hub id, "@name" for an earlier stage of the pipeline, or a recipe that is run first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aligner.bases import base_folder
+from aligner.errors import Problem, RecipeError, nearest
+from aligner.recipe.load import LoadedRecipe, find_path, load_recipe
+from aligner.recipe.stages import (
+    EvaluateRecipe,
+    PipelineRecipe,
+    PpoRecipe,
+    PretrainRecipe,
+    StageRecipe,
+    TunedRecipe,
+)
+from aligner.run.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage with its recipe loaded and checked.
+
+    root: where data lies, if a pipeline or the command line said so; it holds for the recipes this one names, too.
+    """
+
+    name: str
+    recipe: StageRecipe
+    path: Path
+    root: str | None = None
+
+
+def planned_stages(path: Path, overrides: Sequence[str] = ()) -> list[PlannedStage]:
+    """The stages a recipe file stands for: those of a pipeline, or the one it is."""
+    loaded = load_recipe(path, overrides)
+    if isinstance(loaded.recipe, PipelineRecipe):
+        return plan_pipeline(loaded.recipe, loaded.path)
+    return [single_stage(loaded)]
+
+
+def single_stage(loaded: LoadedRecipe) -> PlannedStage:
+    """A recipe that is run by itself, as a stage."""
+    return PlannedStage(loaded.recipe.stage, loaded.recipe, loaded.path, loaded.given_root)
+
+
+def plan_pipeline(recipe: PipelineRecipe, path: Path) -> list[PlannedStage]:
+    """All stages' recipes, loaded with their changes; nothing has run yet. All mistakes are told at once."""
+    planned: list[PlannedStage] = []
+    problems: list[Problem] = []
+    for name, entry in recipe.stages.items():
+        shared = {"root": recipe.root} if recipe.root else {}
+        changes = {"output": f"{recipe.output}/{name}", "seed": recipe.seed, **shared, **entry.set}
+        try:
+            loaded = load_recipe(find_path(entry.use, beside=path), changes=changes, in_pipeline=True)
+        except RecipeError as error:
+            problems += [replace(problem, what=f"stage {name}: {problem.what}") for problem in error.problems]
+            continue
+        uses = [base[1:] for base in bases_of(loaded.recipe) if base.startswith("@")]
+        problems += _unknown_stages(name, uses, list(recipe.stages)[: list(recipe.stages).index(name)], path)
+        planned.append(PlannedStage(name, loaded.recipe, loaded.path, loaded.given_root))
+    if problems:
+        raise RecipeError(problems)
+    return planned
+
+
+def _unknown_stages(name: str, uses: Sequence[str], earlier: Sequence[str], path: Path) -> list[Problem]:
+    remedy = "earlier ones: " + ", ".join(earlier) if earlier else "the first stage has none before it"
+    return [
+        Problem(str(path), f'stage {name}: starts from "@{used}", which is no earlier stage',
+                nearest(used, earlier) if earlier else remedy)
+        for used in uses if used not in earlier
+    ]  # fmt: skip
+
+
+def unfinished(stages: Sequence[PlannedStage], *, fresh: bool = False) -> list[StageRecipe]:
+    """The recipes still to be run: of these stages (`fresh`: all of them), and of recipes that they start from."""
+    found: list[StageRecipe] = []
+    for stage in stages:
+        found += unfinished(named_stages(stage))
+        if fresh or not is_finished(Path(stage.recipe.output)):
+            found.append(stage.recipe)
+    return found
+
+
+def named_stages(stage: PlannedStage) -> list[PlannedStage]:
+    """The stages whose recipes this one names as what it starts from; they are run before it."""
+    return [named_stage(base, stage) for base in bases_of(stage.recipe) if is_recipe(base)]
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run in this folder came to its end."""
+    return (folder / "manifest.json").exists() and Manifest.read(folder).status == "finished"
+
+
+def bases_of(recipe: StageRecipe) -> list[str]:
+    """Every model a recipe starts from, as it is written there."""
+    match recipe:
+        case EvaluateRecipe():
+            return [*recipe.models.values(), *([recipe.reward] if recipe.reward else [])]
+        case PpoRecipe():
+            return [recipe.model.base, *(source.model for source in recipe.reward if source.model)]
+        case TunedRecipe():
+            return [recipe.model.base]
+        case _:
+            return []
+
+
+def located(stage: PlannedStage, folders: Mapping[str, Path]) -> StageRecipe:
+    """The stage's recipe with every base where it lies, or will lie; `folders`: of the pipeline's stages."""
+    recipe = stage.recipe
+    found = {base: _place(base, folders, stage) for base in bases_of(recipe)}
+    match recipe:
+        case EvaluateRecipe():
+            models = {name: found[base] for name, base in recipe.models.items()}
+            reward = found[recipe.reward] if recipe.reward else None
+            return recipe.model_copy(update={"models": models, "reward": reward})
+        case PpoRecipe():
+            rewards = [
+                s.model_copy(update={"model": found[s.model]}) if s.model else s for s in recipe.reward
+            ]
+            model = recipe.model.model_copy(update={"base": found[recipe.model.base]})
+            return recipe.model_copy(update={"model": model, "reward": rewards})
+        case TunedRecipe():
+            model = recipe.model.model_copy(update={"base": found[recipe.model.base]})
+            return recipe.model_copy(update={"model": model})
+        case _:
+            return recipe
+
+
+def _place(base: str, folders: Mapping[str, Path], stage: PlannedStage) -> str:
+    if base.startswith("@"):
+        return str(folders[base[1:]])
+    return named_stage(base, stage).recipe.output if is_recipe(base) else base
+
+
+def is_recipe(base: str) -> bool:
+    """Whether a base is named by the recipe that makes it."""
+    return base.endswith((".yaml", ".yml"))
+
+
+def named_stage(base: str, by: PlannedStage) -> PlannedStage:
+    """The stage that makes a model which `by` names by its recipe.
+
+    A pretrain recipe's base is kept in the cache under its fingerprint; any other stage's in its own output.
+    """
+    changes = {"root": by.root} if by.root else {}
+    loaded = load_recipe(find_path(base, beside=by.path), changes=changes)
+    recipe = loaded.recipe
+    if isinstance(recipe, PipelineRecipe | EvaluateRecipe):
+        what = f"a {recipe.stage} recipe makes no model to start from"
+        raise RecipeError(Problem(str(loaded.path), what, "name a pretrain, sft, reward or ppo recipe"))
+    if isinstance(recipe, PretrainRecipe):
+        recipe = recipe.model_copy(update={"output": str(base_folder(recipe))})
+    return single_stage(replace(loaded, recipe=recipe))
