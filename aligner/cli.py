@@ -10,6 +10,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +30,7 @@ STAGES = {
     "ppo": "Train a policy against a reward, held near its start model.",
     "evaluate": "Ask several models the same questions, side by side.",
 }
-MAX_RESULT_ROWS = 40
+MAX_RESULT_ROWS = 20
 
 app = typer.Typer(
     name="aligner",
@@ -227,15 +228,27 @@ def _print_outcome(outcome: RunOutcome) -> None:
 
 
 def _print_results(results: Mapping[str, float]) -> None:
+    """The results of whole suites, a column a model, what matters most first; the rest is in results.json."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("result", "value", box=None)
-    for name, value in list(results.items())[:MAX_RESULT_ROWS]:
-        table.add_row(name.replace("[", r"\["), f"{value:.4g}")
-    if len(results) > MAX_RESULT_ROWS:
-        table.add_row(f"... and {len(results) - MAX_RESULT_ROWS} more in results.json", "")
-    Console().print(table)
+    from aligner.run.report_tables import result_tables
+
+    for columns, metrics in groupby(result_tables(results, families=False), key=lambda found: found.columns):
+        rows = [
+            (f"{metric.title}, {row.name}".removesuffix(", all"), row)
+            for metric in metrics
+            for row in metric.rows
+        ]
+        table = Table("", *columns, box=None)
+        for name, row in rows[:MAX_RESULT_ROWS]:
+            table.add_row(
+                escape(name), *(f"[bold]{cell.text}[/]" if cell.best else cell.text for cell in row.cells)
+            )
+        if len(rows) > MAX_RESULT_ROWS:
+            table.add_row(f"... {len(rows) - MAX_RESULT_ROWS} more in results.json")
+        Console().print(table)
 
 
 def _print_plan(plan: Plan) -> None:

@@ -36,7 +36,7 @@ from aligner.run.report import build_report
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a command did: where, and whether anything had to be done."""
+    """What a command did: where, whether anything had to be done, and what the last stage found."""
 
     folder: Path
     status: Literal["done", "already_done"]
@@ -82,14 +82,14 @@ def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> 
                 ready = ", finished already" if is_finished(folders[stage.name]) else ""
                 say(f"stage {number} of {len(planned)}: {stage.name} in {folders[stage.name]}{ready}")
             results[stage.name] = run_stage(with_bases(stage, folders)).results
-        merged = merged_results(results)
+        found = results[planned[-1].name]
         if done:
-            return RunOutcome(run.path, "already_done", merged)
+            return RunOutcome(run.path, "already_done", found)
         # Once more, now that the models are there, and torch is loaded and knows the machine.
         models = folder_parents({name: str(folder) for name, folder in folders.items()})
         run.start(parents=models, data={}, seed=recipe.seed)
-        run.finish(merged)
-    return RunOutcome(run.path, "done", merged)
+        run.finish(merged_results(results))
+    return RunOutcome(run.path, "done", found)
 
 
 def _clear(planned: Sequence[PlannedStage], folders: Mapping[str, Path]) -> None:

@@ -161,11 +161,13 @@ def test_what_was_asked_reaches_the_pipeline(pipeline: Callable[..., None]) -> N
 
 def test_results_and_the_report_are_named(tmp_path: Path, pipeline: Callable[..., None]) -> None:
     (tmp_path / "report.html").write_text("")
-    results = {"sft/exact_match_share[items.fact]": 0.5} | {f"x/number_{n}": n for n in range(60)}
+    results = {"base/exact_match_share[items]": 0.25, "sft/exact_match_share[items]": 0.5}
+    results |= {"sft/exact_match_share[items.fact]": 0.125} | {f"x/number_{n}": n for n in range(60)}
     pipeline(run_recipe=lambda *_, **__: Outcome(tmp_path, "done", results))
     output = invoke("run", "r.yaml").output
-    assert "sft/exact_match_share[items.fact]" in output and "0.5" in output
-    assert "and 21 more in results.json" in output
+    lines = [line.split() for line in output.splitlines()]
+    assert ["base", "sft"] in lines and ["exact", "match,", "items", "25.0", "%", "50.0", "%"] in lines
+    assert "fact" not in output and "... 40 more in results.json" in output
     assert f"report: {tmp_path}/report.html" in output
     pipeline(run_recipe=lambda *_, **__: Outcome(tmp_path, "already_done", results))
     output = invoke("run", "r.yaml").output

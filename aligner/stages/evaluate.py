@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
+from aligner.data.rows import Document
 from aligner.data.tokens import PairRow, PromptRow
-from aligner.errors import ModelError, Problem
+from aligner.errors import Interrupted, ModelError, Problem
 from aligner.evals import suites
 from aligner.evals.preference import calibration_error, own_samples_accuracy, pairs_of_samples
 from aligner.evals.suites import Decoding, PromptAnswers, Results, Subject, named
@@ -17,6 +20,7 @@ from aligner.models.sources import resolve_source
 from aligner.models.wrapped import context_length
 from aligner.recipe.stages import EvaluateRecipe
 from aligner.run.folder import RunFolder
+from aligner.run.parts import Parts
 from aligner.run.progress import Bar, progress
 from aligner.run.seed import seed_everything
 from aligner.stages.questions import Questions, read_questions
@@ -38,27 +42,44 @@ class OnPrompts:
 
 
 def evaluate(recipe: EvaluateRecipe, run: RunFolder) -> StageResult:
-    """Measure every model of the recipe on every suite; `evals/` says what each number means."""
+    """Measure every model of the recipe on every suite; `evals/` says what each number means.
+
+    Interrupted, it keeps the suites that are finished; only sampled answers are drawn again, since models are compared
+    on them.
+    """
     seed_everything(recipe.seed)
     reward = RewardModel.from_folder(recipe.reward) if recipe.reward else None
     order = sorted(recipe.models, key=lambda name: name != recipe.reference)
     named_models = recipe.models | ({"reward": recipe.reward} if recipe.reward else {})
     parents = {name: resolve_source(path).identity for name, path in named_models.items()}
     with progress("evaluate", len(order) * _num_suites(recipe)) as bar:
-        evaluation = _Evaluation(recipe, reward, bar)
+        evaluation: _Evaluation | None = None
         for name in order:
             loaded = load_trained(recipe.models[name])
             subject = Subject(name, loaded.model, loaded.tokenizer, context_length(loaded.model))
             questions = read_questions(recipe, subject)
-            if name == order[0]:
+            if evaluation is None:
                 run.start(parents=parents, data=questions.data, seed=recipe.seed)
-            evaluation.measure(subject, questions)
+                measured_on = {"parents": parents, "data": questions.data}
+                evaluation = _Evaluation(recipe, reward, bar, Parts(run.checkpoints, measured_on=measured_on))
+            with _telling(run, evaluation.parts):
+                evaluation.measure(subject, questions)
+    assert evaluation is not None, "a recipe has a model"
     seen = {name: evaluation.on_prompts[name] for name in recipe.models if name in evaluation.on_prompts}
     if seen:
         run.samples.append(_side_by_side(seen))
     areas = list(named_models)  # told in the recipe's order, not in that of measuring
     told = sorted(evaluation.results, key=lambda key: areas.index(key.partition("/")[0]))
     return StageResult(artifact=None, results={key: evaluation.results[key] for key in told})
+
+
+@contextmanager
+def _telling(run: RunFolder, parts: Parts) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        fault = f"stopped; {len(parts)} finished parts are kept"
+        raise Interrupted(Problem(str(run.path), fault, "the same command goes on from there")) from None
 
 
 @dataclass
@@ -68,6 +89,7 @@ class _Evaluation:
     recipe: EvaluateRecipe
     reward: RewardModel | None
     bar: Bar
+    parts: Parts
     results: Results = field(default_factory=dict)
     on_prompts: dict[str, OnPrompts] = field(default_factory=dict)
 
@@ -82,44 +104,50 @@ class _Evaluation:
 
     def measure(self, subject: Subject, questions: Questions) -> None:
         """All suites of one model."""
-        batch = self.recipe.rows_per_device
         if questions.documents:
-            self._note(subject.name, suites.measure_documents(subject, questions.documents, batch_size=batch))
+            self._keep(subject, "documents", lambda: self._on_documents(subject, questions.documents))
         for suite, rows in questions.tasks.items():
-            self._note(subject.name, self._on_tasks(subject, suite, rows, questions.examples))
+            measure = partial(self._on_tasks, subject, suite, rows, questions.examples)
+            self._keep(subject, f"tasks.{suite}", measure)
         if questions.pairs:
-            self._note(subject.name, self._on_pairs(subject, questions.pairs))
+            self._keep(subject, "pairs", lambda: self._on_pairs(subject, questions.pairs))
         if questions.prompts:
-            self._note(subject.name, self._on_prompts(subject, questions.prompts))
+            self._note(named(subject.name, self._on_prompts(subject, questions.prompts)))
 
-    def _note(self, area: str, results: Results) -> None:
-        self.results |= named(area, results)
+    def _keep(self, subject: Subject, suite: str, measure: Callable[[], Results]) -> None:
+        self._note(self.parts.result(f"{subject.name}/{suite}", measure))
+
+    def _note(self, results: Results) -> None:
+        self.results |= results
         self.bar.advance(1)
+
+    def _on_documents(self, subject: Subject, documents: Sequence[Document]) -> Results:
+        found = suites.measure_documents(subject, documents, batch_size=self.recipe.rows_per_device)
+        return named(subject.name, found)
 
     def _on_tasks(
         self, subject: Subject, suite: str, rows: list[PromptRow], examples: Sequence[PromptRow]
     ) -> Results:
         spec = self.recipe.suites
         found = suites.measure_tasks(subject, suite, rows, self.decoding)
-        if subject.name not in spec.few_shot:
-            return found
-        prompts, solved = [row.prompt for row in rows], [row.prompt for row in examples]
-        return found | suites.measure_few_shot(
-            subject, suite, prompts, solved, self.decoding, shots=spec.shots
-        )
+        if subject.name in spec.few_shot:
+            prompts, solved = [row.prompt for row in rows], [row.prompt for row in examples]
+            found |= suites.measure_few_shot(subject, suite, prompts, solved, self.decoding, shots=spec.shots)
+        return named(subject.name, found)
 
     def _on_pairs(self, subject: Subject, pairs: list[PairRow]) -> Results:
         """The model's own log-likelihood as a judge; the reward model once, on the first model's rows."""
+        found: Results = {}
         if self.reward and "reward/accuracy_share" not in self.results:
             _check_same_tokenizer(self.reward, subject)
             lengths = [pair.prompt_length for pair in pairs]
             chosen = self._scores([pair.chosen_ids for pair in pairs], lengths)
             rejected = self._scores([pair.rejected_ids for pair in pairs], lengths)
             margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
-            self.results |= named("reward", suites.accuracy_results(margins, pairs))
-            self.results["reward/calibration_error_share"] = calibration_error(margins)
+            found = named("reward", suites.accuracy_results(margins, pairs))
+            found["reward/calibration_error_share"] = calibration_error(margins)
         margins = suites.likelihood_margins(subject, pairs, batch_size=self.recipe.rows_per_device)
-        return suites.accuracy_results(margins, pairs, prefix="likelihood_")
+        return found | named(subject.name, suites.accuracy_results(margins, pairs, prefix="likelihood_"))
 
     def _on_prompts(self, subject: Subject, rows: list[PromptRow]) -> Results:
         """Sampled and greedy answers: what they look like, what they are worth, how far from the reference they are."""

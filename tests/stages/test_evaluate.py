@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import torch
 from transformers import LlamaForSequenceClassification
 
 from aligner.data.build import build_prompts
-from aligner.errors import ModelError
+from aligner.errors import Interrupted, ModelError
 from aligner.evals.gold import Gold, exact_match, gold_reward
-from aligner.evals.suites import Decoding, Subject, answer_prompts
+from aligner.evals.suites import Decoding, Subject, answer_prompts, measure_documents, measure_tasks
 from aligner.models.heads import RewardModel, RewardStats, write_stats
 from aligner.models.load import load_trained
 from aligner.models.scoring import Scoring
@@ -242,6 +243,41 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path, models: dict[str, 
         for name in "ab"
     )
     assert first == second
+
+
+def test_an_interrupted_evaluation_keeps_its_finished_suites(
+    tmp_path: Path,
+    models: dict[str, str],
+    suites: SuitesSpec,
+    evaluated: tuple[dict[str, float], list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = {name: models[name] for name in ("base", "sft", "same")}
+    run = partial(run_evaluation, models=names, suites=suites, reference="sft", reward=models["reward"])
+    measured: list[str] = []
+
+    def pressed(subject: Subject, *rest: Any, **more: Any) -> Any:
+        measured.append(f"{subject.name} tasks")
+        if subject.name == "base" and len(measured) < 5:
+            raise KeyboardInterrupt
+        return measure_tasks(subject, *rest, **more)
+
+    def noted(subject: Subject, *rest: Any, **more: Any) -> Any:
+        measured.append(f"{subject.name} documents")
+        return measure_documents(subject, *rest, **more)
+
+    monkeypatch.setattr("aligner.evals.suites.measure_tasks", pressed)
+    monkeypatch.setattr("aligner.evals.suites.measure_documents", noted)
+    with pytest.raises(Interrupted, match="4 finished parts are kept"):
+        run(tmp_path)
+    assert measured == ["sft documents", "sft tasks", "base documents", "base tasks"]
+    assert run(tmp_path) == evaluated
+    assert measured[4:] == ["base tasks", "same documents", "same tasks"]
+    kept = json.loads((tmp_path / "checkpoints" / "parts.json").read_text())
+    kept["measured_on"]["parents"]["sft"] = "elsewhere#0"
+    (tmp_path / "checkpoints" / "parts.json").write_text(json.dumps(kept))
+    run(tmp_path)
+    assert len(measured) == 7 + 6  # on another model, everything again
 
 
 def test_a_reward_model_of_another_tokenizer_is_refused(
