@@ -17,6 +17,8 @@ from aligner.data.build import build_conversations, build_documents, build_pairs
 from aligner.data.readers import Kind, read_source
 from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
+from aligner.evals.suites import SAMPLE_BATCH
+from aligner.evals.tasks import STYLES
 from aligner.models.sample import sample_responses
 from aligner.planning import PlannedStage, named_stages, planned_stages, unfinished
 from aligner.preflight import check_ahead
@@ -35,6 +37,7 @@ ADAM_FLOATS = 3  # gradient and two moments, for each trained weight
 ACTIVATION_FLOATS = (
     16  # per token, layer and hidden unit, kept for the backward pass (measured on small Llamas)
 )
+TYPICAL_PROMPT_TOKENS = 48  # of an evaluation's questions, for its time
 TIMED_BELOW = 200_000_000  # parameters; larger models are not built just to be timed
 
 
@@ -82,7 +85,7 @@ def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
         case PpoRecipe() as recipe:
             return _ppo_rows(recipe, start)
         case EvaluateRecipe() as recipe:
-            return _evaluate_rows(recipe)
+            return _evaluate_rows(recipe, start)
         case _:
             raise RecipeError(Problem(str(stage.path), "nothing to plan", "name a stage recipe"))
 
@@ -190,20 +193,51 @@ def _seconds_per_ppo_step(
     return rollout + update * ppo.epochs * ppo.minibatches
 
 
-def _evaluate_rows(recipe: EvaluateRecipe) -> list[PlanRow]:
+def _evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:
     suites = recipe.suites
     rows = [PlanRow("models", ", ".join(recipe.models))]
     if suites.documents:
         rows.append(PlanRow("documents", f"{_count(suites.documents, 'document'):,}", "held-out text"))
-    for name, sources in suites.tasks.items():
-        rows.append(PlanRow(name, f"{_count(sources, 'prompt'):,}", "prompts, one greedy answer each"))
+    tasks = {name: _count(sources, "prompt") for name, sources in suites.tasks.items()}
+    rows += [PlanRow(name, f"{count:,}", "prompts, one greedy answer each") for name, count in tasks.items()]
     if suites.pairs:
         rows.append(PlanRow("pairs", f"{_count(suites.pairs, 'pair'):,}", "of answers"))
-    if suites.prompts:
-        asked = min(_count(suites.prompts, "prompt"), suites.prompt_rows)
+    asked = min(_count(suites.prompts, "prompt"), suites.prompt_rows)
+    if asked:
         why = f"prompts, {suites.samples_per_prompt} sampled answers and a greedy one each"
         rows.append(PlanRow("prompts", f"{asked:,}", why))
-    return rows
+    answers = _answers(recipe, tasks=sum(tasks.values()), prompts=asked)
+    seconds = _seconds_per_answer(recipe, start)
+    why = f"at most, for {answers:,} answers, as if none ended early; documents and pairs come on top"
+    return [*rows, _time_row(seconds, passes=answers, why=why)]
+
+
+def _answers(recipe: EvaluateRecipe, *, tasks: int, prompts: int) -> int:
+    """How many answers are drawn in all: greedy and sampled ones, few-shot ones in every style."""
+    suites, models = recipe.suites, len(recipe.models)
+    more_of_reference = max(suites.best_of - suites.samples_per_prompt, 0) if recipe.reference else 0
+    few_shot = len(suites.few_shot) * len(suites.shots) * len(STYLES)
+    return tasks * (models + few_shot) + prompts * (
+        models * (1 + suites.samples_per_prompt) + more_of_reference
+    )
+
+
+def _seconds_per_answer(recipe: EvaluateRecipe, start: Start) -> float | None:
+    """A batch of short prompts answered by a random model, which rarely ends an answer."""
+    model = start.random_model()
+    if model is None:
+        return None
+    ids_BT = torch.randint(0, start.vocab_size, (SAMPLE_BATCH, TYPICAL_PROMPT_TOKENS))
+    began = time.perf_counter()
+    sample_responses(
+        model,
+        ids_BT.tolist(),
+        max_new_tokens=recipe.sampling.max_new_tokens,
+        temperature=recipe.sampling.temperature,
+        eos_id=start.tokenizer.eos_token_id,
+        pad_id=start.tokenizer.pad_token_id,
+    )
+    return (time.perf_counter() - began) / SAMPLE_BATCH
 
 
 def _count(sources: Sequence[SourceSpec], kind: Kind) -> int:

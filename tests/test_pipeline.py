@@ -351,3 +351,17 @@ def test_check_and_show_say_what_would_happen_and_train_nothing(
     shown = capsys.readouterr().out
     assert "<|assistant|>" in shown and "is rejected" in shown
     assert not (folder / "runs").exists() and not (folder / "home").exists()
+
+
+def test_check_counts_the_answers_of_an_evaluation(folder: Path) -> None:
+    source = "[{path: prompts.jsonl, format: prompts}]"
+    (folder / "evaluate.yaml").write_text(
+        "stage: evaluate\noutput: runs/evaluate\nmodels: {base: base.yaml, sft: sft.yaml}\nreference: sft\n"
+        f"suites:\n  tasks: {{items: {source}}}\n  prompts: {source}\n  examples: {source}\n"
+        "  samples_per_prompt: 2\n  best_of: 5\n  shots: [1, 3]\n  few_shot: [base]\n"
+        "sampling: {max_new_tokens: 4}\n"
+    )
+    (stage,) = check_recipe(Path("evaluate.yaml")).stages
+    (why,) = [row.why for row in stage.rows if row.name == "time"]
+    # 8 tasks by 2 models and by one in 2 styles at 2 numbers of shots; 8 prompts: 1 + 2 and 1 + 5 answers.
+    assert f"for {8 * (2 + 4) + 8 * (3 + 6)} answers" in why
