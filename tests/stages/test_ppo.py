@@ -81,8 +81,8 @@ def lines(folder, name):
     return [{k: v for k, v in row.items() if k not in ("seconds", "ppo/tokens_per_second")} for row in rows]
 
 
-def assert_same_run(a, b):
-    for name in ("model/model.safetensors", "value_head.safetensors"):
+def assert_same_run(a, b, weights="model/model.safetensors"):
+    for name in (weights, "value_head.safetensors"):
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
     for name in ("metrics.jsonl", "samples.jsonl"):
         assert lines(a, name) == lines(b, name)
@@ -178,6 +178,28 @@ def test_a_crash_goes_on_from_the_last_checkpoint(straight, world, tmp_path, mon
     assert [row["step"] for row in lines(tmp_path / "run", "metrics.jsonl")][-1] == 5
     run_it(plan)
     assert_same_run(straight[0], tmp_path / "run")
+
+
+def test_an_adapter_and_gains_over_a_merged_one_resume_bit_identically(world, tmp_path, monkeypatch):
+    run_it(recipe(world, tmp_path / "tuned", lora={"rank": 2, "alpha": 4.0}, steps=1))
+
+    def plan(name):
+        lora = {"rank": 4, "alpha": 8.0, "modules_to_save": ["model.norm"]}
+        shaped = recipe(world, tmp_path / name, lora=lora, steps=4, gain_learning_rate=3e-2)
+        start = shaped.model.model_copy(update={"base": str(tmp_path / "tuned"), "merge": True})
+        return shaped.model_copy(update={"model": start})
+
+    run_it(plan("straight"))
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted, match="stopped at step 2 of 4"):
+            run_it(plan("run"))
+    torch.manual_seed(99)
+    run_it(plan("run"))
+    weights = "model/adapter_model.safetensors"
+    assert_same_run(tmp_path / "straight", tmp_path / "run", weights)
+    gains = [value for name, value in load_file(tmp_path / "run" / weights).items() if "norm" in name]
+    assert len(gains) == 1 and not torch.equal(gains[0], torch.ones_like(gains[0]))
 
 
 @pytest.mark.parametrize("kind", ["reward", "likelihood"])
