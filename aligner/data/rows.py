@@ -77,6 +77,15 @@ class Dropped:
     reason: str
 
 
+@dataclass(frozen=True)
+class Rated:
+    """What several annotators said of one answer by one criterion (None: nothing), to tell how far they agree."""
+
+    origin: Origin
+    criterion: str
+    values: tuple[float | None, ...]
+
+
 def row_text(row: Row) -> str:
     """All of a row's text, roles named; what two rows must share to be the same row."""
     if isinstance(row, Pair):

@@ -9,8 +9,19 @@ from pydantic import Field, model_validator
 from aligner.recipe.base import Spec
 
 DocumentFormat = Literal["text", "documents", "messages", "alpaca", "self_instruct", "gsm8k", "hh"]
-ChatFormat = Literal["messages", "alpaca", "self_instruct", "gsm8k"]
-PairFormat = Literal["pairs", "rankings", "hh"]
+ChatFormat = Literal["messages", "alpaca", "self_instruct", "gsm8k", "oasst"]
+PairFormat = Literal[
+    "pairs",
+    "rankings",
+    "hh",
+    "sharegpt_pairs",
+    "kto",
+    "alpaca_rankings",
+    "alpaca_eval",
+    "oasst",
+    "ratings",
+    "rules",
+]
 PromptFormat = Literal["prompts", "hh", "messages", "alpaca"]
 Format = Literal[
     "auto",
@@ -23,6 +34,13 @@ Format = Literal[
     "pairs",
     "rankings",
     "hh",
+    "sharegpt_pairs",
+    "kto",
+    "alpaca_rankings",
+    "alpaca_eval",
+    "oasst",
+    "ratings",
+    "rules",
     "prompts",
 ]
 
@@ -34,6 +52,16 @@ class SourceSpec(Spec):
     format: Format = Field("auto", description="how the rows are written; auto looks at the first row")
     cap: int | None = Field(None, gt=0, description="at most this many rows of each file (FLAN's cap)")
     weight: float = Field(1.0, gt=0, description="copies of each row per epoch; 0.5 takes a random half")
+    criteria: dict[str, float] = Field(
+        default_factory=dict,
+        description="ratings: weight of each criterion that counts; rules: cost of each broken one; left out: 1 each",
+    )
+
+    @model_validator(mode="after")
+    def _criteria_are_of_feedback(self) -> Self:
+        if self.criteria and self.format not in ("auto", "ratings", "rules"):
+            raise ValueError(f"criteria: for format ratings or rules alone, not {self.format}; leave it out")
+        return self
 
 
 class CleanSpec(Spec):
