@@ -99,6 +99,25 @@ class DataSpec(Spec):
     )
 
 
+class PairRules(Spec):
+    """What is done with pairs that say something of each other; over all sources of the mixture."""
+
+    conflicts: Literal["majority", "drop", "keep"] = Field(
+        "majority",
+        description="same answers, opposite order: the order with more rows stays (of a draw none), none, or all",
+    )
+    repeats: Literal["keep", "once"] = Field("keep", description="rows of the same pair: all count, or one")
+    weigh: Literal["pair", "prompt"] = Field(
+        "pair", description="what counts once in the loss; prompt: its n pairs count 1/n each (InstructGPT)"
+    )
+
+
+class PairDataSpec(DataSpec):
+    """A mixture of preferences."""
+
+    pairs: PairRules = Field(default_factory=PairRules)
+
+
 class CurriculumSpec(Spec):
     """Documents for the first part of pretraining alone (survey arXiv:2303.18223, 4.1.3, data curriculum).
 

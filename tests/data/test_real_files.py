@@ -12,7 +12,7 @@ import pytest
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
 from aligner.data.readers import read_source
 from aligner.data.readers.records import read_records
-from aligner.recipe.data import DataSpec, HoldoutSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.data import DataSpec, HoldoutSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from tests.tiny import tiny_tokenizer
 
 ROOT = Path(os.environ.get("ALIGNER_REALDATA", Path(__file__).parents[2].parent / "shared" / "realdata"))
@@ -118,7 +118,9 @@ def test_the_real_stages_find_their_rows():
     )
     assert 400 < len(sft.train) <= 450 and len(sft.holdout) == 20
     hh = [SourceSpec(path=real("hh-rlhf/harmless-base"), cap=100)]
-    pairs = build_pairs(DataSpec(train=hh, holdout=HoldoutSpec(rows=10), cut_answers=1.0), tokenizer, seed=0)
+    pairs = build_pairs(
+        PairDataSpec(train=hh, holdout=HoldoutSpec(rows=10), cut_answers=1.0), tokenizer, seed=0
+    )
     assert len(pairs.train) == 100 and len(pairs.holdout) == 10
     assert len(build_prompts(hh, tokenizer, max_prompt_tokens=64, seed=0).rows) == 100
     books = build_documents(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aligner.recipe.data import DataSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.recipe.stages import (
     EvaluateRecipe,
@@ -111,7 +111,7 @@ def _reward(folder: Path) -> None:
         stage="reward",
         output=str(folder),
         model=ModelSpec(base="runs/sft"),
-        data=DataSpec(train=[SourceSpec(path="data/world/pairs.jsonl")]),
+        data=PairDataSpec(train=[SourceSpec(path="data/world/pairs.jsonl")]),
         train=TrainSpec(steps=240),
     )
     with stage_run(recipe, {"base": "runs/quickstart/sft/model#77b0a1f4c9e2"}, 4_000) as run:

@@ -82,7 +82,11 @@ _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
 
 @dataclass
 class SourceRows:
-    """What one source gave: the rows, and how many were dropped for which reason."""
+    """What one source gave: the rows, and how many were dropped for which reason.
+
+    rated: what annotators said, where several rated an answer. noted: rows in which something was found that is no
+    reason to drop them.
+    """
 
     path: str
     format: str
@@ -90,6 +94,7 @@ class SourceRows:
     rows: list[Row] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     rated: list[Rated] = field(default_factory=list)
+    noted: Counter[str] = field(default_factory=Counter)
 
     @property
     def rows_read(self) -> int:
