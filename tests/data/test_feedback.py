@@ -294,7 +294,10 @@ def test_a_rule_without_a_weight_is_an_error_where_others_have_one(tmp_path):
     assert error.value.problems[0].where == f"{path}:2" and "rude, false" in error.value.problems[0].remedy
 
 
-def test_criteria_are_refused_where_nothing_reads_them():
+def test_criteria_are_refused_where_nothing_reads_them(tmp_path):
+    path = write(tmp_path / "a.jsonl", GOOD["rankings"])
+    with pytest.raises(DataError, match='format "rankings" has no criteria'):
+        weighted(path, help=1.0)
     with pytest.raises(ValueError, match="for format ratings or rules alone, not pairs"):
         SourceSpec(path="a", format="pairs", criteria={"help": 1.0})
 

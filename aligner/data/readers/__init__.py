@@ -120,7 +120,8 @@ class SourceRows:
 def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     """All rows of a source, as rows of `kind`.
 
-    Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind.
+    Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind or has no
+    use for the source's criteria.
     """
     files = find_files(spec.path)
     path = spec.path if isinstance(spec.path, str) else ", ".join(spec.path)
@@ -131,6 +132,8 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
         if name not in FORMATS_OF[kind]:
             valid = ", ".join(FORMATS_OF[kind])
             raise fault(at(file), f'format "{name}" does not give {kind} rows', f"formats that do: {valid}")
+        if spec.criteria and name not in ("ratings", "rules"):
+            raise fault(at(file), f'format "{name}" has no criteria', "leave criteria out of this source")
         formats.append(name)
         for item in _read_file(file, name, kind, spec.criteria):
             if isinstance(item, Rated):
