@@ -46,7 +46,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt; `chosen` was preferred."""
+    """Two answers to one prompt; `chosen` was preferred. `weight`: how much the pair counts in a loss."""
 
     origin: Origin
     prompt: tuple[Turn, ...]
@@ -54,6 +54,7 @@ class Pair:
     rejected: str
     margin: float | None = None
     kind: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,15 @@ class Dropped:
 
     origin: Origin
     reason: str
+
+
+@dataclass(frozen=True)
+class Rated:
+    """What several annotators said of one answer by one criterion (None: nothing), to tell how far they agree."""
+
+    origin: Origin
+    criterion: str
+    values: tuple[float | None, ...]
 
 
 def row_text(row: Row) -> str:

@@ -45,7 +45,7 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Two rendered answers to one prompt; both share the first `prompt_length` ids."""
+    """Two rendered answers to one prompt; both share the first `prompt_length` ids. `weight`: of its loss."""
 
     chosen_ids: list[int]
     rejected_ids: list[int]
@@ -54,6 +54,7 @@ class PairRow:
     prompt_length: int
     prompt_cut: bool = False
     answer_cut: bool = False
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def _pair_row(
         prompt_length=len(kept),
         prompt_cut=len(kept) < start,
         answer_cut=len(kept) + longest > max_length,
+        weight=row.weight,
     )
 
 

@@ -12,6 +12,7 @@ from aligner.recipe.data import (
     CurriculumSpec,
     DataSpec,
     HoldoutSpec,
+    PairDataSpec,
     PretrainDataSpec,
     SourceSpec,
 )
@@ -101,7 +102,7 @@ def test_too_many_cut_answers_are_an_error_and_a_few_are_counted(tmp_path):
 def test_pairs_and_rankings_mix(tmp_path):
     a = write(tmp_path / "a.jsonl", pairs(20))
     b = write(tmp_path / "b.jsonl", [{"prompt": "Rank", "answers": ["a", "b", "c"]}])
-    spec = DataSpec(train=[SourceSpec(path=a), SourceSpec(path=b)], holdout=HoldoutSpec(rows=4))
+    spec = PairDataSpec(train=[SourceSpec(path=a), SourceSpec(path=b)], holdout=HoldoutSpec(rows=4))
     built = build_pairs(spec, tiny_tokenizer(), seed=1)
     check_accounts(built.report)
     assert len(built.holdout) == 4 and sum(r.rows_used for r in built.report.train) == len(built.train)

@@ -25,11 +25,43 @@ GOOD: dict[str, dict] = {
     "pairs": {"prompt": "Hi", "chosen": "good", "rejected": "bad"},
     "rankings": {"prompt": "Hi", "answers": ["best", "middle", "worst"]},
     "hh": {"chosen": "\n\nHuman: Hi\n\nAssistant: good", "rejected": "\n\nHuman: Hi\n\nAssistant: bad"},
+    "sharegpt_pairs": {
+        "conversations": [{"from": "human", "value": "Hi"}],
+        "chosen": {"from": "gpt", "value": "good"},
+        "rejected": {"from": "gpt", "value": "bad"},
+    },
+    "kto": {
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}],
+        "label": True,
+    },
+    "alpaca_rankings": {"instruction": "Add.", "input": "1 2", "output": ["3", "4"], "history": [["a", "b"]]},
+    "alpaca_eval": {"instruction": "Hi", "output_1": "bad", "output_2": "good", "preference": 2},
+    "oasst": {
+        "message_tree_id": "t",
+        "prompt": {
+            "text": "Hi",
+            "role": "prompter",
+            "replies": [
+                {"text": "bad", "role": "assistant", "rank": 1, "replies": []},
+                {"text": "good", "role": "assistant", "rank": 0, "replies": []},
+            ],
+        },
+    },
+    "ratings": {
+        "prompt": "Hi",
+        "answers": [{"text": "bad", "ratings": {"help": 1}}, {"text": "good", "ratings": {"help": 4}}],
+    },
+    "rules": {
+        "prompt": "Hi",
+        "answers": [{"text": "bad", "violated": ["rude"]}, {"text": "good", "violated": []}],
+    },
     "prompts": {"prompt": "Hi", "family": "f", "gold": {"kind": "unsafe", "answers": []}},
 }
 KIND: dict[str, Kind] = {
     "documents": "document", "messages": "conversation", "alpaca": "conversation", "self_instruct": "conversation",
     "gsm8k": "conversation", "pairs": "pair", "rankings": "pair", "hh": "pair", "prompts": "prompt",
+    "sharegpt_pairs": "pair", "kto": "pair", "alpaca_rankings": "pair", "alpaca_eval": "pair", "oasst": "pair",
+    "ratings": "pair", "rules": "pair",
 }  # fmt: skip
 
 
@@ -241,6 +273,64 @@ def test_text_is_utf8_or_latin_1_and_loses_the_gutenberg_frame(tmp_path):
         ("documents", {"text": "\ud800"}, "half of a surrogate pair"),
         ("documents", [1], "the row is a list"),
         ("prompts", {"prompt": "a", "gold": 3}, '"gold" is a number'),
+        ("pairs", {"chosen": [{"role": "user", "content": "x"}], "rejected": "b"}, '"rejected" is a string'),
+        ("sharegpt_pairs", {**GOOD["sharegpt_pairs"], "conversations": []}, '"conversations" is empty'),
+        (
+            "sharegpt_pairs",
+            {**GOOD["sharegpt_pairs"], "conversations": [{"from": "gpt", "value": "x"}]},
+            "ends with a assistant turn",
+        ),
+        (
+            "sharegpt_pairs",
+            {**GOOD["sharegpt_pairs"], "conversations": [{"from": "bot", "value": "x"}]},
+            'unknown speaker "bot"',
+        ),
+        (
+            "sharegpt_pairs",
+            {**GOOD["sharegpt_pairs"], "chosen": {"from": "human", "value": "x"}},
+            "is a user turn",
+        ),
+        ("sharegpt_pairs", {**GOOD["sharegpt_pairs"], "chosen": 3}, '"chosen" is a number'),
+        ("kto", {**GOOD["kto"], "label": "good"}, '"label" is a string'),
+        ("kto", {"prompt": "a", "completion": 3, "label": True}, '"completion" is a number'),
+        ("alpaca_rankings", {**GOOD["alpaca_rankings"], "output": ["3"]}, '"output" has 1 entries'),
+        ("alpaca_rankings", {**GOOD["alpaca_rankings"], "instruction": ""}, '"instruction" is empty'),
+        (
+            "alpaca_rankings",
+            {**GOOD["alpaca_rankings"], "history": [["a"]]},
+            '"history"[0] is not [question, answer]',
+        ),
+        (
+            "alpaca_rankings",
+            {**GOOD["alpaca_rankings"], "history": "a"},
+            '"history"[0] is not [question, answer]',
+        ),
+        ("alpaca_eval", {**GOOD["alpaca_eval"], "preference": 3}, '"preference" is 3'),
+        ("alpaca_eval", {**GOOD["alpaca_eval"], "preference": "2"}, '"preference" is a string'),
+        ("oasst", {**GOOD["oasst"], "prompt": {"text": "x", "role": "bot"}}, 'unknown role "bot"'),
+        ("oasst", {**GOOD["oasst"], "prompt": {"text": "x", "role": "assistant"}}, "starts with an answer"),
+        (
+            "oasst",
+            {
+                **GOOD["oasst"],
+                "prompt": {"text": "x", "role": "prompter", "replies": [{"text": "x", "role": "prompter"}]},
+            },
+            "a reply of the same role",
+        ),
+        (
+            "ratings",
+            {"prompt": "a", "answers": [{"text": "b", "ratings": {"help": 1}}]},
+            '"answers" has 1 entries',
+        ),
+        ("ratings", {"prompt": "a", "answers": [{"text": "b"}, {"text": "c"}]}, 'an answer has no "ratings"'),
+        (
+            "ratings",
+            {"prompt": "a", "answers": [{"text": "b", "ratings": {"help": [1, "x"]}}] * 2},
+            '"help" is a string',
+        ),
+        ("ratings", {"prompt": "", "answers": GOOD["ratings"]["answers"]}, '"prompt" is empty'),
+        ("rules", {"prompt": "a", "answers": [{"text": "b"}] * 2}, '"violated" is missing'),
+        ("rules", {"prompt": "a", "answers": [{"text": "b", "violated": []}]}, '"answers" has 1 entries'),
     ],
 )
 def test_malformed_rows_say_file_line_what_and_remedy(tmp_path, name, row, what):
@@ -293,11 +383,14 @@ def test_folders_skip_licences_and_repeat_no_file(tmp_path):
         st.lists(
             st.dictionaries(
                 st.sampled_from(["text", "messages", "prompt", "answers", "chosen", "rejected", "instruction",
-                                 "instances", "output", "question", "answer", "gold", "margin", "role", "content"]),
+                                 "instances", "output", "question", "answer", "gold", "margin", "role", "content",
+                                 "conversations", "label", "completion", "history", "output_1", "output_2", "preference",
+                                 "message_tree_id"]),
                 st.recursive(
                     st.one_of(st.none(), st.booleans(), st.floats(), st.text(max_size=9), st.just("\udfff")),
                     lambda inner: st.one_of(st.lists(inner, max_size=3),
-                                            st.dictionaries(st.sampled_from(["role", "content", "input", "output"]), inner)),
+                                            st.dictionaries(st.sampled_from(["role", "content", "input", "output", "from", "value",
+                                                                             "text", "replies", "rank", "ratings", "violated"]), inner)),
                     max_leaves=6,
                 ),
             ),

@@ -5,28 +5,39 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 from aligner.data.readers.alpaca import read_alpaca
+from aligner.data.readers.alpaca_eval import read_alpaca_eval
+from aligner.data.readers.alpaca_rankings import read_alpaca_rankings
+from aligner.data.readers.by_value import finer_format
 from aligner.data.readers.documents import read_documents
 from aligner.data.readers.files import TEXT_SUFFIXES, files_sha256, find_files, plain_suffix
 from aligner.data.readers.gsm8k import read_gsm8k
 from aligner.data.readers.hh import read_hh
+from aligner.data.readers.kto import read_kto
 from aligner.data.readers.messages import read_messages
+from aligner.data.readers.oasst import read_oasst, read_oasst_chats
 from aligner.data.readers.pairs import read_pairs
 from aligner.data.readers.prompts import read_prompts
 from aligner.data.readers.rankings import read_rankings
+from aligner.data.readers.ratings import read_ratings
 from aligner.data.readers.records import Record, fault, read_records
+from aligner.data.readers.rules import read_rules
 from aligner.data.readers.self_instruct import read_self_instruct
+from aligner.data.readers.sharegpt_pairs import read_sharegpt_pairs
 from aligner.data.readers.text import read_text
-from aligner.data.rows import Conversation, Document, Dropped, Pair, Prompt, Row, Turn
+from aligner.data.rows import Conversation, Document, Dropped, Pair, Prompt, Rated, Row, Turn
 from aligner.errors import at
 from aligner.recipe.data import ChatFormat, DocumentFormat, PairFormat, PromptFormat, SourceSpec
 
 Kind = Literal["document", "conversation", "pair", "prompt"]
 
-READERS: dict[str, Callable[[Record], Iterator[Row | Dropped]]] = {
+Reader = Callable[[Record], Iterator[Row | Dropped | Rated]]
+
+READERS: dict[str, Reader] = {
     "documents": read_documents,
     "messages": read_messages,
     "alpaca": read_alpaca,
@@ -35,6 +46,13 @@ READERS: dict[str, Callable[[Record], Iterator[Row | Dropped]]] = {
     "pairs": read_pairs,
     "rankings": read_rankings,
     "hh": read_hh,
+    "sharegpt_pairs": read_sharegpt_pairs,
+    "kto": lambda record: read_kto([record]),  # a whole file is read together: `_read_file`
+    "alpaca_rankings": read_alpaca_rankings,
+    "alpaca_eval": read_alpaca_eval,
+    "oasst": read_oasst,
+    "ratings": read_ratings,
+    "rules": read_rules,
     "prompts": read_prompts,
 }
 FORMATS_OF: dict[Kind, tuple[str, ...]] = {
@@ -45,6 +63,11 @@ FORMATS_OF: dict[Kind, tuple[str, ...]] = {
 }
 # The keys that tell a format apart, the most telling first.
 _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("message_tree_id", "prompt"), "oasst"),
+    (("messages", "label"), "kto"),
+    (("prompt", "completion", "label"), "kto"),
+    (("conversations", "chosen", "rejected"), "sharegpt_pairs"),
+    (("instruction", "output_1", "output_2", "preference"), "alpaca_eval"),
     (("messages",), "messages"),
     (("prompt", "answers"), "rankings"),
     (("prompt", "chosen", "rejected"), "pairs"),
@@ -59,13 +82,19 @@ _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
 
 @dataclass
 class SourceRows:
-    """What one source gave: the rows, and how many were dropped for which reason."""
+    """What one source gave: the rows, and how many were dropped for which reason.
+
+    rated: what annotators said, where several rated an answer. noted: rows in which something was found that is no
+    reason to drop them.
+    """
 
     path: str
     format: str
     files: list[Path]
     rows: list[Row] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    rated: list[Rated] = field(default_factory=list)
+    noted: Counter[str] = field(default_factory=Counter)
 
     @property
     def rows_read(self) -> int:
@@ -91,7 +120,8 @@ class SourceRows:
 def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     """All rows of a source, as rows of `kind`.
 
-    Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind.
+    Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind or has no
+    use for the source's criteria.
     """
     files = find_files(spec.path)
     path = spec.path if isinstance(spec.path, str) else ", ".join(spec.path)
@@ -102,8 +132,13 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
         if name not in FORMATS_OF[kind]:
             valid = ", ".join(FORMATS_OF[kind])
             raise fault(at(file), f'format "{name}" does not give {kind} rows', f"formats that do: {valid}")
+        if spec.criteria and name not in ("ratings", "rules"):
+            raise fault(at(file), f'format "{name}" has no criteria', "leave criteria out of this source")
         formats.append(name)
-        for item in _read_file(file, name):
+        for item in _read_file(file, name, kind, spec.criteria):
+            if isinstance(item, Rated):
+                source.rated.append(item)
+                continue
             given = item if isinstance(item, Dropped) else as_kind(item, kind)
             if isinstance(given, Dropped):
                 source.dropped[given.reason] += 1
@@ -113,12 +148,26 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     return source
 
 
-def _read_file(path: Path, name: str) -> Iterator[Row | Dropped]:
+def _read_file(
+    path: Path, name: str, kind: Kind, criteria: Mapping[str, float]
+) -> Iterator[Row | Dropped | Rated]:
     if name == "text":
         yield from read_text(path)
-        return
-    for record in read_records(path):
-        yield from READERS[name](record)
+    elif name == "kto":
+        yield from read_kto(read_records(path))
+    else:
+        reader = _reader(name, kind, criteria)
+        for record in read_records(path):
+            yield from reader(record)
+
+
+def _reader(name: str, kind: Kind, criteria: Mapping[str, float]) -> Reader:
+    """The reader of a format's rows, by what is wanted of them."""
+    if name == "oasst" and kind == "conversation":
+        return read_oasst_chats
+    if name in ("ratings", "rules"):
+        return partial(read_ratings if name == "ratings" else read_rules, criteria=criteria)
+    return READERS[name]
 
 
 def detect_format(path: Path) -> str:
@@ -139,7 +188,8 @@ def detect_format(path: Path) -> str:
 
 def format_of(row: Mapping[str, object]) -> str | None:
     """The format whose keys the row has, or None."""
-    return next((name for keys, name in _SIGNS if all(key in row for key in keys)), None)
+    name = next((name for keys, name in _SIGNS if all(key in row for key in keys)), None)
+    return name and finer_format(name, row)
 
 
 def as_kind(row: Row, kind: Kind) -> Row | Dropped:

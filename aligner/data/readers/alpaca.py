@@ -26,10 +26,16 @@ def instruction_row(
     origin: Origin, instruction: str, context: str, answer: str, family: str
 ) -> Conversation | Dropped:
     """An instruction with an optional input, answered."""
-    instruction, context, answer = instruction.strip(), context.strip(), answer.strip()
-    if not instruction:
-        raise fault(origin, '"instruction" is empty', "write the instruction, or delete the row")
+    question, answer = instruction_turn(origin, instruction, context), answer.strip()
     if not answer:
         return Dropped(origin, "empty_answer")
-    question = instruction if context.lower().rstrip(".") in NO_INPUT else f"{instruction}\n\n{context}"
-    return Conversation(origin, (Turn("user", question), Turn("assistant", answer)), family)
+    return Conversation(origin, (question, Turn("assistant", answer)), family)
+
+
+def instruction_turn(origin: Origin, instruction: str, context: str) -> Turn:
+    """An instruction and, after a blank line, its input, if it has one; `DataError` where there is no instruction."""
+    instruction, context = instruction.strip(), context.strip()
+    if not instruction:
+        raise fault(origin, '"instruction" is empty', "write the instruction, or delete the row")
+    bare = context.lower().rstrip(".") in NO_INPUT
+    return Turn("user", instruction if bare else f"{instruction}\n\n{context}")
