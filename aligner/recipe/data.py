@@ -8,23 +8,25 @@ from pydantic import Field, model_validator
 
 from aligner.recipe.base import Spec
 
-DocumentFormat = Literal["text", "documents", "messages", "alpaca", "self_instruct", "gsm8k", "hh"]
-ChatFormat = Literal["messages", "alpaca", "self_instruct", "gsm8k"]
-PairFormat = Literal["pairs", "rankings", "hh"]
-PromptFormat = Literal["prompts", "hh", "messages", "alpaca"]
-Format = Literal[
-    "auto",
-    "text",
-    "documents",
+ChatFormat = Literal[
     "messages",
     "alpaca",
     "self_instruct",
     "gsm8k",
-    "pairs",
-    "rankings",
-    "hh",
-    "prompts",
+    "dolly",
+    "completions",
+    "sharegpt",
+    "moss",
+    "natural_instructions",
+    "flan_cot",
+    "aqua",
+    "mmlu",
+    "belle",
 ]
+PairFormat = Literal["pairs", "rankings", "hh"]
+DocumentFormat = Literal["text", "documents", ChatFormat, "hh"]
+PromptFormat = Literal["prompts", "mt_bench", ChatFormat, "hh"]
+Format = Literal["auto", DocumentFormat, ChatFormat, PairFormat, PromptFormat]
 
 
 class SourceSpec(Spec):

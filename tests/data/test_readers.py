@@ -5,6 +5,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,16 +28,53 @@ GOOD: dict[str, dict] = {
     "rankings": {"prompt": "Hi", "answers": ["best", "middle", "worst"]},
     "hh": {"chosen": "\n\nHuman: Hi\n\nAssistant: good", "rejected": "\n\nHuman: Hi\n\nAssistant: bad"},
     "prompts": {"prompt": "Hi", "family": "f", "gold": {"kind": "unsafe", "answers": []}},
+    "dolly": {"instruction": "Add.", "context": "1 2", "response": "3", "category": "sums"},
+    "completions": {"prompt": "1+1?", "completion": " 2<|endoftext|>"},
+    "sharegpt": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]},
+    "moss": {
+        "meta_instruction": "Be kind.\n",
+        "chat": {
+            "turn_1": {
+                "Human": "<|Human|>: Hi<eoh>\n",
+                "Commands": "<|Commands|>: None<eoc>\n",
+                "MOSS": "<|MOSS|>: Ho<eom>\n",
+            }
+        },
+    },
+    "natural_instructions": {
+        "Definition": ["Add the numbers."],
+        "Categories": ["Sums"],
+        "Positive Examples": [{"input": "2 2", "output": "4", "explanation": ""}],
+        "Instances": [{"id": "1", "input": "1 2", "output": ["3", "three"]}],
+    },
+    "flan_cot": {"question": "1+1?\\nIn words.", "answer": "two", "rationale": "One more than one."},
+    "aqua": {"question": "1+1?", "options": ["A)1", "B)2"], "rationale": "One and one.", "correct": "B"},
+    "mmlu": {"question": "1+1?", "A": "1", "B": "2", "C": "3", "D": "4", "answer": "B"},
+    "belle": {"question": "1+1?", "std_answer": "2", "class": "math"},
+    "mt_bench": {"question_id": 1, "category": "math", "turns": ["1+1?", "And one more?"]},
 }
 KIND: dict[str, Kind] = {
     "documents": "document", "messages": "conversation", "alpaca": "conversation", "self_instruct": "conversation",
     "gsm8k": "conversation", "pairs": "pair", "rankings": "pair", "hh": "pair", "prompts": "prompt",
+    "mt_bench": "prompt",
+    **dict.fromkeys(["dolly", "completions", "sharegpt", "moss", "natural_instructions", "flan_cot", "aqua", "mmlu",
+                     "belle"], "conversation"),
 }  # fmt: skip
 
 
 def write(path: Path, *rows: object) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def packed(data: bytes) -> bytes:
+    return pa.compress(data, codec="zstd", asbytes=True)
+
+
+def parquet(rows: list[dict]) -> bytes:
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue().to_pybytes()
 
 
 def read(path: Path | str, kind: Kind, name: str = "auto") -> SourceRows:
@@ -56,13 +95,15 @@ def test_auto_finds_the_format_in_every_kind_of_file(tmp_path, name):
         "c.json": lines.encode(),
         "d.jsonl.gz": gzip.compress(lines.encode()),
         "e.jsonl": b"\xef\xbb\xbf" + lines.replace("\n", "\r\n\r\n").encode(),
+        "f.jsonl.zst": packed(lines.encode()),
+        "g.parquet": parquet([GOOD[name]] * 3),
     }
     for file, data in files.items():
         (tmp_path / file).write_bytes(data)
         assert detect_format(tmp_path / file) == name
         source = read(tmp_path / file, KIND[name])
         assert (source.format, source.rows_read) == (name, 9 if name == "rankings" else 3)
-    assert read(tmp_path, KIND[name]).rows_read == 5 * (9 if name == "rankings" else 3)
+    assert read(tmp_path, KIND[name]).rows_read == 7 * (9 if name == "rankings" else 3)
 
 
 def test_a_pretty_printed_object_is_one_row(tmp_path):
@@ -293,11 +334,16 @@ def test_folders_skip_licences_and_repeat_no_file(tmp_path):
         st.lists(
             st.dictionaries(
                 st.sampled_from(["text", "messages", "prompt", "answers", "chosen", "rejected", "instruction",
-                                 "instances", "output", "question", "answer", "gold", "margin", "role", "content"]),
+                                 "instances", "output", "question", "answer", "gold", "margin", "role", "content",
+                                 "history", "context", "response", "completion", "conversations", "tools", "system",
+                                 "meta_instruction", "chat", "Definition", "Instances", "Categories", "rationale",
+                                 "options", "correct", "choices", "A", "B", "C", "D", "std_answer", "class", "turns",
+                                 "question_id", "user_prompt"]),
                 st.recursive(
                     st.one_of(st.none(), st.booleans(), st.floats(), st.text(max_size=9), st.just("\udfff")),
                     lambda inner: st.one_of(st.lists(inner, max_size=3),
-                                            st.dictionaries(st.sampled_from(["role", "content", "input", "output"]), inner)),
+                                            st.dictionaries(st.sampled_from(["role", "content", "input", "output", "from", "value",
+                                                                             "turn_1", "Human", "MOSS"]), inner)),
                     max_leaves=6,
                 ),
             ),

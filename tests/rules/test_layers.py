@@ -27,6 +27,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("hub",),
     "matplotlib": ("run",),
     "accelerate": ("stages", "rl"),
+    "pyarrow": ("data",),
 }
 STAGES = ("pretrain", "sft", "reward", "ppo", "evaluate", "publish")
 WITHOUT_TORCH = (

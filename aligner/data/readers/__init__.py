@@ -8,19 +8,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from aligner.data.readers import flan_cot, mmlu
 from aligner.data.readers.alpaca import read_alpaca
+from aligner.data.readers.aqua import read_aqua
+from aligner.data.readers.belle import read_belle
+from aligner.data.readers.completions import read_completions
 from aligner.data.readers.documents import read_documents
-from aligner.data.readers.files import TEXT_SUFFIXES, files_sha256, find_files, plain_suffix
+from aligner.data.readers.dolly import read_dolly
+from aligner.data.readers.files import (
+    TABLE_SUFFIXES,
+    TEXT_SUFFIXES,
+    files_sha256,
+    find_files,
+    plain_suffix,
+)
 from aligner.data.readers.gsm8k import read_gsm8k
 from aligner.data.readers.hh import read_hh
+from aligner.data.readers.json_files import read_json
 from aligner.data.readers.messages import read_messages
+from aligner.data.readers.moss import read_moss
+from aligner.data.readers.mt_bench import read_mt_bench
+from aligner.data.readers.natural_instructions import read_natural_instructions
 from aligner.data.readers.pairs import read_pairs
 from aligner.data.readers.prompts import read_prompts
 from aligner.data.readers.rankings import read_rankings
-from aligner.data.readers.records import Record, fault, read_records
+from aligner.data.readers.records import Record, fault
 from aligner.data.readers.self_instruct import read_self_instruct
+from aligner.data.readers.sharegpt import read_sharegpt
+from aligner.data.readers.tables import Columns, read_cells, read_parquet, read_table
 from aligner.data.readers.text import read_text
-from aligner.data.rows import Conversation, Document, Dropped, Pair, Prompt, Row, Turn
+from aligner.data.rows import Conversation, Document, Dropped, Origin, Pair, Prompt, Row, Turn
 from aligner.errors import at
 from aligner.recipe.data import ChatFormat, DocumentFormat, PairFormat, PromptFormat, SourceSpec
 
@@ -32,11 +49,23 @@ READERS: dict[str, Callable[[Record], Iterator[Row | Dropped]]] = {
     "alpaca": read_alpaca,
     "self_instruct": read_self_instruct,
     "gsm8k": read_gsm8k,
+    "dolly": read_dolly,
+    "completions": read_completions,
+    "sharegpt": read_sharegpt,
+    "moss": read_moss,
+    "natural_instructions": read_natural_instructions,
+    "flan_cot": flan_cot.read_flan_cot,
+    "aqua": read_aqua,
+    "mmlu": mmlu.read_mmlu,
+    "belle": read_belle,
     "pairs": read_pairs,
     "rankings": read_rankings,
     "hh": read_hh,
     "prompts": read_prompts,
+    "mt_bench": read_mt_bench,
 }
+# The formats of tables that have no header.
+COLUMNS: dict[str, Columns] = {"flan_cot": flan_cot.COLUMNS, "mmlu": mmlu.COLUMNS}
 FORMATS_OF: dict[Kind, tuple[str, ...]] = {
     "document": get_args(DocumentFormat),
     "conversation": get_args(ChatFormat),
@@ -50,9 +79,23 @@ _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("prompt", "chosen", "rejected"), "pairs"),
     (("chosen", "rejected"), "hh"),
     (("instruction", "instances"), "self_instruct"),
+    (("Definition", "Instances"), "natural_instructions"),
     (("instruction", "output"), "alpaca"),
+    (("instruction", "context", "response"), "dolly"),
+    (("instruction", "response"), "alpaca"),
+    (("conversations",), "sharegpt"),
+    (("meta_instruction", "chat"), "moss"),
+    (("question", "options", "rationale", "correct"), "aqua"),
+    (("question", "choices", "answer"), "mmlu"),
+    (("question", "A", "B", "C", "D", "answer"), "mmlu"),
+    (("question", "answer", "rationale"), "flan_cot"),
     (("question", "answer"), "gsm8k"),
+    (("question", "std_answer"), "belle"),
+    (("question_id", "turns"), "mt_bench"),
+    (("prompt", "completion"), "completions"),
+    (("prompt", "response"), "completions"),
     (("prompt",), "prompts"),
+    (("user_prompt",), "prompts"),
     (("text",), "documents"),
 )
 
@@ -117,18 +160,32 @@ def _read_file(path: Path, name: str) -> Iterator[Row | Dropped]:
     if name == "text":
         yield from read_text(path)
         return
-    for record in read_records(path):
+    for record in read_records(path, COLUMNS.get(name)):
         yield from READERS[name](record)
 
 
+def read_records(path: Path, columns: Columns | None = None) -> Iterator[Record]:
+    """The rows of a file in order, by its suffix; `columns` are those of a format without header."""
+    suffix = plain_suffix(path)
+    if suffix == ".parquet":
+        return read_parquet(path)
+    return read_table(path, columns) if suffix in TABLE_SUFFIXES else read_json(path)
+
+
 def detect_format(path: Path) -> str:
-    """The format of a file: by its suffix for plain text, else by the keys of its first row."""
-    if plain_suffix(path) in TEXT_SUFFIXES:
+    """The format of a file: by its suffix for plain text, else by the names of its first row or of its columns."""
+    suffix = plain_suffix(path)
+    if suffix in TEXT_SUFFIXES:
         return "text"
-    first = next(read_records(path), None)
+    cells: list[str] = []
+    if suffix in TABLE_SUFFIXES:
+        line, cells = next(read_cells(path), (1, []))
+        first = Record(Origin(str(path), line), dict.fromkeys(cells)) if cells else None
+    else:
+        first = next(read_records(path), None)
     if first is None:
         raise fault(at(path), "the file has no rows", "name another file, or take it out of the recipe")
-    name = format_of(first.value)
+    name = format_of(first.value) or next((n for n, columns in COLUMNS.items() if columns.fits(cells)), None)
     if name is None:
         keys = ", ".join(first.value) or "none"
         raise fault(
@@ -157,15 +214,15 @@ def as_kind(row: Row, kind: Kind) -> Row | Dropped:
         return Conversation(
             row.origin, row.turns[: last + 1], row.family
         )  # what follows cannot be learnt from
-    return row
+    return Dropped(row.origin, "no_answer") if isinstance(row, Prompt) else row
 
 
-def _as_document(row: Row) -> Row:
+def _as_document(row: Row) -> Row | Dropped:
     if isinstance(row, Conversation):
         return Document(row.origin, turns=row.turns)
     if isinstance(row, Pair):
         return Document(row.origin, turns=(*row.prompt, Turn("assistant", row.chosen)))
-    return row
+    return Dropped(row.origin, "no_answer") if isinstance(row, Prompt) else row
 
 
 def _as_prompt(row: Row) -> Row | Dropped:

@@ -1,29 +1,56 @@
-"""Format `alpaca`: {"instruction", "input", "output"} rows, as in Stanford Alpaca."""
+"""Format `alpaca`: {"instruction", "input", "output"} rows, as in Stanford Alpaca, and what others made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aligner.data.readers.records import Record, fault
+from aligner.data.readers.records import Record, fault, kind_of
 from aligner.data.rows import Conversation, Dropped, Origin, Turn
 
 NO_INPUT = ("", "<noinput>", "no input")  # the generator of Alpaca wrote "nothing" in several ways
 
 
 def read_alpaca(record: Record) -> Iterator[Conversation | Dropped]:
-    """One conversation a row: instruction, blank line, input → output. Empty outputs are `empty_answer`."""
-    family = record.text("family", default="alpaca")
+    """One conversation a row: earlier turns, instruction, blank line, input → output.
+
+    The answer may stand under "response" (GPTeacher), earlier turns as [question, answer] under "history" (LIMA).
+    Empty outputs are `empty_answer`, an earlier turn without text is `empty_turn`.
+    """
+    answer_key = "response" if "response" in record.value and "output" not in record.value else "output"
     yield instruction_row(
         record.origin,
         record.text("instruction"),
         record.text("input", default=""),
-        record.text("output"),
-        family,
+        record.text(answer_key),
+        record.text("family", default="alpaca"),
+        earlier=_history(record),
     )
 
 
+def _history(record: Record) -> tuple[Turn, ...]:
+    """The exchanges before the row's own, whitespace around the texts stripped."""
+    exchanges = record.value.get("history") or []
+    if not isinstance(exchanges, list):
+        remedy = 'give "history" a list of [question, answer], or leave it out'
+        raise fault(record.origin, f'"history" is {kind_of(exchanges)}', remedy)
+    turns: list[Turn] = []
+    for index, exchange in enumerate(exchanges):
+        if not isinstance(exchange, list) or len(exchange) != 2:
+            what = f'"history"[{index}] is not [question, answer]'
+            raise fault(record.origin, what, "give each earlier turn as [question, answer]")
+        question, answer = Record(record.origin, {"history": exchange}).texts("history")
+        turns += [Turn("user", question.strip()), Turn("assistant", answer.strip())]
+    return tuple(turns)
+
+
 def instruction_row(
-    origin: Origin, instruction: str, context: str, answer: str, family: str
+    origin: Origin,
+    instruction: str,
+    context: str,
+    answer: str,
+    family: str,
+    *,
+    earlier: tuple[Turn, ...] = (),
 ) -> Conversation | Dropped:
     """An instruction with an optional input, answered."""
     instruction, context, answer = instruction.strip(), context.strip(), answer.strip()
@@ -31,5 +58,7 @@ def instruction_row(
         raise fault(origin, '"instruction" is empty', "write the instruction, or delete the row")
     if not answer:
         return Dropped(origin, "empty_answer")
+    if not all(turn.content for turn in earlier):
+        return Dropped(origin, "empty_turn")
     question = instruction if context.lower().rstrip(".") in NO_INPUT else f"{instruction}\n\n{context}"
-    return Conversation(origin, (Turn("user", question), Turn("assistant", answer)), family)
+    return Conversation(origin, (*earlier, Turn("user", question), Turn("assistant", answer)), family)
