@@ -24,7 +24,7 @@ ChatFormat = Literal[
     "belle",
 ]
 PairFormat = Literal["pairs", "rankings", "hh"]
-DocumentFormat = Literal["text", "documents", ChatFormat, "hh"]
+DocumentFormat = Literal["text", "html", "warc", "documents", ChatFormat, "hh"]
 PromptFormat = Literal["prompts", "mt_bench", ChatFormat, "hh"]
 Format = Literal["auto", DocumentFormat, ChatFormat, PairFormat, PromptFormat]
 

@@ -320,7 +320,7 @@ def test_folders_skip_licences_and_repeat_no_file(tmp_path):
     write(tmp_path / "b.jsonl", GOOD["documents"])
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.txt").write_text("Text.")
-    for name in ("LICENSE.note.txt", "README.md", ".hidden.txt", "page.htm"):
+    for name in ("LICENSE.note.txt", "README.md", ".hidden.txt", "page.pdf"):
         (tmp_path / name).write_text("no")
     source = read_source(SourceSpec(path=[str(tmp_path), str(tmp_path / "*.jsonl")]), "document")
     assert [Path(row.origin.path).name for row in source.rows] == ["x.txt", "b.jsonl"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,29 @@ def test_rows_that_are_half_used_are_counted():
         SourceSpec(path=real("llamafactory_demo/glaive_toolcall_en_demo.json")), "conversation"
     )
     assert (len(tools.rows), tools.dropped) == (109, {"tool_calls": 191})
+
+
+def test_pages_and_archives_give_their_main_text():
+    pytest.importorskip("trafilatura")
+    pytest.importorskip("warcio")
+    pages = read_source(SourceSpec(path=real("article-extraction/html")), "document")
+    assert (pages.format, len(pages.rows), pages.dropped) == ("html", 27, {})
+    truth = json.loads((ROOT / "article-extraction/ground-truth.json").read_text(encoding="utf-8"))
+    scores = [
+        shared_words(row.text, truth[Path(row.origin.path).name.split(".")[0]]["articleBody"])
+        for row in pages.rows
+    ]
+    assert sum(scores) / len(scores) > 0.93 and min(scores) > 0.6
+    archive = read_source(SourceSpec(path=real("dolma/sample-0000.warc.gz")), "document")
+    assert (archive.format, archive.rows_read) == ("warc", 22)
+    assert archive.dropped.keys() <= {"no_page", "no_main_text"} and len(archive.rows) >= 20
+    assert not any("<div" in row.text for row in [*pages.rows, *archive.rows])
+
+
+def shared_words(text: str, truth: str) -> float:
+    """F1 of the words of two texts, repeats counted."""
+    one, other = Counter(text.split()), Counter(truth.split())
+    return 2 * (one & other).total() / (one.total() + other.total())
 
 
 def test_no_marker_of_a_format_is_left_in_a_conversation():

@@ -16,6 +16,7 @@ from aligner.data.readers.completions import read_completions
 from aligner.data.readers.documents import read_documents
 from aligner.data.readers.dolly import read_dolly
 from aligner.data.readers.files import (
+    PAGE_SUFFIXES,
     TABLE_SUFFIXES,
     TEXT_SUFFIXES,
     files_sha256,
@@ -24,6 +25,7 @@ from aligner.data.readers.files import (
 )
 from aligner.data.readers.gsm8k import read_gsm8k
 from aligner.data.readers.hh import read_hh
+from aligner.data.readers.html import read_html
 from aligner.data.readers.json_files import read_json
 from aligner.data.readers.messages import read_messages
 from aligner.data.readers.moss import read_moss
@@ -37,6 +39,7 @@ from aligner.data.readers.self_instruct import read_self_instruct
 from aligner.data.readers.sharegpt import read_sharegpt
 from aligner.data.readers.tables import Columns, read_cells, read_parquet, read_table
 from aligner.data.readers.text import read_text
+from aligner.data.readers.warc import read_warc
 from aligner.data.rows import Conversation, Document, Dropped, Origin, Pair, Prompt, Row, Turn
 from aligner.errors import at
 from aligner.recipe.data import ChatFormat, DocumentFormat, PairFormat, PromptFormat, SourceSpec
@@ -63,6 +66,17 @@ READERS: dict[str, Callable[[Record], Iterator[Row | Dropped]]] = {
     "hh": read_hh,
     "prompts": read_prompts,
     "mt_bench": read_mt_bench,
+}
+# The formats that are no rows of named fields, and the suffixes they are known by.
+FILE_READERS: dict[str, Callable[[Path], Iterator[Row | Dropped]]] = {
+    "text": read_text,
+    "html": read_html,
+    "warc": read_warc,
+}
+_FORMAT_OF_SUFFIX = {
+    **dict.fromkeys(TEXT_SUFFIXES, "text"),
+    **dict.fromkeys(PAGE_SUFFIXES, "html"),
+    ".warc": "warc",
 }
 # The formats of tables that have no header.
 COLUMNS: dict[str, Columns] = {"flan_cot": flan_cot.COLUMNS, "mmlu": mmlu.COLUMNS}
@@ -157,8 +171,8 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
 
 
 def _read_file(path: Path, name: str) -> Iterator[Row | Dropped]:
-    if name == "text":
-        yield from read_text(path)
+    if name in FILE_READERS:
+        yield from FILE_READERS[name](path)
         return
     for record in read_records(path, COLUMNS.get(name)):
         yield from READERS[name](record)
@@ -173,10 +187,10 @@ def read_records(path: Path, columns: Columns | None = None) -> Iterator[Record]
 
 
 def detect_format(path: Path) -> str:
-    """The format of a file: by its suffix for plain text, else by the names of its first row or of its columns."""
+    """The format of a file: by its suffix for text and pages, else by the names in its first row or header."""
     suffix = plain_suffix(path)
-    if suffix in TEXT_SUFFIXES:
-        return "text"
+    if suffix in _FORMAT_OF_SUFFIX:
+        return _FORMAT_OF_SUFFIX[suffix]
     cells: list[str] = []
     if suffix in TABLE_SUFFIXES:
         line, cells = next(read_cells(path), (1, []))

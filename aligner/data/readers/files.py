@@ -13,7 +13,8 @@ from aligner.errors import DataError, Problem, at
 
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 TABLE_SUFFIXES = (".csv", ".tsv")
-SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, ".json", ".jsonl", ".parquet")
+PAGE_SUFFIXES = (".html", ".htm")
+SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *PAGE_SUFFIXES, ".json", ".jsonl", ".parquet", ".warc")
 _PACKED = (".gz", ".zst")
 _NOT_DATA = ("license", "readme", "copying", "notice")
 
