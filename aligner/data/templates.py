@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from jinja2 import TemplateError
 
-from aligner.data.rows import Origin, Turn
+from aligner.data.messages import as_messages, tools_of
+from aligner.data.rows import Origin, ToolCall, Turn
 from aligner.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -93,19 +95,51 @@ def render_texts(
     if not tokenizer.chat_template:
         what = "the tokenizer has no chat template"
         raise DataError(Problem("", what, "name a chat model, or save a template with the tokenizer"))
-    messages = [[{"role": turn.role, "content": turn.content} for turn in turns] for turns in conversations]
+    if len(conversations) > 1 and any(turn.tools for turns in conversations for turn in turns[:1]):
+        return _one_by_one(conversations, tokenizer, ask, origins)  # each has its own tools
+    messages = [as_messages(turns) for turns in conversations]
+    tools = tools_of(conversations[0])
     try:
-        texts = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+        texts = tokenizer.apply_chat_template(
+            messages, tools=tools, tokenize=False, add_generation_prompt=ask
+        )
     except TemplateError as error:
-        if len(conversations) > 1:  # once more, one by one, to name the row
-            pairs = zip(conversations, origins, strict=True)
-            return [render_texts([turns], tokenizer, ask=ask, origins=[origin])[0] for turns, origin in pairs]
+        if len(conversations) > 1:  # once more, to name the row
+            return _one_by_one(conversations, tokenizer, ask, origins)
         what, remedy = (
             f"the chat template refuses this row ({error})",
             "mend its roles and their order, or delete it",
         )
         raise DataError(Problem(str(origins[0] or ""), what, remedy)) from error
     return list(map(str, texts))
+
+
+def _one_by_one(
+    conversations: Sequence[Turns],
+    tokenizer: PreTrainedTokenizerBase,
+    ask: bool,
+    origins: Sequence[Origin | None],
+) -> list[str]:
+    pairs = zip(conversations, origins, strict=True)
+    return [render_texts([turns], tokenizer, ask=ask, origins=[origin])[0] for turns, origin in pairs]
+
+
+def renders_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template writes tools, calls and results; one that does not would leave them out unsaid."""
+    parameters = {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}
+    tool = {"type": "function", "function": {"name": "given1", "description": "d", "parameters": parameters}}
+    turns = (
+        Turn("system", "", tools=json.dumps([tool])),
+        Turn("user", "asked"),
+        Turn("assistant", "", (ToolCall("called2", '{"key": "value3"}'),)),
+        Turn("tool", "result4"),
+        Turn("assistant", "said"),
+    )
+    try:
+        (text,) = render_texts([turns], tokenizer, ask=False, origins=[None])
+    except DataError:
+        return False
+    return all(word in text for word in ("given1", "called2", "value3", "result4"))
 
 
 def encode_prompts(

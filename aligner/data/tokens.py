@@ -189,9 +189,14 @@ def _fit_prompt(turns: Turns, ids: list[int], room: int, tokenizer: PreTrainedTo
 
 
 def _without_first_exchange(turns: Turns) -> Turns | None:
-    """The turns without the first exchange; None where that would leave nothing to answer."""
+    """The turns without the first exchange; None where that would leave nothing to answer.
+
+    An exchange goes to the end of its answer: the tools that were called for it are part of it.
+    """
     system = turns[:1] if turns[0].role == "system" else ()
     first = next((index for index, turn in enumerate(turns) if turn.role == "assistant"), len(turns))
+    while first < len(turns) and (turns[first].tool_calls or turns[first].role == "tool"):
+        first += 1
     rest = turns[first + 1 :]
     return (*system, *rest) if rest else None
 

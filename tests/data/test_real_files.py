@@ -70,7 +70,7 @@ def test_every_row_is_read_or_dropped_by_name(name, data_format, kind, read, dro
     assert dropped is None or source.dropped == dropped
 
 
-def test_rows_that_are_half_used_are_counted():
+def test_rows_that_are_only_half_a_conversation_are_counted():
     """Two of P3's files are empty, which only a named format lets pass; half of BELLE has no reference answer."""
     p3 = read_source(SourceSpec(path=real("t0_p3"), format="completions"), "conversation")
     assert (len(p3.files), len(p3.rows), p3.rows_read) == (24, 1058, 1058)
@@ -80,7 +80,10 @@ def test_rows_that_are_half_used_are_counted():
     tools = read_source(
         SourceSpec(path=real("llamafactory_demo/glaive_toolcall_en_demo.json")), "conversation"
     )
-    assert (len(tools.rows), tools.dropped) == (109, {"tool_calls": 191})
+    assert (len(tools.rows), tools.dropped) == (300, {})
+    assert sum(turn.role == "tool" for row in tools.rows for turn in row.turns) == 211
+    assert sum(len(turn.tool_calls) for row in tools.rows for turn in row.turns) == 211
+    assert sum(bool(row.turns[0].tools) for row in tools.rows) == 191
 
 
 def test_pages_and_archives_give_their_main_text():

@@ -40,7 +40,7 @@ from aligner.data.readers.sharegpt import read_sharegpt
 from aligner.data.readers.tables import Columns, read_cells, read_parquet, read_table
 from aligner.data.readers.text import read_text
 from aligner.data.readers.warc import read_warc
-from aligner.data.rows import Conversation, Document, Dropped, Origin, Pair, Prompt, Row, Turn
+from aligner.data.rows import Conversation, Document, Dropped, Origin, Pair, Prompt, Row, Turn, row_turns
 from aligner.errors import at
 from aligner.recipe.data import ChatFormat, DocumentFormat, PairFormat, PromptFormat, SourceSpec
 
@@ -232,6 +232,8 @@ def as_kind(row: Row, kind: Kind) -> Row | Dropped:
 
 
 def _as_document(row: Row) -> Row | Dropped:
+    if any(turn.about_tools for turn in row_turns(row)):
+        return Dropped(row.origin, "tool_calls")  # no tokenizer is there yet to tell whether it renders them
     if isinstance(row, Conversation):
         return Document(row.origin, turns=row.turns)
     if isinstance(row, Pair):

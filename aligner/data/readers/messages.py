@@ -4,36 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aligner.data.readers.records import Record, fault
+from aligner.data.readers.records import Record, fault, read_turn
+from aligner.data.readers.tool_calls import in_order, tool_call, tools_text, with_tools
 from aligner.data.rows import Conversation, Dropped, Origin, Turn
 
 
 def read_messages(record: Record) -> Iterator[Conversation | Dropped]:
-    """One conversation a row. A turn without text drops the row as `empty_turn`, a tool's as `tool_calls`."""
-    if _speaks_to_tools(record):
+    """One conversation a row, with "tools" and calls of them as OpenAI and transformers write them.
+
+    Dropped, by name: `empty_turn` (a turn without text), `tool_calls` (tools or calls that cannot be read), and,
+    where there are tools, `roles_out_of_order`.
+    """
+    tools = tools_text(record.value.get("tools"))
+    speaks = any(_about_tools(message) for message in record.records("messages"))
+    turns = _turns_with_tools(record, tools) if tools or speaks else record.turns("messages")
+    if tools is None or turns is None:
         yield Dropped(record.origin, "tool_calls")
-        return
-    yield conversation_row(record.origin, record.turns("messages"), record.text("family", default=""))
+    elif (tools or speaks) and not in_order(turns):
+        yield Dropped(record.origin, "roles_out_of_order")
+    else:
+        yield conversation_row(record.origin, turns, record.text("family", default=""))
 
 
-def _speaks_to_tools(record: Record) -> bool:
-    messages = record.records("messages")
-    called = any(
-        message.value.get("tool_calls") or message.value.get("role") == "tool" for message in messages
+def _about_tools(message: Record) -> bool:
+    value = message.value
+    return bool(value.get("tool_calls") or value.get("function_call")) or value.get("role") in (
+        "tool",
+        "function",
     )
-    return called or given_tools(record)
 
 
-def given_tools(record: Record) -> bool:
-    """Whether the row gives its model tools: a list of them, or such a list written out as a string."""
-    tools = record.value.get("tools")
-    return bool(tools) and tools != "[]"
+def _turns_with_tools(record: Record, tools: str | None) -> tuple[Turn, ...] | None:
+    """The row's turns, or None where a call cannot be read or a result is not that of the call in its place."""
+    turns: list[Turn] = []
+    called: list[object] = []  # ids of the calls whose results are still to come
+    for message in record.records("messages"):
+        given = message.value.get("tool_calls")
+        if given and message.text("role") == "assistant":
+            calls = [tool_call(call) for call in given] if isinstance(given, list) else [None]
+            called = [call.get("id") for call in given if isinstance(call, dict)]
+            known = tuple(call for call in calls if call)
+            if len(known) < len(calls):
+                return None
+            turns.append(Turn("assistant", message.text("content", default="").strip(), known))
+        elif message.value.get("role") == "tool":
+            result = message.value.get("tool_call_id")
+            if called and result is not None and called.pop(0) not in (result, None):
+                return None
+            turns.append(Turn("tool", message.text("content").strip()))
+        elif _about_tools(message):  # the older "function" of OpenAI
+            return None
+        else:
+            turns.append(read_turn(message))
+    return with_tools(tuple(turns), tools or "")
 
 
 def conversation_row(origin: Origin, turns: tuple[Turn, ...], family: str) -> Conversation | Dropped:
     """Turns as a conversation, `empty_turn` where one has no text; a system turn may only stand first."""
     if any(turn.role == "system" for turn in turns[1:]):
         raise fault(origin, "a system turn after the first turn", "put the system turn first, or delete it")
-    if not all(turn.content for turn in turns):
+    if not all(turn.content or turn.tool_calls or turn.tools for turn in turns):
         return Dropped(origin, "empty_turn")
     return Conversation(origin, turns, family)

@@ -72,7 +72,7 @@ class Record:
         messages = self.records(key)
         if not messages:
             raise fault(self.origin, f'"{key}" is empty', "give at least one message, or delete the row")
-        return tuple(_turn(message) for message in messages)
+        return tuple(read_turn(message) for message in messages)
 
     def prompt(self, key: str = "prompt") -> tuple[Turn, ...]:
         """A prompt: a string (one user turn) or messages that end with the user's."""
@@ -106,7 +106,8 @@ class Record:
         return value
 
 
-def _turn(message: Record) -> Turn:
+def read_turn(message: Record) -> Turn:
+    """One {"role", "content"} message, whitespace around the content stripped."""
     role = message.text("role")
     if role not in ROLES:
         raise fault(message.origin, f'unknown role "{role}"', f"valid: {', '.join(ROLES)}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from aligner.data.readers.messages import conversation_row, given_tools
+from aligner.data.readers.messages import conversation_row
 from aligner.data.readers.records import Record, fault
+from aligner.data.readers.tool_calls import in_order, tool_call, tools_text, with_tools
 from aligner.data.rows import Conversation, Dropped, Turn
 
 SPEAKERS: dict[str, Literal["system", "user", "assistant"]] = {
@@ -17,40 +18,40 @@ SPEAKERS: dict[str, Literal["system", "user", "assistant"]] = {
     "chatgpt": "assistant",
     "assistant": "assistant",
 }
-TOOLS = ("function_call", "observation", "tool")
+CALL, RESULTS = "function_call", ("observation", "tool")
 
 
 def read_sharegpt(record: Record) -> Iterator[Conversation | Dropped]:
-    """One conversation a row, after the text at "system" where there is one.
+    """One conversation a row, after the text at "system" where there is one; "tools" as in LLaMA-Factory.
 
-    Dropped, by name: `tool_calls` (tools are given or called), `roles_out_of_order` (human and model do not take
-    turns, the human first), `empty_turn`.
+    Dropped, by name: `tool_calls` (tools or calls that cannot be read), `roles_out_of_order` (human and model do not
+    take turns, the human first), `empty_turn`.
     """
     messages = record.records("conversations")
     if not messages:
         raise fault(record.origin, '"conversations" is empty', "give at least one message, or delete the row")
-    if given_tools(record) or any(message.value.get("from") in TOOLS for message in messages):
+    system = record.text("system", default="").strip()
+    said = [_turn(message) for message in messages]
+    turns = tuple(turn for turn in said if turn)
+    tools = tools_text(record.value.get("tools"))
+    if tools is None or len(turns) < len(said):
         yield Dropped(record.origin, "tool_calls")
         return
-    system = record.text("system", default="").strip()
-    turns = tuple(_turn(message) for message in messages)
-    if system:
-        turns = (Turn("system", system), *turns)
+    turns = with_tools((Turn("system", system), *turns) if system else turns, tools)
     if not in_order(turns):
         yield Dropped(record.origin, "roles_out_of_order")
     else:
         yield conversation_row(record.origin, turns, record.text("family", default=""))
 
 
-def _turn(message: Record) -> Turn:
-    speaker = message.text("from")
+def _turn(message: Record) -> Turn | None:
+    """The turn, or None where it is a call that cannot be read."""
+    speaker, text = message.text("from"), message.text("value").strip()
+    if speaker == CALL:
+        call = tool_call(text)
+        return Turn("assistant", "", (call,)) if call else None
+    if speaker in RESULTS:
+        return Turn("tool", text)
     if speaker not in SPEAKERS:
         raise fault(message.origin, f'unknown speaker "{speaker}"', f"valid: {', '.join(SPEAKERS)}")
-    return Turn(SPEAKERS[speaker], message.text("value").strip())
-
-
-def in_order(turns: tuple[Turn, ...]) -> bool:
-    """Whether user and assistant take turns, the user first, after at most one system turn."""
-    roles = [turn.role for turn in turns]
-    spoken = roles[1:] if roles[:1] == ["system"] else roles
-    return bool(spoken) and all(role == ("user", "assistant")[i % 2] for i, role in enumerate(spoken))
+    return Turn(SPEAKERS[speaker], text)
