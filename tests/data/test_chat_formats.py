@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import copy
 
-from aligner.data.rows import Conversation, Prompt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aligner.data.rows import Conversation, Document, Pair, Prompt, row_text
 from aligner.errors import DataError
 from tests.data.chats import chat
 from tests.data.test_readers import GOOD, KIND, one, read, write
+from tests.data.test_tool_calls import OPENAI, SHAREGPT
 
 
 @pytest.mark.parametrize(
@@ -160,3 +165,55 @@ def test_malformed_rows_say_file_line_what_and_remedy(tmp_path, name, row, what)
         read(path, KIND[name], name)
     (problem,) = error.value.problems
     assert problem.where == f"{path}:2" and what in problem.what and problem.remedy
+
+
+ROWS = [*GOOD.items(), ("sharegpt", SHAREGPT), ("messages", OPENAI)]
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-2, 9),
+        st.floats(),
+        st.text(max_size=5),
+        st.just("\udfff"),
+        st.just("{}"),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(["role", "name", "turn_1"]), inner)
+    ),
+    max_leaves=4,
+)
+
+
+def places(value: object, path: tuple = ()) -> list[tuple]:
+    """The path of every value inside a row."""
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    return [found for key, inner in entries for found in ((*path, key), *places(inner, (*path, key)))]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.data(),
+    row=st.sampled_from(ROWS),
+    kind=st.sampled_from(["document", "conversation", "pair", "prompt"]),
+)
+def test_any_value_anywhere_in_a_good_row_gives_rows_or_one_error(tmp_path, data, row, kind):
+    name, changed = row[0], copy.deepcopy(row[1])
+    *path, last = data.draw(st.sampled_from(places(changed)))
+    inner = changed
+    for key in path:
+        inner = inner[key]
+    inner[last] = data.draw(VALUES)
+    types = {"document": Document, "conversation": Conversation, "pair": Pair, "prompt": Prompt}
+    path = write(tmp_path / "rows.jsonl", changed)
+    try:
+        source = read(path, kind, data.draw(st.sampled_from([name, "auto"])))
+    except DataError as error:
+        (problem,) = error.problems
+        assert problem.where in (f"{path}:1", str(path)) and problem.remedy
+        return
+    assert all(isinstance(row, types[kind]) for row in source.rows)
+    for used in source.rows:
+        row_text(used).encode()  # no half of a surrogate pair gets through

@@ -188,6 +188,10 @@ def test_the_rule_can_tell_templates_that_know_of_tools(tokenizer):
     for template in TEMPLATES.values():
         other.chat_template = template
         assert not renders_tools(other)
+    other.chat_template = WITH_TOOLS.replace(
+        "call['function'] | tojson", "'a' + call['function']['arguments']"
+    )
+    assert not renders_tools(other)  # it wants text
     for word in ("tools | tojson", "call['function'] | tojson"):  # half of it is not enough
         other.chat_template = WITH_TOOLS.replace(word, "''")
         assert not renders_tools(other)
