@@ -152,6 +152,7 @@ def test_a_question_without_reference_answer_is_a_prompt_and_nothing_else(tmp_pa
         ("flan_cot", {**GOOD["flan_cot"], "question": "\\n"}, '"question" is empty'),
         ("aqua", {**GOOD["aqua"], "correct": "C"}, 'the right answer is "C"'),
         ("aqua", {**GOOD["aqua"], "options": ["A)1"]}, "the question has 1 options"),
+        ("aqua", {**GOOD["aqua"], "options": ["A)1"] * 30}, "the question has 30 options"),
         ("mmlu", {**GOOD["mmlu"], "B": " "}, "one of its options is empty"),
         ("mmlu", {"question": "a", "choices": ["1", "2"], "answer": 2}, "there are 2 choices"),
         ("belle", {"question": "", "std_answer": "b"}, '"question" is empty'),

@@ -86,6 +86,7 @@ def broken(**changes: object) -> dict:
         (broken(function={"name": "add", "arguments": "{"}), "tool_calls"),
         (broken(function={"name": "", "arguments": {}}), "tool_calls"),
         (broken(function={"name": "add", "arguments": [1]}), "tool_calls"),
+        ({"messages": [{"role": "assistant", "content": "a", "tool_calls": 1}]}, "tool_calls"),
         ({**OPENAI, "tools": "no JSON"}, "tool_calls"),
         ({**OPENAI, "tools": [{"parameters": {}}]}, "tool_calls"),
         ({"messages": [{"role": "function", "name": "add", "content": "2"}]}, "tool_calls"),

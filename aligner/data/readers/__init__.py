@@ -202,9 +202,8 @@ def detect_format(path: Path) -> str:
     name = format_of(first.value) or next((n for n, columns in COLUMNS.items() if columns.fits(cells)), None)
     if name is None:
         keys = ", ".join(first.value) or "none"
-        raise fault(
-            first.origin, f"no known format has these keys: {keys}", f"set format: {' | '.join(READERS)}"
-        )
+        remedy = f"set format: {' | '.join([*READERS, *FILE_READERS])}"
+        raise fault(first.origin, f"no known format has these keys: {keys}", remedy)
     return name
 
 

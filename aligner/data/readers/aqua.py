@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from string import ascii_uppercase
 
 from aligner.data.readers.questions import answered, right_letter, with_options, worked
 from aligner.data.readers.records import Record
@@ -15,12 +14,10 @@ def read_aqua(record: Record) -> Iterator[Conversation | Dropped]:
 
     A row without a rationale is `empty_rationale`.
     """
-    given = record.texts(
-        "options"
-    )  # "B)6000": the letter is written anew, in the form that all formats share
+    # "B)6000": the letter is written anew, in the form that all formats share
     options = [
-        option.strip().removeprefix(f"{letter})")
-        for letter, option in zip(ascii_uppercase, given, strict=False)
+        option.strip().removeprefix(f"{chr(ord('A') + index)})")
+        for index, option in enumerate(record.texts("options"))
     ]
     question = with_options(record.origin, record.text("question"), options)
     letter = right_letter(record.origin, record.text("correct"), options)

@@ -41,15 +41,15 @@ def _turns_with_tools(record: Record, tools: str | None) -> tuple[Turn, ...] | N
     for message in record.records("messages"):
         given = message.value.get("tool_calls")
         if given and message.text("role") == "assistant":
-            calls = [tool_call(call) for call in given] if isinstance(given, list) else [None]
-            called = [call.get("id") for call in given if isinstance(call, dict)]
-            known = tuple(call for call in calls if call)
+            calls = given if isinstance(given, list) else [given]
+            called = [call.get("id") for call in calls if isinstance(call, dict)]
+            known = tuple(call for call in map(tool_call, calls) if call)
             if len(known) < len(calls):
                 return None
             turns.append(Turn("assistant", message.text("content", default="").strip(), known))
         elif message.value.get("role") == "tool":
-            result = message.value.get("tool_call_id")
-            if called and result is not None and called.pop(0) not in (result, None):
+            asked, result = called.pop(0) if called else None, message.value.get("tool_call_id")
+            if None not in (asked, result) and asked != result:
                 return None
             turns.append(Turn("tool", message.text("content").strip()))
         elif _about_tools(message):  # the older "function" of OpenAI

@@ -17,7 +17,8 @@ _END = re.compile(r"<eo[a-z]>$")
 def read_moss(record: Record) -> Iterator[Conversation | Dropped]:
     """One conversation a row, the meta-instruction as its system turn, the markers taken off.
 
-    Rows in which MOSS runs commands are dropped as `tool_calls`, those with an empty turn as `empty_turn`.
+    Inner thoughts are not read. Rows in which MOSS runs commands are dropped as `tool_calls`, those with an empty
+    turn as `empty_turn`.
     """
     system = record.text("meta_instruction", default="").strip()
     turns = [Turn("system", system)] if system else []
