@@ -36,7 +36,7 @@ from aligner.run.report import build_report
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a command did: where, whether anything had to be done, and what the last stage found."""
+    """What a command did: where, whether anything had to be done, and what the last stage that has results found."""
 
     folder: Path
     status: Literal["done", "already_done"]
@@ -82,7 +82,7 @@ def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> 
                 ready = ", finished already" if is_finished(folders[stage.name]) else ""
                 say(f"stage {number} of {len(planned)}: {stage.name} in {folders[stage.name]}{ready}")
             results[stage.name] = run_stage(with_bases(stage, folders)).results
-        found = results[planned[-1].name]
+        found = next((last for last in reversed(results.values()) if last), {})
         if done:
             return RunOutcome(run.path, "already_done", found)
         # Once more, now that the models are there, and torch is loaded and knows the machine.

@@ -281,7 +281,8 @@ def test_a_pipelines_own_manifest_says_what_it_ran_on_and_a_lost_report_comes_ba
     assert manifest["versions"]["torch"] and manifest["hardware"]["threads"] > 0
     assert list(manifest["parents"]) == ["base", "sft"]
     assert all("#" in identity for identity in manifest["parents"].values())
-    assert manifest["results"] == first.results == json.loads((first.folder / "results.json").read_text())
+    assert manifest["results"] == json.loads((first.folder / "results.json").read_text())
+    assert first.results.items() <= manifest["results"].items() and first.results
     (first.folder / "report.html").unlink()
     assert run_recipe(Path("short.yaml")).status == "already_done"
     assert (first.folder / "report.html").exists()

@@ -1,8 +1,8 @@
 """The one public door: specs in; rows ready to train on out, with an account of every row.
 
-Order of things: read → clean (documents) → refuse forged control tokens → draw or read the hold-out → cap →
-weigh → tokenise → shuffle. Training rows come in a random order that depends on the seed; held-out rows keep
-the order of their files.
+Order of things: read → clean (documents) → refuse forged control tokens → settle contradictions (pairs) → draw or
+read the hold-out → cap → weigh → tokenise → shuffle. Training rows come in a random order that depends on the seed;
+held-out rows keep the order of their files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from aligner.data.clean import cleaner
 from aligner.data.mixture import cap_files, draw_holdout, drop_withheld, shuffled, weigh
-from aligner.data.readers import Kind, SourceRows, read_source
+from aligner.data.preferences import settle_pairs, share_weights
+from aligner.data.readers import SourceRows, read_source
+from aligner.data.readers.kinds import Kind
 from aligner.data.report import DataReport, RowCost, report_source
 from aligner.data.rows import Conversation, Document, Pair, Prompt, Row, row_contents, row_turns
 from aligner.data.templates import control_tokens, renders_tools
@@ -27,12 +29,13 @@ from aligner.data.tokens import (
     tokenize_prompts,
 )
 from aligner.errors import DataError, Problem
-from aligner.recipe.data import CleanSpec, DataSpec, HoldoutSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.data import CleanSpec, DataSpec, HoldoutSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
+OfAll = Callable[[Sequence[SourceRows]], None]
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,17 @@ class _Built(Generic[T]):
 
 @dataclass(frozen=True)
 class _Step(Generic[T]):
-    """How rows of one kind are judged and turned to values."""
+    """How rows of one kind are judged and turned to values.
+
+    Of all sources of a part together: `settle` judges what was read, `share` weighs what is left.
+    """
 
     kind: Kind
     reason_against: Callable[[Row], str | None]
     convert: Callable[[list[Row]], list[T]]
     cost: Callable[[T], RowCost]
+    settle: OfAll = lambda sources: None
+    share: OfAll = lambda sources: None
 
 
 def build_documents(spec: PretrainDataSpec, *, seed: int) -> Documents:
@@ -119,13 +127,23 @@ def build_conversations(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, s
     return Conversations(built.train, built.holdout, built.report)
 
 
-def build_pairs(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Pairs:
-    """Preference pairs for reward models; `DataError` where too many answers would be cut."""
+def build_pairs(spec: PairDataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Pairs:
+    """Preference pairs for reward models, contradictions settled and weighed as `spec.pairs` says.
+
+    Raises `DataError` where too many answers would be cut.
+    """
 
     def convert(rows: list[Row]) -> list[PairRow]:
         return tokenize_pairs(cast(list[Pair], rows), tokenizer, spec.max_length)
 
-    step = _Step[PairRow]("pair", _refuse_forged(tokenizer), convert, _pair_cost)
+    def settle(sources: Sequence[SourceRows]) -> None:
+        settle_pairs(sources, spec.pairs)
+
+    def share(sources: Sequence[SourceRows]) -> None:
+        if spec.pairs.weigh == "prompt":
+            share_weights(sources)
+
+    step = _Step[PairRow]("pair", _refuse_forged(tokenizer), convert, _pair_cost, settle, share)
     built = _build(spec.train, spec.holdout, step, seed=seed)
     _check_cut_answers(built.costs, spec)
     return Pairs(built.train, built.holdout, built.report)
@@ -175,6 +193,7 @@ def _build(
         _check_not_empty(early, "curriculum")
     if held.sources:
         _check_not_empty(holdout, "holdout")
+    step.share(sources)
     values, early_values, held_values = (
         [step.convert(source.rows) for source in part] for part in (sources, early, holdout)
     )
@@ -213,6 +232,7 @@ def _read(specs: Sequence[SourceSpec], step: _Step[T], clean: CleanSpec | None) 
     for source in sources:
         for judge in judges:
             source.keep(judge)
+    step.settle(sources)
     return sources
 
 
@@ -265,7 +285,7 @@ def _check_cut_answers(costs: Sequence[RowCost], spec: DataSpec) -> None:
 
 
 def _conversation_cost(row: TokenRow) -> RowCost:
-    return RowCost(len(row.input_ids), sum(row.supervised), row.prompt_cut, row.answer_cut)
+    return RowCost(len(row.input_ids), sum(row.supervised), row.prompt_cut, row.answer_cut, row.rewritten)
 
 
 def _pair_cost(row: PairRow) -> RowCost:

@@ -25,8 +25,8 @@ def chance(row: Row, *, seed: int, purpose: str) -> int:
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest())
 
 
-def _group(row: Row) -> bytes:
-    """Rows that must be withheld together: the pairs of one prompt, or equal rows."""
+def group_of(row: Row) -> bytes:
+    """Rows with one key go together, withheld or weighed: the pairs of one prompt, or equal rows."""
     return normalised_hash(turns_text(row.prompt) if isinstance(row, Pair) else row_text(row))
 
 
@@ -40,7 +40,7 @@ def draw_holdout(sources: Sequence[SourceRows], rows: int, *, seed: int) -> list
     groups: dict[bytes, list[tuple[int, Row]]] = defaultdict(list)
     for index, source in enumerate(sources):
         for row in source.rows:
-            groups[_group(row)].append((index, row))
+            groups[group_of(row)].append((index, row))
     luck = {
         key: min(chance(row, seed=seed, purpose="holdout") for _, row in group)
         for key, group in groups.items()
@@ -60,7 +60,7 @@ def draw_holdout(sources: Sequence[SourceRows], rows: int, *, seed: int) -> list
         raise DataError(Problem("data.holdout.rows", what, "hold out fewer rows, or add sources"))
 
     def reason_against(row: Row) -> str | None:
-        if _group(row) not in taken:
+        if group_of(row) not in taken:
             return None
         return "held_out" if id(row) in held else "in_holdout"
 
@@ -79,9 +79,9 @@ def drop_withheld(sources: Sequence[SourceRows], holdout: Sequence[SourceRows]) 
 
     Pairs go by prompt, as in `draw_holdout`: no other pair or ranking of a held-out prompt is trained on.
     """
-    withheld = {_group(row) for source in holdout for row in source.rows}
+    withheld = {group_of(row) for source in holdout for row in source.rows}
     for source in sources if withheld else ():
-        source.keep(lambda row: "in_holdout" if _group(row) in withheld else None)
+        source.keep(lambda row: "in_holdout" if group_of(row) in withheld else None)
 
 
 def cap_files(source: SourceRows, cap: int | None, *, seed: int) -> None:

@@ -31,6 +31,11 @@ class Turn:
         return [self.content, *([self.tools] if self.tools else []), *calls]
 
     @property
+    def empty(self) -> bool:
+        """Whether it says nothing, calls nothing and gives no tools."""
+        return not (self.content or self.tool_calls or self.tools)
+
+    @property
     def about_tools(self) -> bool:
         """Whether only a template that knows of tools can render it."""
         return self.role == "tool" or bool(self.tool_calls or self.tools)
@@ -67,7 +72,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt; `chosen` was preferred."""
+    """Two answers to one prompt; `chosen` was preferred. `weight`: how much the pair counts in a loss."""
 
     origin: Origin
     prompt: tuple[Turn, ...]
@@ -75,6 +80,7 @@ class Pair:
     rejected: str
     margin: float | None = None
     kind: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,15 @@ class Dropped:
 
     origin: Origin
     reason: str
+
+
+@dataclass(frozen=True)
+class Rated:
+    """What several annotators said of one answer by one criterion (None: nothing), to tell how far they agree."""
+
+    origin: Origin
+    criterion: str
+    values: tuple[float | None, ...]
 
 
 def row_text(row: Row) -> str:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class TokenRow:
     """A conversation to learn: `supervised` is true for the tokens of the answers and their end tokens.
 
-    `prompt_cut`: something was cut from the left to fit. `answer_cut`: the answer lost its end.
+    `prompt_cut`: something was cut from the left to fit. `answer_cut`: the answer lost its end. `rewritten`: earlier
+    answers are not learnt, since the template shows them otherwise than they are given (see `encode_conversations`).
     """
 
     input_ids: list[int]
@@ -34,6 +35,7 @@ class TokenRow:
     family: str = ""
     prompt_cut: bool = False
     answer_cut: bool = False
+    rewritten: bool = False
 
     @property
     def labels(self) -> list[int]:
@@ -45,7 +47,7 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Two rendered answers to one prompt; both share the first `prompt_length` ids."""
+    """Two rendered answers to one prompt; both share the first `prompt_length` ids. `weight`: of its loss."""
 
     chosen_ids: list[int]
     rejected_ids: list[int]
@@ -54,6 +56,7 @@ class PairRow:
     prompt_length: int
     prompt_cut: bool = False
     answer_cut: bool = False
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def _token_row(
     for start, end in encoded.spans:
         supervised[start:end] = [True] * (end - start)
     if len(encoded.ids) <= max_length:
-        return TokenRow(encoded.ids, supervised, family, prompt_cut=dropped)
+        return TokenRow(encoded.ids, supervised, family, dropped, rewritten=encoded.rewritten)
     start = encoded.spans[-1].start
     answer = encoded.ids[start:]
     prompt = _fit_prompt(
@@ -155,6 +158,7 @@ def _pair_row(
         prompt_length=len(kept),
         prompt_cut=len(kept) < start,
         answer_cut=len(kept) + longest > max_length,
+        weight=row.weight,
     )
 
 

@@ -22,8 +22,20 @@ ChatFormat = Literal[
     "aqua",
     "mmlu",
     "belle",
+    "oasst",
 ]
-PairFormat = Literal["pairs", "rankings", "hh"]
+PairFormat = Literal[
+    "pairs",
+    "rankings",
+    "hh",
+    "sharegpt_pairs",
+    "kto",
+    "alpaca_rankings",
+    "alpaca_eval",
+    "oasst",
+    "ratings",
+    "rules",
+]
 DocumentFormat = Literal["text", "html", "warc", "documents", ChatFormat, "hh"]
 PromptFormat = Literal["prompts", "mt_bench", ChatFormat, "hh"]
 Format = Literal["auto", DocumentFormat, ChatFormat, PairFormat, PromptFormat]
@@ -36,6 +48,16 @@ class SourceSpec(Spec):
     format: Format = Field("auto", description="how the rows are written; auto looks at the first row")
     cap: int | None = Field(None, gt=0, description="at most this many rows of each file (FLAN's cap)")
     weight: float = Field(1.0, gt=0, description="copies of each row per epoch; 0.5 takes a random half")
+    criteria: dict[str, float] = Field(
+        default_factory=dict,
+        description="ratings: weight of each criterion that counts; rules: cost of each broken one; left out: 1 each",
+    )
+
+    @model_validator(mode="after")
+    def _criteria_are_of_feedback(self) -> Self:
+        if self.criteria and self.format not in ("auto", "ratings", "rules"):
+            raise ValueError(f"criteria: for format ratings or rules alone, not {self.format}; leave it out")
+        return self
 
 
 class CleanSpec(Spec):
@@ -71,6 +93,25 @@ class DataSpec(Spec):
     cut_answers: float = Field(
         0.01, ge=0, le=1, description="share of rows whose answer may be cut before it is an error"
     )
+
+
+class PairRules(Spec):
+    """What is done with pairs that say something of each other; over all sources of the mixture."""
+
+    conflicts: Literal["majority", "drop", "keep"] = Field(
+        "majority",
+        description="same answers, opposite order: the order with more rows stays (of a draw none), none, or all",
+    )
+    repeats: Literal["keep", "once"] = Field("keep", description="rows of the same pair: all count, or one")
+    weigh: Literal["pair", "prompt"] = Field(
+        "pair", description="what counts once in the loss; prompt: its n pairs count 1/n each (InstructGPT)"
+    )
+
+
+class PairDataSpec(DataSpec):
+    """A mixture of preferences."""
+
+    pairs: PairRules = Field(default_factory=PairRules)
 
 
 class CurriculumSpec(Spec):

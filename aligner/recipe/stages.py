@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from aligner.recipe.base import Spec
-from aligner.recipe.data import DataSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.model import ArchitectureSpec, ModelSpec, TokenizerSpec
 from aligner.recipe.training import SamplingSpec, TrainSpec
 
@@ -52,7 +52,7 @@ class RewardRecipe(TunedRecipe):
     """A Bradley-Terry reward model on pairs."""
 
     stage: Literal["reward"]
-    data: DataSpec
+    data: PairDataSpec
     train: TrainSpec
     score: Literal["head", "likelihood"] = Field(
         "head",

@@ -229,6 +229,17 @@ def _sources_in(report: Any, part: str = "") -> list[tuple[str, dict[str, Any]]]
     return []
 
 
+def _remarks(source: dict[str, Any]) -> list[str]:
+    """What else a source's report says: rows that stayed in spite of something, and how far annotators agree."""
+    noted = ", ".join(f"{count} {reason}" for reason, count in (source.get("noted") or {}).items())
+    agreement = ", ".join(
+        f"{criterion} {MISSING if alpha is None else format(alpha, '.2f')}"
+        for criterion, alpha in (source.get("agreement") or {}).items()
+    )
+    remarks = (("used all the same: ", noted), ("annotators' agreement (alpha): ", agreement))
+    return [title + text for title, text in remarks if text]
+
+
 def _source_line(part: str, source: dict[str, Any]) -> SourceLine:
     dropped = source.get("dropped") or {}
     reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
@@ -238,6 +249,6 @@ def _source_line(part: str, source: dict[str, Any]) -> SourceLine:
         format=str(source.get("format", "")),
         read=number(source.get("rows_read", source["rows_used"])),
         used=number(source["rows_used"]),
-        dropped=reasons or "none",
+        dropped="; ".join([reasons or "none", *_remarks(source)]),
         tokens=number(source["tokens"]) if source.get("tokens") else MISSING,
     )

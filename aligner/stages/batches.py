@@ -27,12 +27,13 @@ class LabelledRow(TypedDict):
 
 
 class PairColumns(TypedDict, total=False):
-    """A pair as TRL's data sets hold it; `margin` in all rows or in none."""
+    """A pair as TRL's data sets hold it; `margin` in all rows or in none, and so `weight`."""
 
     chosen_ids: list[int]
     rejected_ids: list[int]
     prompt_length: int
     margin: float
+    weight: float
 
 
 class AnswerCollator:
@@ -51,7 +52,7 @@ class AnswerCollator:
 class PairCollator:
     """B pairs to `input_ids` and `attention_mask` (2B, T), chosen first, and `prompt_lengths` (2B,).
 
-    Also `margin` (B,), where the pairs have one.
+    Also `margin` (B,) and `weight` (B,), where the pairs have them.
     """
 
     def __init__(self, pad_id: int) -> None:
@@ -62,8 +63,9 @@ class PairCollator:
         ids_BT, mask_BT = right_padded(rows, pad_id=self.pad_id, device=CPU)
         lengths_B = torch.tensor([pair["prompt_length"] for pair in pairs] * 2)
         batch = {"input_ids": ids_BT, "attention_mask": mask_BT.long(), "prompt_lengths": lengths_B}
-        if "margin" in pairs[0]:
-            batch["margin"] = torch.tensor([pair["margin"] for pair in pairs], dtype=torch.float32)
+        for key in ("margin", "weight"):
+            if key in pairs[0]:
+                batch[key] = torch.tensor([pair[key] for pair in pairs], dtype=torch.float32)
         return batch
 
 

@@ -182,11 +182,13 @@ class RunCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """The clock of tokens per second starts."""
         self.since = time.perf_counter()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
+        """A look at the hold-out where it is due, and the stop that was asked for."""
         self.bar.advance(1)
         if (
             self.look
@@ -210,6 +212,7 @@ class RunCallback(TrainerCallback):
         logs: dict[str, float],
         **_: Any,
     ) -> None:
+        """What happened since the last line, to metrics.jsonl and the bar."""
         if "loss" not in logs:  # the summary at the end of train()
             return
         now = time.perf_counter()

@@ -29,11 +29,14 @@ def next_token_nats(model: nn.Module, head: nn.Module, batch: Mapping[str, Tenso
     return F.cross_entropy(logits_NV.float(), targets_BT[mask_BT], reduction="sum")
 
 
-def bradley_terry_nats(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | None = None) -> Tensor:
-    """Sum over the pairs of -log P(chosen beats rejected), in nats: a scalar.
+def bradley_terry_nats(
+    chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | None = None, weight_B: Tensor | None = None
+) -> Tensor:
+    """Sum over the pairs of -log P(chosen beats rejected), in nats, times their weights, if any: a scalar.
 
     Bradley and Terry 1952, as -log sigmoid(chosen - rejected - margin); margins: Llama 2 (arXiv:2307.09288, eq. 2).
     By hand: equal scores, no margin -> log 2 a pair.
     """
     gap_B = chosen_B - rejected_B
-    return -F.logsigmoid(gap_B if margin_B is None else gap_B - margin_B).sum()
+    log_share_B = F.logsigmoid(gap_B if margin_B is None else gap_B - margin_B)
+    return -(log_share_B if weight_B is None else weight_B * log_share_B).sum()

@@ -9,7 +9,7 @@ from aligner.data.build import build_documents, build_pairs, build_prompts
 from aligner.data.rows import Document
 from aligner.data.tokens import PairRow, PromptRow
 from aligner.evals.suites import Subject
-from aligner.recipe.data import CleanSpec, DataSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.data import CleanSpec, PairDataSpec, PairRules, PretrainDataSpec, SourceSpec
 from aligner.recipe.stages import EvaluateRecipe
 
 EVERY_DOCUMENT = CleanSpec(min_chars=0, min_letter_share=0.0, deduplicate=False)
@@ -46,7 +46,11 @@ def read_questions(recipe: EvaluateRecipe, subject: Subject) -> Questions:
         documents, data["documents"] = read.train, read.report.to_json()
     pairs: list[PairRow] = []
     if spec.pairs:
-        pair_spec = DataSpec(train=spec.pairs, max_length=subject.context, cut_answers=1.0)
+        # A test is taken as it is: what contradicts itself in it is measured too.
+        as_they_are = PairRules(conflicts="keep")
+        pair_spec = PairDataSpec(
+            train=spec.pairs, max_length=subject.context, cut_answers=1.0, pairs=as_they_are
+        )
         paired = build_pairs(pair_spec, subject.tokenizer, seed=recipe.seed)
         pairs, data["pairs"] = paired.train, paired.report.to_json()
     tasks = {suite: prompts(f"tasks.{suite}", sources) for suite, sources in spec.tasks.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,11 +74,14 @@ class PairTrainer(StageTrainer):
         wins, gaps, pairs = self._seen
         won = (gap_B > 0).sum() + 0.5 * (gap_B == 0).sum()
         self._seen = (wins + float(won), gaps + float(gap_B.sum()), pairs + len(gap_B))
-        chosen_nats = -chosen_B.sum() / self.scoring.beta if self.nll_coef else 0.0
-        return bradley_terry_nats(chosen_B, rejected_B, batch.get("margin")) + self.nll_coef * chosen_nats
+        weight_B = batch.get("weight")
+        nats = bradley_terry_nats(chosen_B, rejected_B, batch.get("margin"), weight_B)
+        learnt_B = chosen_B if weight_B is None else weight_B * chosen_B
+        chosen_nats = -learnt_B.sum() / self.scoring.beta if self.nll_coef else 0.0
+        return nats + self.nll_coef * chosen_nats
 
     def count(self, batch: Batch) -> Tensor:
-        """Pairs."""
+        """Pairs; not their weights, whose mean is 1 over the training rows, not over each step."""
         return torch.tensor(len(batch["input_ids"]) // 2)
 
     def more_metrics(self) -> dict[str, float]:
@@ -143,12 +147,12 @@ def pair_trainer(
     args = training_arguments(train, run, rows=len(pairs), seed=seed, kind=RewardConfig, beta2=BETA2)
     args.max_length = None
     disable_dropout_in_model(loaded.model)  # TRL's trainer of heads would do it, the plain one does not
-    margins = any(pair.margin is not None for pair in pairs)
+    rows = weighed_columns(pairs)
     trainer = (HeadTrainer if scoring.kind == "head" else PairTrainer)(
         model=loaded.model,
         args=args,
         data_collator=PairCollator(loaded.tokenizer.pad_token_id),
-        train_dataset=Dataset.from_list([columns(pair, with_margin=margins) for pair in pairs]),
+        train_dataset=Dataset.from_list(rows),
         processing_class=loaded.tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
@@ -156,6 +160,20 @@ def pair_trainer(
     trainer.scoring, trainer.nll_coef = scoring, nll_coef
     trainer.plan = plan_of(train, rows=len(pairs), seed=seed, lengths=lengths)
     return trainer
+
+
+def weighed_columns(pairs: Sequence[PairRow]) -> list[PairColumns]:
+    """The pairs in columns, their weights scaled to a mean of 1: a step's loss stays comparable, and the learning rate.
+
+    Pairs that weigh the same have no column of weights; they train as ever, bit by bit.
+    """
+    margins = any(pair.margin is not None for pair in pairs)
+    rows = [columns(pair, with_margin=margins) for pair in pairs]
+    if len({pair.weight for pair in pairs}) > 1:
+        mean = math.fsum(pair.weight for pair in pairs) / len(pairs)
+        for row, pair in zip(rows, pairs, strict=True):
+            row["weight"] = pair.weight / mean
+    return rows
 
 
 def columns(pair: PairRow, *, with_margin: bool) -> PairColumns:

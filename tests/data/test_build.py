@@ -12,9 +12,11 @@ from aligner.recipe.data import (
     CurriculumSpec,
     DataSpec,
     HoldoutSpec,
+    PairDataSpec,
     PretrainDataSpec,
     SourceSpec,
 )
+from tests.data.chats import THINKING
 from tests.tiny import tiny_tokenizer
 
 
@@ -39,6 +41,16 @@ def check_accounts(report) -> None:
         assert source.rows_read == source.rows_used + sum(source.dropped.values())
         assert len(source.sha256) == 64
     json.dumps(report.to_json())
+
+
+def test_rows_whose_earlier_answers_are_not_learnt_are_counted(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = THINKING
+    earlier = ["no", "<think>r</think>yes", "<think>s</think>yes"]
+    rows = [{"instruction": "b", "output": "c", "history": [["a", answer]]} for answer in earlier]
+    spec = DataSpec(train=[SourceSpec(path=write(tmp_path / "a.jsonl", rows))])
+    (source,) = build_conversations(spec, tokenizer, seed=0).report.train
+    assert source.rows_used == 3 and source.noted == {"earlier_answers_not_learnt": 2}
 
 
 def test_a_mixture_of_conversations_with_cap_weight_and_holdout(tmp_path):
@@ -101,7 +113,7 @@ def test_too_many_cut_answers_are_an_error_and_a_few_are_counted(tmp_path):
 def test_pairs_and_rankings_mix(tmp_path):
     a = write(tmp_path / "a.jsonl", pairs(20))
     b = write(tmp_path / "b.jsonl", [{"prompt": "Rank", "answers": ["a", "b", "c"]}])
-    spec = DataSpec(train=[SourceSpec(path=a), SourceSpec(path=b)], holdout=HoldoutSpec(rows=4))
+    spec = PairDataSpec(train=[SourceSpec(path=a), SourceSpec(path=b)], holdout=HoldoutSpec(rows=4))
     built = build_pairs(spec, tiny_tokenizer(), seed=1)
     check_accounts(built.report)
     assert len(built.holdout) == 4 and sum(r.rows_used for r in built.report.train) == len(built.train)

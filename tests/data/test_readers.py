@@ -11,7 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner.data.readers import FORMATS_OF, Kind, SourceRows, detect_format, read_source
+from aligner.data.readers import SourceRows, read_source
+from aligner.data.readers.detection import detect_format
+from aligner.data.readers.formats import FORMATS_OF
+from aligner.data.readers.kinds import Kind
 from aligner.data.readers.text import GROUP_CHARS
 from aligner.data.rows import Conversation, Document, Pair, Prompt, Turn
 from aligner.errors import DataError
@@ -27,6 +30,36 @@ GOOD: dict[str, dict] = {
     "pairs": {"prompt": "Hi", "chosen": "good", "rejected": "bad"},
     "rankings": {"prompt": "Hi", "answers": ["best", "middle", "worst"]},
     "hh": {"chosen": "\n\nHuman: Hi\n\nAssistant: good", "rejected": "\n\nHuman: Hi\n\nAssistant: bad"},
+    "sharegpt_pairs": {
+        "conversations": [{"from": "human", "value": "Hi"}],
+        "chosen": {"from": "gpt", "value": "good"},
+        "rejected": {"from": "gpt", "value": "bad"},
+    },
+    "kto": {
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}],
+        "label": True,
+    },
+    "alpaca_rankings": {"instruction": "Add.", "input": "1 2", "output": ["3", "4"], "history": [["a", "b"]]},
+    "alpaca_eval": {"instruction": "Hi", "output_1": "bad", "output_2": "good", "preference": 2},
+    "oasst": {
+        "message_tree_id": "t",
+        "prompt": {
+            "text": "Hi",
+            "role": "prompter",
+            "replies": [
+                {"text": "bad", "role": "assistant", "rank": 1, "replies": []},
+                {"text": "good", "role": "assistant", "rank": 0, "replies": []},
+            ],
+        },
+    },
+    "ratings": {
+        "prompt": "Hi",
+        "answers": [{"text": "bad", "ratings": {"help": 1}}, {"text": "good", "ratings": {"help": 4}}],
+    },
+    "rules": {
+        "prompt": "Hi",
+        "answers": [{"text": "bad", "violated": ["rude"]}, {"text": "good", "violated": []}],
+    },
     "prompts": {"prompt": "Hi", "family": "f", "gold": {"kind": "unsafe", "answers": []}},
     "dolly": {"instruction": "Add.", "context": "1 2", "response": "3", "category": "sums"},
     "completions": {"prompt": "1+1?", "completion": " 2<|endoftext|>"},
@@ -59,6 +92,8 @@ KIND: dict[str, Kind] = {
     "mt_bench": "prompt",
     **dict.fromkeys(["dolly", "completions", "sharegpt", "moss", "natural_instructions", "flan_cot", "aqua", "mmlu",
                      "belle"], "conversation"),
+    "sharegpt_pairs": "pair", "kto": "pair", "alpaca_rankings": "pair", "alpaca_eval": "pair", "oasst": "pair",
+    "ratings": "pair", "rules": "pair",
 }  # fmt: skip
 
 
@@ -282,6 +317,64 @@ def test_text_is_utf8_or_latin_1_and_loses_the_gutenberg_frame(tmp_path):
         ("documents", {"text": "\ud800"}, "half of a surrogate pair"),
         ("documents", [1], "the row is a list"),
         ("prompts", {"prompt": "a", "gold": 3}, '"gold" is a number'),
+        ("pairs", {"chosen": [{"role": "user", "content": "x"}], "rejected": "b"}, '"rejected" is a string'),
+        ("sharegpt_pairs", {**GOOD["sharegpt_pairs"], "conversations": []}, '"conversations" is empty'),
+        (
+            "sharegpt_pairs",
+            {**GOOD["sharegpt_pairs"], "conversations": [{"from": "gpt", "value": "x"}]},
+            "ends with a assistant turn",
+        ),
+        (
+            "sharegpt_pairs",
+            {**GOOD["sharegpt_pairs"], "conversations": [{"from": "bot", "value": "x"}]},
+            'unknown speaker "bot"',
+        ),
+        (
+            "sharegpt_pairs",
+            {**GOOD["sharegpt_pairs"], "chosen": {"from": "human", "value": "x"}},
+            "is a user turn",
+        ),
+        ("sharegpt_pairs", {**GOOD["sharegpt_pairs"], "chosen": 3}, '"chosen" is a number'),
+        ("kto", {**GOOD["kto"], "label": "good"}, '"label" is a string'),
+        ("kto", {"prompt": "a", "completion": 3, "label": True}, '"completion" is a number'),
+        ("alpaca_rankings", {**GOOD["alpaca_rankings"], "output": ["3"]}, '"output" has 1 entries'),
+        ("alpaca_rankings", {**GOOD["alpaca_rankings"], "instruction": ""}, '"instruction" is empty'),
+        (
+            "alpaca_rankings",
+            {**GOOD["alpaca_rankings"], "history": [["a"]]},
+            '"history"[0] is not [question, answer]',
+        ),
+        (
+            "alpaca_rankings",
+            {**GOOD["alpaca_rankings"], "history": "a"},
+            '"history" is a string',
+        ),
+        ("alpaca_eval", {**GOOD["alpaca_eval"], "preference": 3}, '"preference" is 3'),
+        ("alpaca_eval", {**GOOD["alpaca_eval"], "preference": "2"}, '"preference" is a string'),
+        ("oasst", {**GOOD["oasst"], "prompt": {"text": "x", "role": "bot"}}, 'unknown role "bot"'),
+        ("oasst", {**GOOD["oasst"], "prompt": {"text": "x", "role": "assistant"}}, "starts with an answer"),
+        (
+            "oasst",
+            {
+                **GOOD["oasst"],
+                "prompt": {"text": "x", "role": "prompter", "replies": [{"text": "x", "role": "prompter"}]},
+            },
+            "a reply of the same role",
+        ),
+        (
+            "ratings",
+            {"prompt": "a", "answers": [{"text": "b", "ratings": {"help": 1}}]},
+            '"answers" has 1 entries',
+        ),
+        ("ratings", {"prompt": "a", "answers": [{"text": "b"}, {"text": "c"}]}, 'an answer has no "ratings"'),
+        (
+            "ratings",
+            {"prompt": "a", "answers": [{"text": "b", "ratings": {"help": [1, "x"]}}] * 2},
+            '"help" is a string',
+        ),
+        ("ratings", {"prompt": "", "answers": GOOD["ratings"]["answers"]}, '"prompt" is empty'),
+        ("rules", {"prompt": "a", "answers": [{"text": "b"}] * 2}, '"violated" is missing'),
+        ("rules", {"prompt": "a", "answers": [{"text": "b", "violated": []}]}, '"answers" has 1 entries'),
     ],
 )
 def test_malformed_rows_say_file_line_what_and_remedy(tmp_path, name, row, what):
@@ -338,12 +431,14 @@ def test_folders_skip_licences_and_repeat_no_file(tmp_path):
                                  "history", "context", "response", "completion", "conversations", "tools", "system",
                                  "meta_instruction", "chat", "Definition", "Instances", "Categories", "rationale",
                                  "options", "correct", "choices", "A", "B", "C", "D", "std_answer", "class", "turns",
-                                 "question_id", "user_prompt"]),
+                                 "question_id", "user_prompt", "label", "output_1", "output_2", "preference",
+                                 "message_tree_id"]),
                 st.recursive(
                     st.one_of(st.none(), st.booleans(), st.floats(), st.text(max_size=9), st.just("\udfff")),
                     lambda inner: st.one_of(st.lists(inner, max_size=3),
                                             st.dictionaries(st.sampled_from(["role", "content", "input", "output", "from", "value",
-                                                                             "turn_1", "Human", "MOSS"]), inner)),
+                                                                             "turn_1", "Human", "MOSS", "text", "replies", "rank",
+                                                                             "ratings", "violated"]), inner)),
                     max_leaves=6,
                 ),
             ),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner.data.readers import COLUMNS, READERS, read_records
+from aligner.data.readers.formats import COLUMNS, READERS, read_records
 from aligner.data.rows import Conversation
 from aligner.errors import DataError
 from tests.data.chats import chat

@@ -99,7 +99,11 @@ data:
     "sft": f"stage: sft\n{_HEAD}{_LORA_MODEL}{_data('messages')}{_TRAIN}",
     "reward": f"""\
 stage: reward
-{_HEAD}{_LORA_MODEL}{_data("pairs")}{_TRAIN}score: likelihood
+{_HEAD}{_LORA_MODEL}{_data("pairs")}  pairs:
+    conflicts: drop
+    repeats: once
+    weigh: prompt
+{_TRAIN}score: likelihood
 beta: 0.5
 nll_coef: 0.1
 normalise_on:

@@ -30,6 +30,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pyarrow": ("data",),
     "trafilatura": ("data",),
     "warcio": ("data",),
+    "krippendorff": ("data",),
 }
 STAGES = ("pretrain", "sft", "reward", "ppo", "evaluate", "publish")
 WITHOUT_TORCH = (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aligner.recipe.data import DataSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.recipe.stages import (
     EvaluateRecipe,
@@ -48,7 +48,8 @@ def stage_run(recipe: StageRecipe, parents: dict[str, str], rows: int) -> Iterat
     source = {
         "path": f"data/world/{Path(recipe.output).name}.jsonl", "format": "messages", "rows_read": rows + 12,
         "rows_used": rows, "dropped": {"exact duplicate": 9, "too short": 3}, "tokens": rows * 61,
-        "supervised_tokens": rows * 9, "sha256": "ab" * 32,
+        "supervised_tokens": rows * 9, "sha256": "ab" * 32, "noted": {"repeated_pair": 4},
+        "agreement": {"help": 0.849, "tone": None},
     }  # fmt: skip
     with RunFolder.open(recipe, recipe_text="stage: " + Path(recipe.output).name + "\n") as run:
         run.start(parents=parents, data={"train": [source], "holdout": [source]}, seed=recipe.seed)
@@ -111,7 +112,7 @@ def _reward(folder: Path) -> None:
         stage="reward",
         output=str(folder),
         model=ModelSpec(base="runs/sft"),
-        data=DataSpec(train=[SourceSpec(path="data/world/pairs.jsonl")]),
+        data=PairDataSpec(train=[SourceSpec(path="data/world/pairs.jsonl")]),
         train=TrainSpec(steps=240),
     )
     with stage_run(recipe, {"base": "runs/quickstart/sft/model#77b0a1f4c9e2"}, 4_000) as run:

@@ -154,3 +154,11 @@ def test_the_best_of_a_row_is_the_lowest_where_lower_is_better() -> None:
     bits, tokens = result_tables(results, families=False)
     assert [cell.best for cell in bits.rows[0].cells] == [True, False]
     assert not any(cell.best for cell in tokens.rows[0].cells)
+
+
+def test_what_stays_in_spite_of_something_and_how_far_annotators_agree_is_told(page: str) -> None:
+    cells = {cell for row in rows_of(page) for cell in row if "exact duplicate" in cell}
+    dropped, kept, agreement = next(iter(cells)).split("; ")
+    assert len(cells) == 1 and dropped == "9 exact duplicate, 3 too short"
+    assert kept == "used all the same: 4 repeated_pair"
+    assert agreement.startswith("annotators' agreement (alpha): help 0.85, tone ")

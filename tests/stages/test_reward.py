@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from aligner.stages.reward import (
     pair_trainer,
     scale_samples,
     train_reward,
+    weighed_columns,
 )
 from aligner.stages.stage import training_arguments
 from tests.models.test_scoring import answer_nats
@@ -172,8 +174,60 @@ def test_bradley_terry_by_hand() -> None:
     assert bradley_terry_nats(chosen, rejected, margin).item() == pytest.approx(0.693147 + 3.048587, rel=1e-6)
 
 
-def test_micro_batches_change_nothing(tmp_path: Path) -> None:
+def weighed(pairs: list[PairRow]) -> list[PairRow]:
+    """The pairs as two rankings of three answers and single pairs."""
+    return [replace(pair, weight=1 / 3 if i < 6 else 1.0) for i, pair in enumerate(pairs)]
+
+
+@pytest.mark.parametrize("nll_coef", [0.0, 0.3])
+def test_a_weighed_step_is_the_mean_over_its_prompts(tmp_path: Path, nll_coef: float) -> None:
+    """Three pairs of one prompt and one of another: ((l1 + l2 + l3) / 3 + l4) / 2, by hand."""
+    pairs = some_pairs(count=4)
+    start = plain_language_model(save_tiny(tmp_path / "tiny", tiny_tokenizer()))
+    with torch.no_grad():
+        chosen, rejected = (
+            torch.tensor([float(answer_nats(start, ids, 1)) for ids in side])
+            for side in zip(*((pair.chosen_ids, pair.rejected_ids) for pair in pairs), strict=True)
+        )
+    nats = -F.logsigmoid(0.02 * (chosen - rejected)) - nll_coef * chosen
+    wanted = ((nats[0] + nats[1] + nats[2]) / 3 + nats[3]) / 2
+    asked = recipe(tmp_path, score="likelihood", steps=1, rows_per_step=4)
+    given = [replace(pair, weight=weight) for pair, weight in zip(pairs, [1 / 3] * 3 + [1.0], strict=True)]
+    with open_run(asked) as run:
+        scoring = Scoring("likelihood", 0.02)
+        trainer = pair_trainer(
+            load_model(asked.model), given, scoring, asked.train, run, seed=0, nll_coef=nll_coef
+        )
+        trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_weights_stand_in_the_batch_only_where_they_differ() -> None:
+    pairs = some_pairs(count=4)
+    for weight in (1.0, 0.25):
+        rows = weighed_columns([replace(pair, weight=weight) for pair in pairs])
+        assert rows == [columns(pair, with_margin=False) for pair in pairs]
+    rows = weighed_columns([replace(pair, weight=1 / (1 + i)) for i, pair in enumerate(pairs)])
+    # 1, 1/2, 1/3, 1/4 over their mean 25/48
+    assert [row["weight"] for row in rows] == pytest.approx([1.92, 0.96, 0.64, 0.48])
+    torch.testing.assert_close(PairCollator(0)(rows)["weight"], torch.tensor([1.92, 0.96, 0.64, 0.48]))
+
+
+def test_prompts_of_one_pair_train_bit_by_bit_the_same_by_either_weighing(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, "pairs", steps=3)
+    results, _ = run_to_end(asked)
+    rules = asked.data.pairs.model_copy(update={"weigh": "prompt"})
+    data = asked.data.model_copy(update={"pairs": rules})
+    output = str(tmp_path / "prompts")
+    again, _ = run_to_end(asked.model_copy(update={"data": data, "output": output}))
+    assert again == results
+    assert_bit_identical(weights(tmp_path / "pairs" / "model"), weights(tmp_path / "prompts" / "model"))
+
+
+@pytest.mark.parametrize("share", [False, True], ids=["plain", "weighed"])
+def test_micro_batches_change_nothing(tmp_path: Path, share: bool) -> None:
     pairs, found = some_pairs(count=8, margins=True), []
+    pairs = weighed(pairs) if share else pairs
     for per_device in (8, 2, 1):
         asked = recipe(tmp_path, f"by{per_device}", steps=1, rows_per_device=per_device)
         with open_run(asked) as run:

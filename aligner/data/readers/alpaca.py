@@ -23,12 +23,12 @@ def read_alpaca(record: Record) -> Iterator[Conversation | Dropped]:
         record.text("input", default=""),
         record.text(answer_key),
         record.text("family", default="alpaca"),
-        earlier=_history(record),
+        earlier=earlier_turns(record),
     )
 
 
-def _history(record: Record) -> tuple[Turn, ...]:
-    """The exchanges before the row's own, whitespace around the texts stripped."""
+def earlier_turns(record: Record) -> tuple[Turn, ...]:
+    """The [question, answer] exchanges of "history", whitespace around the texts stripped."""
     exchanges = record.value.get("history") or []
     if not isinstance(exchanges, list):
         remedy = 'give "history" a list of [question, answer], or leave it out'
@@ -53,12 +53,18 @@ def instruction_row(
     earlier: tuple[Turn, ...] = (),
 ) -> Conversation | Dropped:
     """An instruction with an optional input, answered."""
-    instruction, context, answer = instruction.strip(), context.strip(), answer.strip()
-    if not instruction:
-        raise fault(origin, '"instruction" is empty', "write the instruction, or delete the row")
+    question, answer = instruction_turn(origin, instruction, context), answer.strip()
     if not answer:
         return Dropped(origin, "empty_answer")
     if not all(turn.content for turn in earlier):
         return Dropped(origin, "empty_turn")
-    question = instruction if context.lower().rstrip(".") in NO_INPUT else f"{instruction}\n\n{context}"
-    return Conversation(origin, (*earlier, Turn("user", question), Turn("assistant", answer)), family)
+    return Conversation(origin, (*earlier, question, Turn("assistant", answer)), family)
+
+
+def instruction_turn(origin: Origin, instruction: str, context: str) -> Turn:
+    """An instruction and, after a blank line, its input, if it has one; `DataError` where there is no instruction."""
+    instruction, context = instruction.strip(), context.strip()
+    if not instruction:
+        raise fault(origin, '"instruction" is empty', "write the instruction, or delete the row")
+    bare = context.lower().rstrip(".") in NO_INPUT
+    return Turn("user", instruction if bare else f"{instruction}\n\n{context}")

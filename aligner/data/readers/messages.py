@@ -63,6 +63,6 @@ def conversation_row(origin: Origin, turns: tuple[Turn, ...], family: str) -> Co
     """Turns as a conversation, `empty_turn` where one has no text; a system turn may only stand first."""
     if any(turn.role == "system" for turn in turns[1:]):
         raise fault(origin, "a system turn after the first turn", "put the system turn first, or delete it")
-    if not all(turn.content or turn.tool_calls or turn.tools for turn in turns):
+    if any(turn.empty for turn in turns):
         return Dropped(origin, "empty_turn")
     return Conversation(origin, turns, family)

@@ -7,25 +7,62 @@ from collections.abc import Iterator
 from aligner.data.readers.records import Record
 from aligner.data.rows import Dropped, Origin, Pair, Turn
 
+Turns = tuple[Turn, ...]
+
 
 def read_pairs(record: Record) -> Iterator[Pair | Dropped]:
-    """One pair a row; an answer without text is `empty_answer`, twice the same answer `answers_equal`."""
-    yield pair_row(
-        record.origin,
-        record.prompt(),
-        record.text("chosen"),
-        record.text("rejected"),
-        margin=record.number("margin"),
-        kind=record.text("kind", default=""),
-    )
+    """One pair a row; an answer without text is `empty_answer`, twice the same answer `answers_equal`.
+
+    Answers may be messages, as in TRL's preference forms: the one assistant message each, or two whole dialogues
+    whose shared beginning is the prompt ("prompt" may be left out then). Further drops there: `no_common_prompt`
+    (nothing shared, or what differs first is not the assistant's), `prompt_mismatch` (the dialogues do not share
+    "prompt"), `roles_out_of_order` (the shared part does not end with the user), `further_turns` (more than one
+    turn differs).
+    """
+    if isinstance(record.value.get("chosen"), list):
+        split = _split(record)
+    else:
+        split = record.prompt(), record.text("chosen"), record.text("rejected")
+    if isinstance(split, str):
+        yield Dropped(record.origin, split)
+        return
+    margin, kind = record.number("margin"), record.text("kind", default="")
+    yield pair_row(record.origin, *split, margin=margin, kind=kind)
+
+
+def _split(record: Record) -> tuple[Turns, str, str] | str:
+    """Prompt and both answers of a row in messages, or why they cannot be told apart."""
+    chosen, rejected = record.turns("chosen"), record.turns("rejected")
+    given = record.prompt() if record.value.get("prompt") is not None else ()
+    border, prompt = 0, given
+    if not given or chosen[0].role != "assistant":  # whole dialogues
+        border = _shared(chosen, rejected)
+        prompt = chosen[:border]
+        if not prompt:
+            return "no_common_prompt"
+        if prompt[len(prompt) - len(given) :] != given:
+            return "prompt_mismatch"
+    if chosen[border].role != "assistant" or rejected[border].role != "assistant":
+        return "no_common_prompt"
+    if prompt[-1].role != "user":
+        return "roles_out_of_order"
+    if len(chosen) > border + 1 or len(rejected) > border + 1:
+        return "further_turns"
+    return prompt, chosen[border].content, rejected[border].content
+
+
+def _shared(one: Turns, other: Turns) -> int:
+    """How many turns two dialogues have in common at their beginning, the last one of the shorter aside."""
+    most = min(len(one), len(other)) - 1
+    return next((index for index in range(most) if one[index] != other[index]), most)
 
 
 def pair_row(
-    origin: Origin, prompt: tuple[Turn, ...], chosen: str, rejected: str, *, margin: float | None, kind: str
+    origin: Origin, prompt: Turns, chosen: str, rejected: str, *, margin: float | None, kind: str
 ) -> Pair | Dropped:
     """A pair, or why it teaches nothing."""
     chosen, rejected = chosen.strip(), rejected.strip()
-    if not all(turn.content for turn in prompt):
+    if any(turn.empty for turn in prompt):
         return Dropped(origin, "empty_turn")
     if not chosen or not rejected:
         return Dropped(origin, "empty_answer")

@@ -42,6 +42,13 @@ class Record:
             )
         return float(value)
 
+    def flag(self, key: str) -> bool:
+        """The true or false at `key`."""
+        value = self.value.get(key)
+        if not isinstance(value, bool):
+            raise fault(self.origin, f'"{key}" is {kind_of(value)}', f'give "{key}" true or false')
+        return value
+
     def texts(self, key: str) -> list[str]:
         """The list of strings at `key`."""
         value = self.value.get(key)

@@ -27,25 +27,31 @@ def read_sharegpt(record: Record) -> Iterator[Conversation | Dropped]:
     Dropped, by name: `tool_calls` (tools or calls that cannot be read), `roles_out_of_order` (human and model do not
     take turns, the human first), `empty_turn`.
     """
-    messages = record.records("conversations")
-    if not messages:
-        raise fault(record.origin, '"conversations" is empty', "give at least one message, or delete the row")
-    system = record.text("system", default="").strip()
-    said = [_turn(message) for message in messages]
-    turns = tuple(turn for turn in said if turn)
-    tools = tools_text(record.value.get("tools"))
-    if tools is None or len(turns) < len(said):
+    turns = sharegpt_turns(record)
+    if turns is None:
         yield Dropped(record.origin, "tool_calls")
-        return
-    turns = with_tools((Turn("system", system), *turns) if system else turns, tools)
-    if not in_order(turns):
+    elif not in_order(turns):
         yield Dropped(record.origin, "roles_out_of_order")
     else:
         yield conversation_row(record.origin, turns, record.text("family", default=""))
 
 
-def _turn(message: Record) -> Turn | None:
-    """The turn, or None where it is a call that cannot be read."""
+def sharegpt_turns(record: Record) -> tuple[Turn, ...] | None:
+    """The turns of "conversations" after the text at "system"; None where tools or calls cannot be read."""
+    messages = record.records("conversations")
+    if not messages:
+        raise fault(record.origin, '"conversations" is empty', "give at least one message, or delete the row")
+    system = record.text("system", default="").strip()
+    said = [sharegpt_turn(message) for message in messages]
+    turns = tuple(turn for turn in said if turn)
+    tools = tools_text(record.value.get("tools"))
+    if tools is None or len(turns) < len(said):
+        return None
+    return with_tools((Turn("system", system), *turns) if system else turns, tools)
+
+
+def sharegpt_turn(message: Record) -> Turn | None:
+    """One {"from", "value"} turn, or None where it is a call that cannot be read."""
     speaker, text = message.text("from"), message.text("value").strip()
     if speaker == CALL:
         call = tool_call(text)
