@@ -14,7 +14,8 @@ import torch
 from transformers import PreTrainedModel
 
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
-from aligner.data.readers import Kind, read_source
+from aligner.data.readers import read_source
+from aligner.data.readers.kinds import Kind
 from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.evals.suites import SAMPLE_BATCH

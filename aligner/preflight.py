@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aligner.data.readers import Kind, read_source
+from aligner.data.readers import read_source
 from aligner.data.readers.files import files_sha256, find_files
+from aligner.data.readers.kinds import Kind
 from aligner.errors import DataError, Problem, RunError
 from aligner.models.weights import folder_identity, model_in
 from aligner.recipe.data import SourceSpec

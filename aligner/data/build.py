@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from aligner.data.clean import cleaner
 from aligner.data.mixture import cap_files, draw_holdout, drop_withheld, shuffled, weigh
 from aligner.data.preferences import settle_pairs, share_weights
-from aligner.data.readers import Kind, SourceRows, read_source
+from aligner.data.readers import SourceRows, read_source
+from aligner.data.readers.kinds import Kind
 from aligner.data.report import DataReport, RowCost, report_source
-from aligner.data.rows import Conversation, Document, Pair, Prompt, Row, row_contents
-from aligner.data.templates import control_tokens
+from aligner.data.rows import Conversation, Document, Pair, Prompt, Row, row_contents, row_turns
+from aligner.data.templates import control_tokens, renders_tools
 from aligner.data.tokens import (
     PairRow,
     PromptRow,
@@ -244,10 +246,16 @@ def _repeated(values: list[T], copies: list[int]) -> list[T]:
 
 
 def _refuse_forged(tokenizer: PreTrainedTokenizerBase) -> Callable[[Row], str | None]:
-    """A judge against rows whose text contains a control token: its id must come from the template alone."""
+    """A judge against rows whose text contains a control token: its id must come from the template alone.
+
+    And against rows with tools (`tool_calls`), where the template writes none.
+    """
     controls = control_tokens(tokenizer)
+    knows_tools = cache(lambda: renders_tools(tokenizer))
 
     def reason_against(row: Row) -> str | None:
+        if any(turn.about_tools for turn in row_turns(row)) and not knows_tools():
+            return "tool_calls"
         forged = any(token in content for content in row_contents(row) for token in controls)
         return "control_token_in_text" if forged else None
 
@@ -277,7 +285,7 @@ def _check_cut_answers(costs: Sequence[RowCost], spec: DataSpec) -> None:
 
 
 def _conversation_cost(row: TokenRow) -> RowCost:
-    return RowCost(len(row.input_ids), sum(row.supervised), row.prompt_cut, row.answer_cut)
+    return RowCost(len(row.input_ids), sum(row.supervised), row.prompt_cut, row.answer_cut, row.rewritten)
 
 
 def _pair_cost(row: PairRow) -> RowCost:

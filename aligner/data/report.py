@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,8 +18,8 @@ class SourceReport:
     `rows_read` = `rows_used` + the sum of `dropped` (by reason). `rows_per_epoch`, `tokens` and
     `supervised_tokens` count copies (weights); tokens are 0 for documents, which are tokenised later.
     `prompts_cut` and `answers_cut` count used rows that were too long. `noted` counts rows that were not dropped for
-    what was found in them (see `settle_pairs`). `agreement`: Krippendorff's alpha by criterion, over all the answers in
-    the files that several annotators could rate.
+    what was found in them (see `settle_pairs` and `TokenRow.rewritten`). `agreement`: Krippendorff's alpha by
+    criterion, over all the answers in the files that several annotators could rate.
     """
 
     path: str
@@ -51,16 +52,19 @@ class DataReport:
 
 @dataclass(frozen=True)
 class RowCost:
-    """What one row takes and gives: ids, supervised ids, and whether it was cut to fit."""
+    """What one row takes and gives: ids, supervised ids, and whether it was cut to fit or is not learnt whole."""
 
     tokens: int = 0
     supervised_tokens: int = 0
     prompt_cut: bool = False
     answer_cut: bool = False
+    rewritten: bool = False
 
 
 def report_source(source: SourceRows, costs: Sequence[RowCost], copies: Sequence[int]) -> SourceReport:
     """The accounts of one source, whose rows cost and are copied as given (one entry a row)."""
+    rewritten = sum(cost.rewritten for cost in costs)
+    noted = source.noted + Counter({"earlier_answers_not_learnt": rewritten})
     return SourceReport(
         path=source.path,
         format=source.format,
@@ -73,6 +77,6 @@ def report_source(source: SourceRows, costs: Sequence[RowCost], copies: Sequence
         prompts_cut=sum(cost.prompt_cut for cost in costs),
         answers_cut=sum(cost.answer_cut for cost in costs),
         sha256=source.sha256(),
-        noted=dict(sorted(source.noted.items())),
+        noted=dict(sorted(noted.items())),
         agreement=agreement_by_criterion(source.rated),
     )

@@ -8,11 +8,37 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One message of a conversation."""
+class ToolCall:
+    """A tool that the model calls; `arguments` is a JSON object."""
 
-    role: Literal["system", "user", "assistant"]
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation; a system turn may give `tools` (a JSON list), an assistant's may call some."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tools: str = ""
+
+    @property
+    def texts(self) -> list[str]:
+        """All that a template may write of it: the content, and tools, names and arguments where there are any."""
+        calls = [text for call in self.tool_calls for text in (call.name, call.arguments)]
+        return [self.content, *([self.tools] if self.tools else []), *calls]
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says nothing, calls nothing and gives no tools."""
+        return not (self.content or self.tool_calls or self.tools)
+
+    @property
+    def about_tools(self) -> bool:
+        """Whether only a template that knows of tools can render it."""
+        return self.role == "tool" or bool(self.tool_calls or self.tools)
 
 
 @dataclass(frozen=True)
@@ -96,13 +122,18 @@ def row_text(row: Row) -> str:
 
 def turns_text(turns: tuple[Turn, ...]) -> str:
     """A conversation as "role: content" lines."""
-    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+    return "\n".join(f"{turn.role}: {' '.join(turn.texts)}" for turn in turns)
 
 
 def row_contents(row: Row) -> list[str]:
     """The pieces of text that people or models wrote: contents and answers, without roles."""
     if isinstance(row, Pair):
-        return [*(turn.content for turn in row.prompt), row.chosen, row.rejected]
+        return [*(text for turn in row.prompt for text in turn.texts), row.chosen, row.rejected]
     if isinstance(row, Document) and not row.turns:
         return [row.text]
-    return [turn.content for turn in row.turns]
+    return [text for turn in row.turns for text in turn.texts]
+
+
+def row_turns(row: Row) -> tuple[Turn, ...]:
+    """A row's turns: of a pair those of its prompt, of plain text none."""
+    return row.prompt if isinstance(row, Pair) else row.turns

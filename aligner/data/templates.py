@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from jinja2 import TemplateError
 
-from aligner.data.rows import Origin, Turn
+from aligner.data.messages import as_messages, tools_of
+from aligner.data.rows import Origin, ToolCall, Turn
 from aligner.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -27,10 +29,14 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A rendered conversation: ids up to the last answer's end token, and where the answers are."""
+    """A rendered conversation: ids up to the last answer's end token, and where the answers are.
+
+    `rewritten`: there are earlier answers without a span, since the template shows them otherwise than they are given.
+    """
 
     ids: list[int]
     spans: list[Span]
+    rewritten: bool = False
 
 
 class _Answer(NamedTuple):
@@ -93,19 +99,51 @@ def render_texts(
     if not tokenizer.chat_template:
         what = "the tokenizer has no chat template"
         raise DataError(Problem("", what, "name a chat model, or save a template with the tokenizer"))
-    messages = [[{"role": turn.role, "content": turn.content} for turn in turns] for turns in conversations]
+    if len(conversations) > 1 and any(turn.tools for turns in conversations for turn in turns[:1]):
+        return _one_by_one(conversations, tokenizer, ask, origins)  # each has its own tools
+    messages = [as_messages(turns) for turns in conversations]
+    tools = tools_of(conversations[0])
     try:
-        texts = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+        texts = tokenizer.apply_chat_template(
+            messages, tools=tools, tokenize=False, add_generation_prompt=ask
+        )
     except TemplateError as error:
-        if len(conversations) > 1:  # once more, one by one, to name the row
-            pairs = zip(conversations, origins, strict=True)
-            return [render_texts([turns], tokenizer, ask=ask, origins=[origin])[0] for turns, origin in pairs]
+        if len(conversations) > 1:  # once more, to name the row
+            return _one_by_one(conversations, tokenizer, ask, origins)
         what, remedy = (
             f"the chat template refuses this row ({error})",
             "mend its roles and their order, or delete it",
         )
         raise DataError(Problem(str(origins[0] or ""), what, remedy)) from error
     return list(map(str, texts))
+
+
+def _one_by_one(
+    conversations: Sequence[Turns],
+    tokenizer: PreTrainedTokenizerBase,
+    ask: bool,
+    origins: Sequence[Origin | None],
+) -> list[str]:
+    pairs = zip(conversations, origins, strict=True)
+    return [render_texts([turns], tokenizer, ask=ask, origins=[origin])[0] for turns, origin in pairs]
+
+
+def renders_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template writes tools, calls and results; one that does not would leave them out unsaid."""
+    parameters = {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}
+    tool = {"type": "function", "function": {"name": "given1", "description": "d", "parameters": parameters}}
+    turns = (
+        Turn("system", "", tools=json.dumps([tool])),
+        Turn("user", "asked"),
+        Turn("assistant", "", (ToolCall("called2", '{"key": "value3"}'),)),
+        Turn("tool", "result4"),
+        Turn("assistant", "said"),
+    )
+    try:
+        (text,) = render_texts([turns], tokenizer, ask=False, origins=[None])
+    except (DataError, TypeError):  # the second where a template takes arguments as text alone (DeepSeek-V3)
+        return False
+    return all(word in text for word in ("given1", "called2", "value3", "result4"))
 
 
 def encode_prompts(
@@ -127,8 +165,12 @@ def encode_conversations(
 
     Every conversation ends with an assistant turn. A span starts where the prompt's own ids end, so training sees
     the border that sampling will see, and ends after the end token; template text behind it is no answer.
-    Raises `DataError` where the template renders an answer elsewhere than after its generation prompt, or
-    without an end token.
+
+    Templates of models that think (Qwen3's) write a thinking block, empty or not, before the last answer only. So an
+    earlier answer is learnt as the whole conversation shows it, where all that its turn says stands there right after
+    the generation prompt; else (its thinking is gone) it has no span, and the row is `rewritten`.
+    Raises `DataError` where the template renders an answer, as the last one, elsewhere than after its generation
+    prompt, or without an end token.
     """
     places = [_answer_places(turns, last_only) for turns in conversations]
     owners = [row for row, found in enumerate(places) for _ in found]
@@ -139,17 +181,23 @@ def encode_conversations(
     full = dict(zip(owners, upto, strict=True))  # a row's last text stays: the whole conversation
     answers: dict[int, list[_Answer]] = {row: [] for row in range(len(conversations))}
     controls = control_tokens(tokenizer)
-    for row, prompt, text in zip(owners, asked, upto, strict=True):
-        answers[row].append(
-            _find_answer(prompt, text, full[row], tokenizer.eos_token, controls, origins[row])
-        )
+    for (row, place), prompt, text in zip(cuts, asked, upto, strict=True):
+        given = _find_answer(prompt, text, tokenizer.eos_token, controls, origins[row])
+        if full[row].startswith(text) or _still_there(given, text, full[row], conversations[row][place]):
+            end = full[row].index(given.end_token, len(prompt)) + len(given.end_token)
+            answers[row].append(given._replace(end=end))
     whole_ids = [
         one_bos(ids, tokenizer) for ids in encode_texts([full[r] for r in range(len(full))], tokenizer)
     ]
-    asked_ids = iter([one_bos(ids, tokenizer) for ids in encode_texts(asked, tokenizer)])
-    return [
+    prompts = [answer.prompt for found in answers.values() for answer in found]
+    asked_ids = iter([one_bos(ids, tokenizer) for ids in encode_texts(prompts, tokenizer)])
+    encoded = [
         _encoded(ids, [next(asked_ids) for _ in answers[row]], answers[row], full[row], tokenizer)
         for row, ids in enumerate(whole_ids)
+    ]
+    return [
+        replace(row, rewritten=len(row.spans) < len(found))
+        for row, found in zip(encoded, places, strict=True)
     ]
 
 
@@ -161,9 +209,9 @@ def _answer_places(turns: Turns, last_only: bool) -> list[int]:
 
 
 def _find_answer(
-    prompt: str, upto: str, full: str, eos: str | None, controls: tuple[str, ...], origin: Origin | None
+    prompt: str, upto: str, eos: str | None, controls: tuple[str, ...], origin: Origin | None
 ) -> _Answer:
-    if not upto.startswith(prompt) or not full.startswith(upto):
+    if not upto.startswith(prompt):
         what = "the chat template renders the answer elsewhere than right after its generation prompt"
         remedy = "use a template that goes on from its generation prompt with the answer"
         raise DataError(Problem(str(origin or ""), what, remedy))
@@ -178,6 +226,16 @@ def _find_answer(
         raise DataError(Problem(str(origin or ""), what, remedy))
     place, token = min(found)
     return _Answer(prompt, len(prompt) + place + len(token), token)
+
+
+def _still_there(answer: _Answer, upto: str, full: str, turn: Turn) -> bool:
+    """Whether the whole conversation has all that a turn says, if not the template's own words before it."""
+    start, place = len(answer.prompt), full.find(answer.end_token, len(answer.prompt))
+    if place < 0 or not full.startswith(answer.prompt):
+        return False
+    shown = full[start : place + len(answer.end_token)]
+    said = (turn.content, *(call.name for call in turn.tool_calls))
+    return upto[start : answer.end].endswith(shown) and all(text in shown for text in said)
 
 
 def _encoded(

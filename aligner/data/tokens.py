@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class TokenRow:
     """A conversation to learn: `supervised` is true for the tokens of the answers and their end tokens.
 
-    `prompt_cut`: something was cut from the left to fit. `answer_cut`: the answer lost its end.
+    `prompt_cut`: something was cut from the left to fit. `answer_cut`: the answer lost its end. `rewritten`: earlier
+    answers are not learnt, since the template shows them otherwise than they are given (see `encode_conversations`).
     """
 
     input_ids: list[int]
@@ -34,6 +35,7 @@ class TokenRow:
     family: str = ""
     prompt_cut: bool = False
     answer_cut: bool = False
+    rewritten: bool = False
 
     @property
     def labels(self) -> list[int]:
@@ -108,7 +110,7 @@ def _token_row(
     for start, end in encoded.spans:
         supervised[start:end] = [True] * (end - start)
     if len(encoded.ids) <= max_length:
-        return TokenRow(encoded.ids, supervised, family, prompt_cut=dropped)
+        return TokenRow(encoded.ids, supervised, family, dropped, rewritten=encoded.rewritten)
     start = encoded.spans[-1].start
     answer = encoded.ids[start:]
     prompt = _fit_prompt(
@@ -191,9 +193,14 @@ def _fit_prompt(turns: Turns, ids: list[int], room: int, tokenizer: PreTrainedTo
 
 
 def _without_first_exchange(turns: Turns) -> Turns | None:
-    """The turns without the first exchange; None where that would leave nothing to answer."""
+    """The turns without the first exchange; None where that would leave nothing to answer.
+
+    An exchange goes to the end of its answer: the tools that were called for it are part of it.
+    """
     system = turns[:1] if turns[0].role == "system" else ()
     first = next((index for index, turn in enumerate(turns) if turn.role == "assistant"), len(turns))
+    while first < len(turns) and (turns[first].tool_calls or turns[first].role == "tool"):
+        first += 1
     rest = turns[first + 1 :]
     return (*system, *rest) if rest else None
 

@@ -8,8 +8,22 @@ from pydantic import Field, model_validator
 
 from aligner.recipe.base import Spec
 
-DocumentFormat = Literal["text", "documents", "messages", "alpaca", "self_instruct", "gsm8k", "hh"]
-ChatFormat = Literal["messages", "alpaca", "self_instruct", "gsm8k", "oasst"]
+ChatFormat = Literal[
+    "messages",
+    "alpaca",
+    "self_instruct",
+    "gsm8k",
+    "dolly",
+    "completions",
+    "sharegpt",
+    "moss",
+    "natural_instructions",
+    "flan_cot",
+    "aqua",
+    "mmlu",
+    "belle",
+    "oasst",
+]
 PairFormat = Literal[
     "pairs",
     "rankings",
@@ -22,27 +36,9 @@ PairFormat = Literal[
     "ratings",
     "rules",
 ]
-PromptFormat = Literal["prompts", "hh", "messages", "alpaca"]
-Format = Literal[
-    "auto",
-    "text",
-    "documents",
-    "messages",
-    "alpaca",
-    "self_instruct",
-    "gsm8k",
-    "pairs",
-    "rankings",
-    "hh",
-    "sharegpt_pairs",
-    "kto",
-    "alpaca_rankings",
-    "alpaca_eval",
-    "oasst",
-    "ratings",
-    "rules",
-    "prompts",
-]
+DocumentFormat = Literal["text", "html", "warc", "documents", ChatFormat, "hh"]
+PromptFormat = Literal["prompts", "mt_bench", ChatFormat, "hh"]
+Format = Literal["auto", DocumentFormat, ChatFormat, PairFormat, PromptFormat]
 
 
 class SourceSpec(Spec):

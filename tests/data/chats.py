@@ -20,6 +20,22 @@ PLAIN_WORDS = (
     "{% if m['role'] == 'assistant' %}{{ eos_token }}\n{% endif %}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+# Tools as JSON before everything else, calls as JSON in the answer, results as turns of their own.
+WITH_TOOLS = (
+    "{{ bos_token }}{% if tools %}{{ tools | tojson }}{{ eos_token }}{% endif %}"
+    "{% for m in messages %}<|{{ 'user' if m['role'] == 'tool' else m['role'] }}|>"
+    "{% if m['role'] == 'tool' %}[{{ m['name'] }} {{ m['tool_call_id'] }}] {% endif %}{{ m['content'] }}"
+    "{% for call in m['tool_calls'] or [] %}{{ call['function'] | tojson }}{% endfor %}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+# A thinking block before the last answer alone, as Qwen3's: an empty one where the answer has none.
+THINKING = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{% set said = m['content'].split('</think>')[-1] %}"
+    "{% if m['role'] == 'assistant' and loop.last %}"
+    "{{ m['content'] if '</think>' in m['content'] else '<think></think>' + said }}"
+    "{% else %}{{ said }}{% endif %}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 TEMPLATES = {"llama": LLAMA_LIKE, "chatml": CHATML_LIKE, "plain": PLAIN_WORDS}
 
 ORIGIN = Origin("rows.jsonl", 7)

@@ -16,6 +16,7 @@ from aligner.recipe.data import (
     PretrainDataSpec,
     SourceSpec,
 )
+from tests.data.chats import THINKING
 from tests.tiny import tiny_tokenizer
 
 
@@ -40,6 +41,16 @@ def check_accounts(report) -> None:
         assert source.rows_read == source.rows_used + sum(source.dropped.values())
         assert len(source.sha256) == 64
     json.dumps(report.to_json())
+
+
+def test_rows_whose_earlier_answers_are_not_learnt_are_counted(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = THINKING
+    earlier = ["no", "<think>r</think>yes", "<think>s</think>yes"]
+    rows = [{"instruction": "b", "output": "c", "history": [["a", answer]]} for answer in earlier]
+    spec = DataSpec(train=[SourceSpec(path=write(tmp_path / "a.jsonl", rows))])
+    (source,) = build_conversations(spec, tokenizer, seed=0).report.train
+    assert source.rows_used == 3 and source.noted == {"earlier_answers_not_learnt": 2}
 
 
 def test_a_mixture_of_conversations_with_cap_weight_and_holdout(tmp_path):

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner.data.readers import SourceRows, detect_format, read_source
+from aligner.data.readers import SourceRows, read_source
+from aligner.data.readers.detection import detect_format
 from aligner.data.rows import Dropped, Pair, Rated
 from aligner.errors import DataError
 from aligner.recipe.data import SourceSpec
 from tests.data.chats import chat
 from tests.data.test_readers import GOOD, KIND, one, read, write
+from tests.data.test_tool_calls import SHAREGPT, TURNS
 
 
 def said(*contents: str, first: str = "user") -> list[dict[str, str]]:
@@ -115,6 +117,18 @@ def test_alpaca_eval_names_the_better_output(tmp_path, preference, given):
     assert isinstance(found, dict) or found.prompt == chat("Hi")
 
 
+def test_sharegpt_pairs_read_systems_and_tools_as_sharegpt_does(tmp_path):
+    row = {**SHAREGPT, "conversations": SHAREGPT["conversations"][:-1], "chosen": "Two.", "rejected": "3."}
+    pair = one(tmp_path, "sharegpt_pairs", row)
+    assert (pair.prompt, pair.chosen) == (TURNS[:-1], "Two.")
+    assert one(tmp_path, "sharegpt_pairs", {**row, "system": "S"}).prompt[0].content == "S"
+    call = {"from": "function_call", "value": '{"name": "add", "arguments": {}}'}
+    for broken in ({"tools": "no JSON"}, {"chosen": call}, {"rejected": {**call, "value": "{"}}):
+        assert one(tmp_path, "sharegpt_pairs", {**row, **broken}) == {"tool_calls": 1}
+    unanswered = {**row, "conversations": [*row["conversations"], *row["conversations"]]}
+    assert one(tmp_path, "sharegpt_pairs", unanswered) == {"roles_out_of_order": 1}
+
+
 # Judgements of single answers
 
 
@@ -146,6 +160,27 @@ def test_judgements_without_prompt_or_answer_are_dropped_by_name(tmp_path, messa
 def test_a_label_that_is_not_true_or_false_is_no_judgement(tmp_path):
     path = write(tmp_path / "a.jsonl", {"messages": said("a", "b"), "label": "greeting"})
     assert detect_format(path) == "messages"
+    path = write(tmp_path / "a.jsonl", {"prompt": "a", "completion": "b", "label": "greeting"})
+    assert detect_format(path) == "completions"
+
+
+@pytest.mark.parametrize("kind", ["conversation", "document", "prompt"])
+def test_judged_answers_are_never_taken_for_answers_to_learn(tmp_path, kind):
+    (tmp_path / "b.csv").write_text("prompt,completion,label\na,b,False\n")
+    rows = ({"messages": said("a", "b"), "label": False}, {"prompt": "a", "completion": "b", "label": True})
+    for path in [tmp_path / "b.csv", *(write(tmp_path / f"{i}.jsonl", row) for i, row in enumerate(rows))]:
+        with pytest.raises(DataError, match=f'format "kto" does not give {kind} rows'):
+            read(path, kind)
+
+
+def test_a_preference_that_has_its_conversation_too_is_a_preference(tmp_path):
+    row = {"messages": said("a", "x"), "chosen": said("a", "x"), "rejected": said("a", "y")}
+    for prompt in ({}, {"prompt": "a"}):
+        assert detect_format(write(tmp_path / "a.jsonl", {**row, **prompt})) == "pairs"
+    assert one(tmp_path, "messages", row, "conversation").turns == chat("a", "x")
+    path = write(tmp_path / "a.jsonl", {"messages": said("a"), "chosen": "x", "rejected": "y"})
+    with pytest.raises(DataError, match='format "messages" does not give pair rows'):
+        read(path, "pair")
 
 
 # Rankings
@@ -201,6 +236,8 @@ def test_trees_give_the_pairs_of_every_level_after_the_path_to_it(tmp_path):
 def test_trees_give_their_best_path_as_a_conversation(tmp_path):
     (row,) = read(write(tmp_path / "a.jsonl", TREE), "conversation").rows
     assert row.turns == chat("p", "first", "on", "only")
+    assert one(tmp_path, "oasst", TREE, "document").turns == row.turns
+    assert one(tmp_path, "oasst", TREE, "prompt").turns == row.turns[:-1]
     assert one(tmp_path, "oasst", {**TREE, "prompt": node("p", user=True)}, "conversation") == {
         "no_answer": 1
     }

@@ -11,7 +11,7 @@ import pytest
 
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
 from aligner.data.readers import read_source
-from aligner.data.readers.records import read_records
+from aligner.data.readers.formats import read_records
 from aligner.recipe.data import DataSpec, HoldoutSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from tests.tiny import tiny_tokenizer
 
@@ -39,6 +39,29 @@ def real(name: str) -> str:
         ),
         ("hh-rlhf/helpful-base", "hh", "pair", 1700, None),
         ("hh-rlhf/helpful-rejection-sampled", "hh", "pair", 1700, {"further_turns": 2, "answers_equal": 18}),
+        ("dolly", "dolly", "conversation", 12, {}),
+        ("gpteacher", "alpaca", "conversation", 1000, {}),
+        ("lima", "alpaca", "conversation", 665, {}),
+        ("llamafactory_demo/alpaca_zh_demo.json", "alpaca", "conversation", 700, {}),
+        ("truthfulqa/finetune_truth.jsonl", "completions", "conversation", 3000, {}),
+        ("fastchat/dummy_conversation.json", "sharegpt", "conversation", 500, {}),
+        ("medicalgpt/sharegpt_zh_1K_format.jsonl", "sharegpt", "conversation", 300, {"empty_turn": 1}),
+        ("moss/conversations", "moss", "conversation", 282, {}),
+        ("natural-instructions", "natural_instructions", "conversation", 2400, {}),
+        ("flan_cot", "flan_cot", "conversation", 4200, {}),
+        ("aqua", "aqua", "conversation", 254, {}),
+        ("mmlu/dev", "mmlu", "conversation", 40, {}),
+        ("mmlu/val", "mmlu", "conversation", 114, {}),
+        ("mmlu/test", "mmlu", "conversation", 1056, {}),
+        ("belle/zh_seed_tasks.json", "self_instruct", "conversation", 175, {}),
+        ("belle/eval_set.json", "belle", "prompt", 600, {}),
+        ("moss/user_prompts", "prompts", "prompt", 192, {}),
+        ("open-assistant/prompt_lottery_en_250_text.jsonl", "prompts", "prompt", 150, {}),
+        ("fastchat/mt_bench/question.jsonl", "mt_bench", "prompt", 80, {}),
+        ("ifeval/input_data.jsonl", "prompts", "prompt", 300, {}),
+        ("ifeval/input_response_data_gpt4_20231107_145030.jsonl", "completions", "conversation", 300, {}),
+        ("llamafactory_demo/c4_demo.jsonl", "documents", "document", 200, {}),
+        ("dolma/documents-000.json.gz", "documents", "document", 10, {}),
     ],
 )
 def test_every_row_is_read_or_dropped_by_name(name, data_format, kind, read, dropped):
@@ -46,6 +69,59 @@ def test_every_row_is_read_or_dropped_by_name(name, data_format, kind, read, dro
     assert (source.format, source.rows_read) == (data_format, read)
     assert len(source.rows) > 0.98 * read
     assert dropped is None or source.dropped == dropped
+
+
+def test_rows_that_are_only_half_a_conversation_are_counted():
+    """Two of P3's files are empty, which only a named format lets pass; half of BELLE has no reference answer."""
+    p3 = read_source(SourceSpec(path=real("t0_p3"), format="completions"), "conversation")
+    assert (len(p3.files), len(p3.rows), p3.rows_read) == (24, 1058, 1058)
+    assert not any("endoftext" in turn.content for row in p3.rows for turn in row.turns)
+    belle = read_source(SourceSpec(path=real("belle/eval_set.json")), "conversation")
+    assert (len(belle.rows), belle.dropped) == (362, {"no_answer": 238})
+    tools = read_source(
+        SourceSpec(path=real("llamafactory_demo/glaive_toolcall_en_demo.json")), "conversation"
+    )
+    assert (len(tools.rows), tools.dropped) == (300, {})
+    assert sum(turn.role == "tool" for row in tools.rows for turn in row.turns) == 211
+    assert sum(len(turn.tool_calls) for row in tools.rows for turn in row.turns) == 211
+    assert sum(bool(row.turns[0].tools) for row in tools.rows) == 191
+
+
+def test_pages_and_archives_give_their_main_text():
+    pytest.importorskip("trafilatura")
+    pytest.importorskip("warcio")
+    pages = read_source(SourceSpec(path=real("article-extraction/html")), "document")
+    assert (pages.format, len(pages.rows), pages.dropped) == ("html", 27, {})
+    truth = json.loads((ROOT / "article-extraction/ground-truth.json").read_text(encoding="utf-8"))
+    scores = [
+        shared_words(row.text, truth[Path(row.origin.path).name.split(".")[0]]["articleBody"])
+        for row in pages.rows
+    ]
+    assert sum(scores) / len(scores) > 0.93 and min(scores) > 0.6
+    archive = read_source(SourceSpec(path=real("dolma/sample-0000.warc.gz")), "document")
+    assert (archive.format, archive.rows_read) == ("warc", 22)
+    assert archive.dropped.keys() <= {"no_page", "no_main_text"} and len(archive.rows) >= 20
+    assert not any("<div" in row.text for row in [*pages.rows, *archive.rows])
+
+
+def shared_words(text: str, truth: str) -> float:
+    """F1 of the words of two texts, repeats counted."""
+    one, other = Counter(text.split()), Counter(truth.split())
+    return 2 * (one & other).total() / (one.total() + other.total())
+
+
+def test_no_marker_of_a_format_is_left_in_a_conversation():
+    marks = {"moss/conversations": ("<|", "<eo"), "flan_cot": ("\\n",), "gpteacher": (), "lima": ()}
+    for name, left in marks.items():
+        rows = read_source(SourceSpec(path=real(name)), "conversation").rows
+        texts = [turn.content for row in rows for turn in row.turns]
+        assert [text for text in texts for mark in left if mark in text] == []
+        roles = ["-".join(turn.role for turn in row.turns) for row in rows]
+        assert all(
+            role.removeprefix("system-").replace("user-assistant", "").strip("-") == "" for role in roles
+        )
+    lima = read_source(SourceSpec(path=real("lima")), "conversation").rows
+    assert sum(len(row.turns) > 2 for row in lima) == 15 and max(len(row.turns) for row in lima) == 20
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import trl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from aligner.data.rows import Document, Origin, Pair, Prompt, Turn
+from aligner.data.messages import as_messages
+from aligner.data.rows import Document, Origin, Pair, Prompt, ToolCall, Turn
 from aligner.data.templates import control_tokens, one_bos
 from aligner.data.tokens import (
     document_ids,
@@ -16,7 +20,7 @@ from aligner.data.tokens import (
     tokenize_prompts,
 )
 from aligner.errors import DataError
-from tests.data.chats import ORIGIN, TEMPLATES, chat, conversation
+from tests.data.chats import ORIGIN, TEMPLATES, THINKING, chat, conversation
 from tests.tiny import tiny_tokenizer
 
 ASKED = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -129,16 +133,49 @@ def test_a_template_that_renders_answers_elsewhere_is_named_with_the_row(tokeniz
         tokenize_conversations([conversation("a", "b", line=3)], bad, 64)
 
 
-def test_a_template_that_rewrites_earlier_answers_is_refused():
-    bad = tiny_tokenizer()
-    bad.chat_template = (
-        "{% for m in messages %}<|{{ m['role'] }}|>"
-        "{% if m['role'] == 'user' or loop.last %}{{ m['content'] }}{% endif %}{{ eos_token }}{% endfor %}"
-        + ASKED
-    )
-    tokenize_conversation(chat("a", "b"), bad, 64)
-    with pytest.raises(DataError, match="elsewhere"):
-        tokenize_conversation(chat("a", "b", "c", "d"), bad, 64)
+@pytest.mark.parametrize(
+    ("contents", "learnt", "rewritten"),
+    [
+        (["a", "b"], ["<think></think>b"], False),
+        (["a", "b", "c", "d", "e", "f"], ["b", "d", "<think></think>f"], False),
+        (["a", "<think>r</think>b", "c", "d"], ["<think></think>d"], True),
+        (["a", "b", "c", "<think>r</think>d"], ["b", "<think>r</think>d"], False),
+    ],
+)
+def test_earlier_answers_are_learnt_where_all_they_say_is_still_there(contents, learnt, rewritten):
+    thinking = tiny_tokenizer()
+    thinking.chat_template = THINKING
+    row = tokenize_conversation(chat(*contents, system="s"), thinking, 256)
+    assert answers(row, thinking) == [text + "<|eos|>" for text in learnt] and row.rewritten is rewritten
+    messages = as_messages(chat(*contents, system="s"))
+    text = thinking.decode(row.input_ids, clean_up_tokenization_spaces=False).removeprefix("<|bos|>")
+    assert text == thinking.apply_chat_template(messages, tokenize=False)
+
+
+def test_qwen3s_own_template_learns_every_answer_and_call():
+    thinking = tiny_tokenizer()
+    template = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8")
+    thinking.chat_template = template.replace("<|im_end|>", "<|eos|>").replace("<|im_start|>", "<|user|>")
+    empty = "<think>\n\n</think>\n\n"
+    row = tokenize_conversation(chat("a", "b", "c", "d"), thinking, 256)
+    assert answers(row, thinking) == ["b<|eos|>", f"{empty}d<|eos|>"] and not row.rewritten
+    call = Turn("assistant", "", (ToolCall("f", "{}"),))
+    row = tokenize_conversation((*chat("a"), call, Turn("tool", "t"), Turn("assistant", "d")), thinking, 256)
+    called = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call><|eos|>'
+    assert answers(row, thinking) == [called, f"{empty}d<|eos|>"]
+    thinking.chat_template = THINKING  # it leaves calls out
+    row = tokenize_conversation((*chat("a"), call, Turn("tool", "t"), Turn("assistant", "d")), thinking, 256)
+    assert answers(row, thinking) == ["<think></think>d<|eos|>"] and row.rewritten
+
+
+def test_an_earlier_answer_that_does_not_go_on_from_its_prompt_is_context():
+    """As in Qwen3.5: the generation prompt has the thinking block, and earlier answers have none."""
+    thinking = tiny_tokenizer()
+    thinking.chat_template = THINKING.replace("<|assistant|>{% endif", "<|assistant|><think></think>{% endif")
+    row = tokenize_conversation(chat("a", "b", "c", "d"), thinking, 256)
+    assert answers(row, thinking) == ["d<|eos|>"] and row.rewritten
+    whole = tokenize_conversation(chat("a", "b"), thinking, 256)
+    assert answers(whole, thinking) == ["b<|eos|>"] and not whole.rewritten
 
 
 def test_a_template_without_an_end_token_or_that_refuses_or_is_missing_is_told(tokenizer):

@@ -27,6 +27,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("hub",),
     "matplotlib": ("run",),
     "accelerate": ("stages", "rl"),
+    "pyarrow": ("data",),
+    "trafilatura": ("data",),
+    "warcio": ("data",),
     "krippendorff": ("data",),
 }
 STAGES = ("pretrain", "sft", "reward", "ppo", "evaluate", "publish")

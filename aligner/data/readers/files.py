@@ -1,16 +1,21 @@
-"""Which files a source means."""
+"""Which files a source means, and their bytes."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import zlib
 from collections.abc import Iterator
 from glob import glob, has_magic
 from pathlib import Path
 
-from aligner.errors import DataError, Problem
+from aligner.errors import DataError, Problem, at
 
 TEXT_SUFFIXES = (".txt", ".text", ".md")
-SUFFIXES = (*TEXT_SUFFIXES, ".json", ".jsonl")
+TABLE_SUFFIXES = (".csv", ".tsv")
+PAGE_SUFFIXES = (".html", ".htm")
+SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *PAGE_SUFFIXES, ".json", ".jsonl", ".parquet", ".warc")
+_PACKED = (".gz", ".zst")
 _NOT_DATA = ("license", "readme", "copying", "notice")
 
 
@@ -22,7 +27,9 @@ def find_files(paths: str | list[str]) -> list[Path]:
         if not files:
             kinds = ", ".join(SUFFIXES)
             raise DataError(
-                Problem(path, "no such data file", f"give a file, a folder with {kinds} (.gz), or a glob")
+                Problem(
+                    path, "no such data file", f"give a file, a folder with {kinds} (.gz, .zst), or a glob"
+                )
             )
         found += files
     return list(dict.fromkeys(found))
@@ -38,8 +45,8 @@ def _matches(path: str) -> Iterator[Path]:
 
 
 def plain_suffix(path: Path) -> str:
-    """The suffix that says how the file is written, `.gz` aside, in lower case."""
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+    """The suffix that says how the file is written, `.gz` or `.zst` aside, in lower case."""
+    return Path(path.stem if path.suffix in _PACKED else path.name).suffix.lower()
 
 
 def _is_data(path: Path) -> bool:
@@ -54,3 +61,28 @@ def files_sha256(files: list[Path]) -> str:
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes, unpacked where its name ends in `.gz` or `.zst`."""
+    try:
+        packed = path.read_bytes()
+    except OSError as error:
+        problem = Problem(
+            at(path), f"cannot be read ({error.strerror})", "check the path and its permissions"
+        )
+        raise DataError(problem) from error
+    if path.suffix not in _PACKED:
+        return packed
+    try:
+        return gzip.decompress(packed) if path.suffix == ".gz" else _unpacked_zstd(packed)
+    except (OSError, EOFError, zlib.error) as error:
+        what = f"not a whole {'gzip' if path.suffix == '.gz' else 'zstd'} file ({error})"
+        problem = Problem(at(path), what, "fetch the file again, or rename it if it is plain")
+        raise DataError(problem) from error
+
+
+def _unpacked_zstd(packed: bytes) -> bytes:
+    import pyarrow as pa
+
+    return bytes(pa.CompressedInputStream(pa.BufferReader(packed), "zstd").read())

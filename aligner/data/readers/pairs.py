@@ -62,7 +62,7 @@ def pair_row(
 ) -> Pair | Dropped:
     """A pair, or why it teaches nothing."""
     chosen, rejected = chosen.strip(), rejected.strip()
-    if not all(turn.content for turn in prompt):
+    if any(turn.empty for turn in prompt):
         return Dropped(origin, "empty_turn")
     if not chosen or not rejected:
         return Dropped(origin, "empty_answer")

@@ -1,4 +1,4 @@
-"""Format `prompts`: {"prompt"} rows, with an optional "family" and "gold"."""
+"""Format `prompts`: {"prompt"} rows, with an optional "family" and "gold"; bare strings; MOSS's {"user_prompt"}."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from aligner.data.rows import Dropped, Prompt
 
 def read_prompts(record: Record) -> Iterator[Prompt | Dropped]:
     """One prompt a row; other keys are not read."""
-    turns = record.prompt()
+    key = "user_prompt" if "user_prompt" in record.value and "prompt" not in record.value else "prompt"
+    turns = record.prompt(key)
     if not all(turn.content for turn in turns):
         yield Dropped(record.origin, "empty_turn")
         return

@@ -1,18 +1,13 @@
-"""Files of JSON objects as `Record`s: `.jsonl`, `.json` (a list, one object, or lines) and their `.gz`."""
+"""One row of a file, read field by field; and the error of a row."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, cast
 
 from aligner.data.rows import Origin, Turn
-from aligner.errors import DataError, Problem, at
+from aligner.errors import DataError, Problem
 
 ROLES = ("system", "user", "assistant")
 
@@ -24,7 +19,7 @@ def fault(origin: Origin | str, what: str, remedy: str) -> DataError:
 
 @dataclass(frozen=True)
 class Record:
-    """One JSON object of a file, read field by field; a wrong field is a `DataError` with its place."""
+    """One row of a file, read field by field; a wrong field is a `DataError` with its place."""
 
     origin: Origin
     value: Mapping[str, object]
@@ -43,7 +38,7 @@ class Record:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
             raise fault(
-                self.origin, f'"{key}" is {_kind(value)}', f'give "{key}" a finite number, or leave it out'
+                self.origin, f'"{key}" is {kind_of(value)}', f'give "{key}" a finite number, or leave it out'
             )
         return float(value)
 
@@ -51,14 +46,14 @@ class Record:
         """The true or false at `key`."""
         value = self.value.get(key)
         if not isinstance(value, bool):
-            raise fault(self.origin, f'"{key}" is {_kind(value)}', f'give "{key}" true or false')
+            raise fault(self.origin, f'"{key}" is {kind_of(value)}', f'give "{key}" true or false')
         return value
 
     def texts(self, key: str) -> list[str]:
         """The list of strings at `key`."""
         value = self.value.get(key)
         if not isinstance(value, list):
-            raise fault(self.origin, f'"{key}" is {_kind(value)}', f'give "{key}" a list of strings')
+            raise fault(self.origin, f'"{key}" is {kind_of(value)}', f'give "{key}" a list of strings')
         return [self._checked(entry, f'"{key}"[{index}]') for index, entry in enumerate(value)]
 
     def mapping(self, key: str) -> Mapping[str, object]:
@@ -67,14 +62,16 @@ class Record:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            raise fault(self.origin, f'"{key}" is {_kind(value)}', f'give "{key}" an object, or leave it out')
+            raise fault(
+                self.origin, f'"{key}" is {kind_of(value)}', f'give "{key}" an object, or leave it out'
+            )
         return value
 
     def records(self, key: str) -> list[Record]:
         """The list of objects at `key`, each with this record's place."""
         value = self.value.get(key)
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-            raise fault(self.origin, f'"{key}" is {_kind(value)}', f'give "{key}" a list of objects')
+            raise fault(self.origin, f'"{key}" is {kind_of(value)}', f'give "{key}" a list of objects')
         return [Record(self.origin, entry) for entry in value]
 
     def turns(self, key: str) -> tuple[Turn, ...]:
@@ -82,7 +79,7 @@ class Record:
         messages = self.records(key)
         if not messages:
             raise fault(self.origin, f'"{key}" is empty', "give at least one message, or delete the row")
-        return tuple(_turn(message) for message in messages)
+        return tuple(read_turn(message) for message in messages)
 
     def prompt(self, key: str = "prompt") -> tuple[Turn, ...]:
         """A prompt: a string (one user turn) or messages that end with the user's."""
@@ -105,7 +102,7 @@ class Record:
             keys = ", ".join(map(str, self.value)) or "none"
             raise fault(
                 self.origin,
-                f"{name} is {_kind(value)} (keys: {keys})",
+                f"{name} is {kind_of(value)} (keys: {keys})",
                 f"give {name} a string, or another format",
             )
         try:
@@ -116,14 +113,16 @@ class Record:
         return value
 
 
-def _turn(message: Record) -> Turn:
+def read_turn(message: Record) -> Turn:
+    """One {"role", "content"} message, whitespace around the content stripped."""
     role = message.text("role")
     if role not in ROLES:
         raise fault(message.origin, f'unknown role "{role}"', f"valid: {', '.join(ROLES)}")
     return Turn(cast(Literal["system", "user", "assistant"], role), message.text("content").strip())
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a JSON value is, in words for an error."""
     names = {
         dict: "an object",
         list: "a list",
@@ -133,66 +132,3 @@ def _kind(value: object) -> str:
         float: "a number",
     }
     return "missing" if value is None else names.get(type(value), type(value).__name__)
-
-
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes, unzipped where its name ends in `.gz`."""
-    try:
-        with path.open("rb") as file:
-            return gzip.GzipFile(fileobj=file).read() if path.suffix == ".gz" else file.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise fault(
-            at(path), f"not a whole gzip file ({error})", "fetch the file again, or rename it if it is plain"
-        ) from error
-    except OSError as error:
-        raise fault(
-            at(path), f"cannot be read ({error.strerror})", "check the path and its permissions"
-        ) from error
-
-
-def read_records(path: Path) -> Iterator[Record]:
-    """The JSON objects of a file in order; `Origin.line` is the line, or the index from 1 in a JSON list."""
-    data = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
-    lines = ".jsonl" in path.suffixes
-    if not lines and data.lstrip()[:1] == b"[":
-        yield from _list_records(path, data)
-    elif not lines and (whole := _one_object(data)) is not None:
-        yield Record(Origin(str(path), 1), whole)
-    else:
-        for number, line in enumerate(io.BytesIO(data), start=1):
-            if line.strip():
-                yield _record(Origin(str(path), number), _parse(line, at(path, number)))
-
-
-def _list_records(path: Path, data: bytes) -> Iterator[Record]:
-    values = _parse(data, at(path))
-    if not isinstance(values, list):
-        raise fault(at(path), "not a JSON list", "write one list of objects, or one object a line")
-    for index, value in enumerate(values, start=1):
-        yield _record(Origin(str(path), index), value)
-
-
-def _record(origin: Origin, value: object) -> Record:
-    if not isinstance(value, dict):
-        raise fault(origin, f"the row is {_kind(value)}", "every row must be a JSON object")
-    return Record(origin, value)
-
-
-def _one_object(data: bytes) -> dict[str, object] | None:
-    """The file as one JSON object, or None where it is something else (lines of objects, or damaged)."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _parse(data: bytes, where: str) -> object:
-    try:
-        return json.loads(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise fault(
-            where, f"not UTF-8 (byte {error.start + 1} of the row)", "save the file as UTF-8"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise fault(where, f"not JSON ({error})", "mend or delete this row") from error

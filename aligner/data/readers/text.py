@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from aligner.data.readers.records import read_bytes
+from aligner.data.readers.files import read_bytes
 from aligner.data.rows import Document, Origin
 
 GROUP_CHARS = 2000

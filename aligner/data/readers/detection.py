@@ -1,0 +1,84 @@
+"""How `auto` tells the formats apart: by a file's suffix, or by the keys of its first row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aligner.data.readers.by_value import finer_format
+from aligner.data.readers.files import PAGE_SUFFIXES, TABLE_SUFFIXES, TEXT_SUFFIXES, plain_suffix
+from aligner.data.readers.formats import COLUMNS, FILE_READERS, READERS, read_records
+from aligner.data.readers.records import Record, fault
+from aligner.data.readers.tables import read_cells
+from aligner.data.rows import Origin
+from aligner.errors import at
+
+_FORMAT_OF_SUFFIX = {
+    **dict.fromkeys(TEXT_SUFFIXES, "text"),
+    **dict.fromkeys(PAGE_SUFFIXES, "html"),
+    ".warc": "warc",
+}
+# The keys that tell a format apart, the most telling first.
+_SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("message_tree_id", "prompt"), "oasst"),
+    (("messages", "label"), "kto"),
+    (("prompt", "completion", "label"), "kto"),
+    (("conversations", "chosen", "rejected"), "sharegpt_pairs"),
+    (("instruction", "output_1", "output_2", "preference"), "alpaca_eval"),
+    (("prompt", "chosen", "rejected"), "pairs"),
+    (("chosen", "rejected"), "hh"),
+    (("messages",), "messages"),
+    (("prompt", "answers"), "rankings"),
+    (("instruction", "instances"), "self_instruct"),
+    (("Definition", "Instances"), "natural_instructions"),
+    (("instruction", "output"), "alpaca"),
+    (("instruction", "context", "response"), "dolly"),
+    (("instruction", "response"), "alpaca"),
+    (("conversations",), "sharegpt"),
+    (("meta_instruction", "chat"), "moss"),
+    (("question", "options", "rationale", "correct"), "aqua"),
+    (("question", "choices", "answer"), "mmlu"),
+    (("question", "A", "B", "C", "D", "answer"), "mmlu"),
+    (("question", "answer", "rationale"), "flan_cot"),
+    (("question", "answer"), "gsm8k"),
+    (("question", "std_answer"), "belle"),
+    (("question_id", "turns"), "mt_bench"),
+    (("prompt", "completion"), "completions"),
+    (("prompt", "response"), "completions"),
+    (("prompt",), "prompts"),
+    (("user_prompt",), "prompts"),
+    (("text",), "documents"),
+)
+
+
+def detect_format(path: Path) -> str:
+    """The format of a file: by its suffix for text and pages, else by the names in its first row or header.
+
+    Where formats share their names, the values of the first row tell which it is (see `finer_format`).
+    """
+    suffix = plain_suffix(path)
+    if suffix in _FORMAT_OF_SUFFIX:
+        return _FORMAT_OF_SUFFIX[suffix]
+    cells: list[str] = []
+    if suffix in TABLE_SUFFIXES:
+        rows = read_cells(path)
+        line, cells = next(rows, (1, []))
+        _, values = next(rows, (1, []))
+        named = dict.fromkeys(cells) | dict(zip(cells, values, strict=False))
+        first = Record(Origin(str(path), line), named) if cells else None
+    else:
+        first = next(read_records(path), None)
+    if first is None:
+        raise fault(at(path), "the file has no rows", "name another file, or take it out of the recipe")
+    name = format_of(first.value) or next((n for n, columns in COLUMNS.items() if columns.fits(cells)), None)
+    if name is None:
+        keys = ", ".join(first.value) or "none"
+        remedy = f"set format: {' | '.join([*READERS, *FILE_READERS])}"
+        raise fault(first.origin, f"no known format has these keys: {keys}", remedy)
+    return name
+
+
+def format_of(row: Mapping[str, object]) -> str | None:
+    """The format whose keys the row has, or None."""
+    name = next((name for keys, name in _SIGNS if all(key in row for key in keys)), None)
+    return name and finer_format(name, row)

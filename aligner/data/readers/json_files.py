@@ -1,0 +1,66 @@
+"""Files of JSON as `Record`s: a list, one object, or one row a line."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from aligner.data.readers.files import read_bytes
+from aligner.data.readers.records import Record, fault, kind_of
+from aligner.data.rows import Origin
+from aligner.errors import at
+
+
+def read_json(path: Path) -> Iterator[Record]:
+    """The rows of a file in order; `Origin.line` is the line, or the index from 1 in a JSON list.
+
+    A row is an object, or a bare string, which is a prompt and nothing else: {"prompt": string}.
+    """
+    data = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
+    lines = ".jsonl" in path.suffixes
+    if not lines and data.lstrip()[:1] == b"[":
+        yield from _list_records(path, data)
+    elif not lines and (whole := _one_object(data)) is not None:
+        yield Record(Origin(str(path), 1), whole)
+    else:
+        for number, line in enumerate(io.BytesIO(data), start=1):
+            if line.strip():
+                yield _record(Origin(str(path), number), _parse(line, at(path, number)))
+
+
+def _list_records(path: Path, data: bytes) -> Iterator[Record]:
+    values = _parse(data, at(path))
+    if not isinstance(values, list):
+        raise fault(at(path), "not a JSON list", "write one list of objects, or one object a line")
+    for index, value in enumerate(values, start=1):
+        yield _record(Origin(str(path), index), value)
+
+
+def _record(origin: Origin, value: object) -> Record:
+    if isinstance(value, str):
+        return Record(origin, {"prompt": value})
+    if not isinstance(value, dict):
+        raise fault(origin, f"the row is {kind_of(value)}", "every row must be a JSON object")
+    return Record(origin, value)
+
+
+def _one_object(data: bytes) -> dict[str, object] | None:
+    """The file as one JSON object, or None where it is something else (lines of objects, or damaged)."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _parse(data: bytes, where: str) -> object:
+    try:
+        return json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise fault(
+            where, f"not UTF-8 (byte {error.start + 1} of the row)", "save the file as UTF-8"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise fault(where, f"not JSON ({error})", "mend or delete this row") from error

@@ -1,0 +1,98 @@
+"""Tables as `Record`s: `.csv`, `.tsv` and `.parquet`; and columns that have no names in the file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligner.data.readers.files import plain_suffix, read_bytes
+from aligner.data.readers.records import Record, fault
+from aligner.data.rows import Origin
+from aligner.errors import at
+
+CELL_CHARS = 2**31 - 1  # the longest cell; csv's own limit of 131072 is shorter than many documents
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a format calls the columns of a table without header, and whether a first row is one of its rows."""
+
+    names: tuple[str, ...]
+    fits: Callable[[Sequence[str]], bool]
+
+
+def read_table(path: Path, columns: Columns | None) -> Iterator[Record]:
+    """The rows of a `.csv` or `.tsv` file; `Origin.line` is the line on which a row starts.
+
+    Without `columns` the first row is the header. With them a first row that repeats their names is a header,
+    any other is a row. Cells are strings; a row with another number of cells than columns is a `DataError`.
+    """
+    rows = read_cells(path)
+    names = columns.names if columns else None
+    for line, cells in rows:
+        if names is None or (line == 1 and tuple(cells) == names):
+            names = _header(path, line, cells)
+            continue
+        if len(cells) != len(names):
+            what = f"the row has {len(cells)} cells, and there are {len(names)} columns ({', '.join(names)})"
+            raise fault(at(path, line), what, "give every row a cell for each column")
+        yield Record(Origin(str(path), line), dict(zip(names, cells, strict=True)))
+
+
+def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line on which it starts, cells) of each row that is not blank.
+
+    In `.csv`, quotes hold commas and line ends (RFC 4180); in `.tsv` a quote is a character like any other, as
+    in IANA's text/tab-separated-values.
+    """
+    csv.field_size_limit(CELL_CHARS)
+    file = io.StringIO(_decode(path), newline="")
+    if plain_suffix(path) == ".tsv":
+        reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(file, strict=True)  # an open quote is an error, and not the rest of the file
+    line = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise fault(at(path, line), f"not a row of a table ({error})", "mend or delete this row") from error
+
+
+def _header(path: Path, line: int, cells: list[str]) -> tuple[str, ...]:
+    if len(set(cells)) < len(cells):
+        what = f"two columns have the same name ({', '.join(cells)})"
+        raise fault(at(path, line), what, "name every column in the first row, each once")
+    return tuple(cells)
+
+
+def _decode(path: Path) -> str:
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise fault(
+            at(path, line), f"not UTF-8 (byte {error.start + 1})", "save the file as UTF-8"
+        ) from error
+
+
+def read_parquet(path: Path) -> Iterator[Record]:
+    """The rows of a `.parquet` file; `Origin.line` is the row's index from 1."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        for batch in pq.ParquetFile(io.BytesIO(read_bytes(path))).iter_batches(batch_size=1000):
+            for row in batch.to_pylist():
+                number += 1
+                yield Record(Origin(str(path), number), row)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        what = f"not a whole parquet file ({error})"
+        raise fault(at(path), what, "fetch the file again, or write it anew") from error
