@@ -1,6 +1,6 @@
 """The one public door: specs in; rows ready to train on out, with an account of every row.
 
-Order of things: read → clean (documents) → refuse forged control tokens → settle contradictions (pairs) → draw or
+Order of things: read → clean → refuse forged control tokens → settle contradictions (pairs) → draw or
 read the hold-out → cap → weigh → tokenise → shuffle. Training rows come in a random order that depends on the seed;
 held-out rows keep the order of their files.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from aligner.data.clean import cleaner
+from aligner.data.clean import clean_sources
 from aligner.data.mixture import cap_files, draw_holdout, drop_withheld, shuffled, weigh
 from aligner.data.preferences import settle_pairs, share_weights
 from aligner.data.readers import Kind, SourceRows, read_source
@@ -120,7 +120,7 @@ def build_conversations(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, s
         return tokenize_conversations(cast(list[Conversation], rows), tokenizer, spec.max_length)
 
     step = _Step[TokenRow]("conversation", _refuse_forged(tokenizer), convert, _conversation_cost)
-    built = _build(spec.train, spec.holdout, step, seed=seed)
+    built = _build(spec.train, spec.holdout, step, seed=seed, clean=spec.clean)
     _check_cut_answers(built.costs, spec)
     return Conversations(built.train, built.holdout, built.report)
 
@@ -142,7 +142,7 @@ def build_pairs(spec: PairDataSpec, tokenizer: PreTrainedTokenizerBase, *, seed:
             share_weights(sources)
 
     step = _Step[PairRow]("pair", _refuse_forged(tokenizer), convert, _pair_cost, settle, share)
-    built = _build(spec.train, spec.holdout, step, seed=seed)
+    built = _build(spec.train, spec.holdout, step, seed=seed, clean=spec.clean)
     _check_cut_answers(built.costs, spec)
     return Pairs(built.train, built.holdout, built.report)
 
@@ -226,10 +226,10 @@ def _shuffled(
 
 def _read(specs: Sequence[SourceSpec], step: _Step[T], clean: CleanSpec | None) -> list[SourceRows]:
     sources = [read_source(spec, step.kind) for spec in specs]
-    judges = [step.reason_against] if clean is None else [cleaner(clean), step.reason_against]
+    if clean is not None:
+        clean_sources(sources, clean)
     for source in sources:
-        for judge in judges:
-            source.keep(judge)
+        source.keep(step.reason_against)
     step.settle(sources)
     return sources
 

@@ -28,6 +28,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "matplotlib": ("run",),
     "accelerate": ("stages", "rl"),
     "krippendorff": ("data",),
+    "ftfy": ("data",),
+    "py3langid": ("data",),
 }
 STAGES = ("pretrain", "sft", "reward", "ppo", "evaluate", "publish")
 WITHOUT_TORCH = (

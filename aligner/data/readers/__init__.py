@@ -80,12 +80,16 @@ _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
+MAX_SAMPLES = 10  # dropped rows kept of each reason of a source
+
+
 @dataclass
 class SourceRows:
     """What one source gave: the rows, and how many were dropped for which reason.
 
     rated: what annotators said, where several rated an answer. noted: rows in which something was found that is no
-    reason to drop them.
+    reason to drop them. changed: what cleaning changed in the rows, dropped later or not (see `clean_sources`).
+    samples: the first few dropped rows by reason, so that one can look at them.
     """
 
     path: str
@@ -95,6 +99,8 @@ class SourceRows:
     dropped: Counter[str] = field(default_factory=Counter)
     rated: list[Rated] = field(default_factory=list)
     noted: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[Row | Dropped]] = field(default_factory=dict)
 
     @property
     def rows_read(self) -> int:
@@ -109,8 +115,15 @@ class SourceRows:
             if reason is None:
                 kept.append(row)
             else:
-                self.dropped[reason] += 1
+                self.drop(row, reason)
         self.rows = kept
+
+    def drop(self, row: Row | Dropped, reason: str) -> None:
+        """Count a row that is not, or no longer, among `rows`; the first of each reason are kept as samples."""
+        self.dropped[reason] += 1
+        samples = self.samples.setdefault(reason, [])
+        if len(samples) < MAX_SAMPLES:
+            samples.append(row)
 
     def sha256(self) -> str:
         """Hash of the source's files."""
@@ -141,7 +154,7 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
                 continue
             given = item if isinstance(item, Dropped) else as_kind(item, kind)
             if isinstance(given, Dropped):
-                source.dropped[given.reason] += 1
+                source.drop(given, given.reason)
             else:
                 source.rows.append(given)
     source.format = ", ".join(dict.fromkeys(formats))
