@@ -14,12 +14,13 @@ def language_judge(languages: Sequence[str]) -> Callable[[str], bool]:
     few words are often taken for a wrong one. Raises `DataError` where it is not there or does not know a code.
     """
     try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier  # an extra: few recipes ask for languages
+        import py3langid  # an extra: few recipes ask for languages
     except ImportError as error:
         what = "a filter of languages needs the package py3langid"
         raise DataError(Problem("data.clean.languages", what, "pip install 'aligner[data]'")) from error
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
-    known = sorted(set(identifier.labels))
+    # The library has one identifier for a whole program, loaded once in a second; a list of languages given to it would
+    # hold for all. So it always has all of them to choose from.
+    known = sorted(code for code, _ in py3langid.rank(""))
     unknown = [
         Problem("data.clean.languages", f'no language "{code}" is known', nearest(code, known))
         for code in languages
@@ -28,4 +29,4 @@ def language_judge(languages: Sequence[str]) -> Callable[[str], bool]:
     if unknown:
         raise DataError(unknown)
     wanted = frozenset(languages)
-    return lambda text: identifier.classify(text)[0] not in wanted
+    return lambda text: py3langid.classify(text)[0] not in wanted
