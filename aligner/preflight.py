@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aligner.data.clean import clean_sources
 from aligner.data.readers import Kind, read_source
 from aligner.data.readers.files import files_sha256, find_files
 from aligner.errors import DataError, Problem, RunError
 from aligner.models.weights import folder_identity, model_in
-from aligner.recipe.data import SourceSpec
+from aligner.recipe.data import CleanSpec, SourceSpec
 from aligner.recipe.stages import (
     EvaluateRecipe,
     PpoRecipe,
@@ -29,7 +30,11 @@ from aligner.run.manifest import Manifest, content_of
 
 
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
-    """Read every source once; DataError with the first bad row of each, RecipeError for missing reward functions."""
+    """Read every source and word file once, so that what is wrong is told before anything is trained.
+
+    DataError with the first bad row of each, and for a library that cleaning needs; RecipeError for missing reward
+    functions.
+    """
     problems: list[Problem] = []
     seen: set[tuple[str, str, Kind]] = set()
     for spec, kind in (found for recipe in recipes for found in sources_of(recipe)):
@@ -41,6 +46,11 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
             read_source(spec, kind)
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
+    for clean in (found for recipe in recipes if (found := _clean_of(recipe))):
+        try:
+            clean_sources([], clean)
+        except DataError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise DataError(problems)
     rewards = [source for recipe in recipes if isinstance(recipe, PpoRecipe) for source in recipe.reward]
@@ -48,6 +58,10 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
         from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
 
         load_functions(rewards)
+
+
+def _clean_of(recipe: StageRecipe) -> CleanSpec | None:
+    return recipe.data.clean if isinstance(recipe, PretrainRecipe | SftRecipe | RewardRecipe) else None
 
 
 def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind]]:
