@@ -12,7 +12,7 @@ from typing import Any
 
 from aligner.data.clean import clean_sources
 from aligner.data.readers import Kind, read_source
-from aligner.data.readers.files import files_sha256, find_files
+from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.errors import DataError, Problem, RunError
 from aligner.models.weights import folder_identity, model_in
 from aligner.recipe.data import CleanSpec, SourceSpec
@@ -38,7 +38,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     problems: list[Problem] = []
     seen: set[tuple[str, str, Kind]] = set()
     for spec, kind in (found for recipe in recipes for found in sources_of(recipe)):
-        key = (_name(spec), spec.format, kind)
+        key = (joined(spec.path), spec.format, kind)
         if key in seen:
             continue
         seen.add(key)
@@ -130,9 +130,15 @@ def _changed_parents(recipe: StageRecipe, before: Mapping[str, str]) -> Iterator
 
 def _changed_data(recipe: StageRecipe, report: Mapping[str, Any]) -> Iterator[str]:
     before = dict(_hashes(report))
-    for name, spec in {_name(spec): spec for spec, _ in sources_of(recipe)}.items():
-        if name in before and before[name] != (now := files_sha256(find_files(spec.path))):
+    clean = _clean_of(recipe)
+    words = [clean.words] if clean and clean.words else []
+    for name, paths in {joined(paths): paths for paths in (*words, *_paths(recipe))}.items():
+        if name in before and before[name] != (now := files_sha256(find_files(paths))):
             yield f"{name}: its bytes had sha256 {before[name][:12]}, now {now[:12]}"
+
+
+def _paths(recipe: StageRecipe) -> list[str | list[str]]:
+    return [spec.path for spec, _ in sources_of(recipe)]
 
 
 def _hashes(report: object) -> Iterator[tuple[str, str]]:
@@ -157,8 +163,3 @@ def _roles(recipe: StageRecipe) -> dict[str, str]:
             return {"base": recipe.model.base}
         case _:
             return {}
-
-
-def _name(spec: SourceSpec) -> str:
-    """A source's path as a data report gives it."""
-    return spec.path if isinstance(spec.path, str) else ", ".join(spec.path)

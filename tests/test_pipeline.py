@@ -197,6 +197,15 @@ def test_cleaning_is_in_fingerprint_preflight_and_show(
     assert pretrain_fingerprint(other) != before
 
 
+def test_a_finished_run_asks_for_the_word_files_it_was_cleaned_with(folder: Path) -> None:
+    (folder / "bad.words").write_text("pink\n")
+    assert run_recipe(Path("base.yaml"), CLEAN).status == "done"
+    assert run_recipe(Path("base.yaml"), CLEAN).status == "already_done"
+    (folder / "bad.words").write_text("pink\ngrey\n")
+    with pytest.raises(RunError, match="made from something else:\n.*bad.words: its bytes had sha256"):
+        run_recipe(Path("base.yaml"), CLEAN)
+
+
 @pytest.mark.parametrize("status", ["finished", "interrupted"])
 def test_the_same_base_is_found_from_another_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch, status: str

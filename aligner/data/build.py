@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from aligner.data.clean import clean_sources
+from aligner.data.cleaning.words import word_files
 from aligner.data.mixture import cap_files, draw_holdout, drop_withheld, shuffled, weigh
 from aligner.data.preferences import settle_pairs, share_weights
 from aligner.data.readers import Kind, SourceRows, read_source
@@ -207,6 +208,7 @@ def _build(
             [report_source(*entry) for entry in zip(sources, costs, copies, strict=True)],
             [report_source(*entry) for entry in zip(holdout, held_costs, held_copies, strict=True)],
             [report_source(*entry) for entry in zip(early, early_costs, early_copies, strict=True)],
+            word_files(clean.words) if clean else [],
         ),
         costs=[cost for given in costs + early_costs + held_costs for cost in given],
     )
@@ -257,10 +259,16 @@ def _refuse_forged(tokenizer: PreTrainedTokenizerBase) -> Callable[[Row], str | 
 def _check_not_empty(sources: Sequence[SourceRows], part: str) -> None:
     if any(source.rows for source in sources):
         return
-    reasons = [f"{source.path}: {dict(source.dropped) or 'no rows'}" for source in sources]
+    reasons = [f"{source.path}: {dict(source.dropped) or 'no rows'}{_such_as(source)}" for source in sources]
     raise DataError(
         Problem(part, f"no rows are left ({'; '.join(reasons)})", "add sources, or loosen what drops them")
     )
+
+
+def _such_as(source: SourceRows) -> str:
+    """The first row of each reason: where all are dropped there are no others to show."""
+    firsts = [f"{reason} {rows[0].origin}" for reason, rows in source.samples.items()]
+    return f", such as {', '.join(firsts)}" if firsts else ""
 
 
 def _check_cut_answers(costs: Sequence[RowCost], spec: DataSpec) -> None:

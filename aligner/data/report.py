@@ -42,21 +42,28 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """The accounts of all sources, trained on and held out; `curriculum`: trained on early alone."""
+    """The accounts of all sources, trained on and held out; `curriculum`: trained on early alone.
+
+    `words`: path and sha256 of the word files that the rows were cleaned with.
+    """
 
     train: list[SourceReport] = field(default_factory=list)
     holdout: list[SourceReport] = field(default_factory=list)
     curriculum: list[SourceReport] = field(default_factory=list)
+    words: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values for a manifest, without samples: a manifest is published, rows may not be."""
         parts = {"train": self.train, "holdout": self.holdout, "curriculum": self.curriculum}
-        return {part: [_plain(source) for source in sources] for part, sources in parts.items()}
+        plain: dict[str, Any] = {part: [_plain(source) for source in given] for part, given in parts.items()}
+        return plain | ({"words": self.words} if self.words else {})
 
 
 def _plain(source: SourceReport) -> dict[str, Any]:
     plain = asdict(replace(source, samples={}))
     del plain["samples"]
+    if not source.changed:
+        del plain["changed"]  # a run of an older version, which had no such key, goes on from its checkpoint
     return plain
 
 

@@ -198,7 +198,7 @@ def test_conversations_become_documents(tmp_path):
 
 def test_nothing_left_is_an_error_that_says_what_went(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"instruction": "x", "output": ""}])
-    with pytest.raises(DataError, match="no rows are left .*empty_answer"):
+    with pytest.raises(DataError, match="no rows are left .*empty_answer.*such as empty_answer .*a.jsonl:1"):
         build_conversations(DataSpec(train=[SourceSpec(path=path)]), tiny_tokenizer(), seed=0)
 
 
@@ -244,6 +244,8 @@ def test_recipes_without_the_newer_steps_give_the_rows_they_always_gave(tmp_path
     ]
     digests = [sha256("\n".join(map(repr, [*part.train, *part.holdout])).encode()) for part in built]
     assert [digest.hexdigest()[:16] for digest in digests] == ROWS_BEFORE
+    assert not any("changed" in source for part in built for source in part.report.to_json()["train"])
+    assert not any("words" in part.report.to_json() for part in built)
     assert not any(source.changed for part in built for source in part.report.train)
 
 
@@ -253,6 +255,7 @@ def test_conversations_and_pairs_are_cleaned_where_a_recipe_says_so(tmp_path):
     spec = DataSpec(train=[SourceSpec(path=write(tmp_path / "a.jsonl", chats))], clean=clean)
     report = build_conversations(spec, tiny_tokenizer(), seed=0).report
     check_accounts(report)
+    assert report.to_json()["train"][0]["changed"] == {"masked_email": 40}
     assert report.train[0].changed == {"masked_email": 40} and report.train[0].dropped == {"duplicate": 20}
     pair_spec = PairDataSpec(train=[SourceSpec(path=write(tmp_path / "b.jsonl", both))], clean=clean)
     report = build_pairs(pair_spec, tiny_tokenizer(), seed=0).report

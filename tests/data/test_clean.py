@@ -74,6 +74,11 @@ def test_the_steps_come_in_their_order():
     ]
     assert source.dropped == {"duplicate": 1, "too_short": 1}
     assert source.changed == {"repaired": 1, "masked_email": 3}
+    source = rows_of(
+        doc("cardâ€œ4111111111111111 is lost for good")
+    )  # the broken quotation mark ends in a letter
+    clean_sources([source], CleanSpec(repair=True, mask=["card"]))
+    assert [row.text for row in source.rows] == ["card“<card> is lost for good"]
     # what is compared is what was filtered: the first of two equal rows counts only where it stays
     judge = cleaner(CleanSpec(min_chars=0, rules=["c4_curly_brace"], near_duplicates=True))
     assert [judge(doc(text)) for text in ("{a", "{a", "a", "a", "a.")] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import get_args
 
 import pytest
@@ -99,6 +100,28 @@ def test_shares_of_repetition_by_hand():
     # words 3 to 6 repeat words 1 to 4: the 3-grams from 3 and from 4 on, which share two words
     assert duplicate_ngram_share(["a", "b", "a", "b", "a", "b"], 3) == 4 / 6
     assert duplicate_ngram_share(["a", "b"], 3) == 0
+
+
+def said_twice(words: int, share: float, *, times: int) -> str:
+    """A run of so many words of 10 letters, twice; `times` x its letters are that share of all, or a little less."""
+    run = different(words, chars=10)
+    filler = ceil(times * 10 * words / share) - 20 * words
+    return f"{run} {'z' * filler} {run}"
+
+
+@pytest.mark.parametrize(("n", "most"), [(2, 20), (3, 18), (4, 16)])
+def test_the_top_ngram_of_each_length_has_its_threshold(n, most):
+    over, on = (Measured(said_twice(n, share / 10_000, times=2)) for share in (most * 100 + 50, most * 100))
+    assert RULES["gopher_top_ngrams"](over) and not RULES["gopher_top_ngrams"](on)
+
+
+@pytest.mark.parametrize(("n", "most"), [(5, 15), (6, 14), (7, 13), (8, 12), (9, 11), (10, 10)])
+def test_duplicate_ngrams_of_each_length_have_their_threshold(n, most):
+    """A run of n words holds no longer n-gram, and the shorter ones in it may have a larger share."""
+    over, under = (
+        Measured(said_twice(n, share / 10_000, times=1)) for share in (most * 100 + 9, most * 100 - 9)
+    )
+    assert RULES["gopher_duplicate_ngrams"](over) and not RULES["gopher_duplicate_ngrams"](under)
 
 
 @pytest.mark.parametrize("n", [2, 5, 10])

@@ -14,7 +14,7 @@ from aligner.data.readers.alpaca_eval import read_alpaca_eval
 from aligner.data.readers.alpaca_rankings import read_alpaca_rankings
 from aligner.data.readers.by_value import finer_format
 from aligner.data.readers.documents import read_documents
-from aligner.data.readers.files import TEXT_SUFFIXES, files_sha256, find_files, plain_suffix
+from aligner.data.readers.files import TEXT_SUFFIXES, files_sha256, find_files, joined, plain_suffix
 from aligner.data.readers.gsm8k import read_gsm8k
 from aligner.data.readers.hh import read_hh
 from aligner.data.readers.kto import read_kto
@@ -137,9 +137,8 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     use for the source's criteria.
     """
     files = find_files(spec.path)
-    path = spec.path if isinstance(spec.path, str) else ", ".join(spec.path)
     formats: list[str] = []
-    source = SourceRows(path, "", files)
+    source = SourceRows(joined(spec.path), "", files)
     for file in files:
         name = detect_format(file) if spec.format == "auto" else spec.format
         if name not in FORMATS_OF[kind]:
