@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,15 +12,8 @@ from aligner.data.build import build_conversations, build_documents, build_pairs
 from aligner.data.readers import read_source
 from aligner.data.readers.records import read_records
 from aligner.recipe.data import DataSpec, HoldoutSpec, PairDataSpec, PretrainDataSpec, SourceSpec
+from tests.data.real import real
 from tests.tiny import tiny_tokenizer
-
-ROOT = Path(os.environ.get("ALIGNER_REALDATA", Path(__file__).parents[2].parent / "shared" / "realdata"))
-
-
-def real(name: str) -> str:
-    if not (ROOT / name).exists():
-        pytest.skip(f"real data not here: {ROOT / name}")
-    return str(ROOT / name)
 
 
 @pytest.mark.parametrize(

@@ -125,10 +125,12 @@ FINDERS: dict[str, Callable[[str], Iterator[tuple[int, int]]]] = {
 def find_pii(text: str, kinds: Sequence[str]) -> list[Found]:
     """The personal data of these kinds, in the order of the text; no two overlap."""
     found: list[Found] = []
+    taken = bytearray(len(text))  # 1 where a character belongs to a piece
     for kind, finder in FINDERS.items():
         for start, end in finder(text) if kind in kinds else ():
-            if all(end <= other.start or other.end <= start for other in found):
+            if 1 not in taken[start:end]:
                 found.append(Found(start, end, kind))
+                taken[start:end] = b"\1" * (end - start)
     return sorted(found)
 
 
@@ -136,7 +138,10 @@ def mask_pii(text: str, kinds: Sequence[str]) -> tuple[str, Counter[str]]:
     """The text with `<kind>` in place of personal data, and how many of each kind; masking again changes nothing."""
     masked: Counter[str] = Counter()
     while found := find_pii(text, kinds):  # again: what stood beside a masked piece may now be found as well
-        for piece in reversed(found):
-            text = f"{text[: piece.start]}<{piece.kind}>{text[piece.end :]}"
-            masked[piece.kind] += 1
+        parts, last = [], 0
+        for piece in found:
+            parts += [text[last : piece.start], f"<{piece.kind}>"]
+            last = piece.end
+        text = "".join(parts) + text[last:]
+        masked.update(piece.kind for piece in found)
     return text, masked
