@@ -96,9 +96,11 @@ def show(
     """Show rows as the model will see them, the tokens it learns from in colour; or those that are left out."""
     with _answering():
         _tell_mistakes_first(recipe, overrides)
-        from aligner import preview
-
-        (preview.show_dropped_rows if dropped else preview.show_recipe)(recipe, overrides or [], count)
+        if dropped:
+            from aligner.preview import show_dropped_rows as look
+        else:
+            from aligner.preview import show_recipe as look
+        look(recipe, overrides or [], count)
 
 
 @app.command()

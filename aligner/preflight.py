@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aligner.data.clean import clean_sources
 from aligner.data.readers import Kind, read_source
 from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.errors import DataError, Problem, RunError
@@ -46,6 +45,8 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
             read_source(spec, kind)
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
+    from aligner.data.clean import clean_sources  # takes numpy along, which a wrong recipe need not wait for
+
     for clean in (found for recipe in recipes if (found := _clean_of(recipe))):
         try:
             clean_sources([], clean)
