@@ -1,7 +1,7 @@
 """Bases that a recipe names by their pretrain recipe: where they are kept, and under which fingerprint.
 
 The fingerprint covers everything that decides the weights: the complete recipe (folders aside), the names and bytes of
-its data files, the package's own code for data, models and pretraining, and the libraries' versions.
+its data and word files, the package's own code for data, models and pretraining, and the libraries' versions.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ CODE_THAT_MATTERS = (
     *(f"stages/{name}.py" for name in ("pretrain", "stage", "loop", "order", "optimizer", "losses", "batches")),
 )  # fmt: skip
 LIBRARIES_THAT_MATTER = ("torch", "transformers", "tokenizers", "accelerate")
+# Those that cleaning asks for, by the key that does.
+LIBRARIES_OF_CLEANING = {"repair": "ftfy", "languages": "py3langid"}
 _PATHS = {"__all__": {"path"}}
 _PLACES: dict[str, Any] = {
     "output": True,
     "root": True,
-    "data": {"train": _PATHS, "curriculum": {"sources": _PATHS}, "holdout": {"sources": _PATHS}},
-}
+    "data": {"train": _PATHS, "curriculum": {"sources": _PATHS}, "holdout": {"sources": _PATHS}, "clean": {"words"}},
+}  # fmt: skip
 
 
 def cache_home() -> Path:
@@ -46,14 +48,24 @@ def pretrain_fingerprint(recipe: PretrainRecipe) -> str:
     """16 hex digits that change with anything that changes the trained base, and not with where its data lies."""
     digest = hashlib.sha256()
     digest.update(json.dumps(recipe.model_dump(exclude=_PLACES), sort_keys=True).encode())
-    for source in recipe.data.sources:
-        files = find_files(source.path)
+    clean = recipe.data.clean
+    for paths in [*(source.path for source in recipe.data.sources), *([clean.words] if clean.words else [])]:
+        files = find_files(paths)
         digest.update(json.dumps([file.name for file in files]).encode())
         digest.update(files_sha256(files).encode())
     for path in code_files():
         digest.update(path.read_bytes())
-    digest.update(json.dumps({name: version(name) for name in LIBRARIES_THAT_MATTER}).encode())
+    asked = [library for key, library in LIBRARIES_OF_CLEANING.items() if getattr(clean, key)]
+    digest.update(json.dumps({name: _version(name) for name in (*LIBRARIES_THAT_MATTER, *asked)}).encode())
     return digest.hexdigest()[:16]
+
+
+def _version(library: str) -> str | None:
+    """The version that is installed; a library that is missing is told of by the step that needs it."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def code_files() -> list[Path]:

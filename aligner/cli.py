@@ -91,13 +91,16 @@ def show(
     recipe: RecipeFile,
     overrides: Overrides = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="how many rows")] = 5,
+    dropped: Annotated[bool, typer.Option("--dropped", help="rows that were dropped, by reason")] = False,
 ) -> None:
-    """Show rows as the model will see them, the tokens it learns from in colour."""
+    """Show rows as the model will see them, the tokens it learns from in colour; or those that are left out."""
     with _answering():
         _tell_mistakes_first(recipe, overrides)
-        from aligner.preview import show_recipe
-
-        show_recipe(recipe, overrides or [], count)
+        if dropped:
+            from aligner.preview import show_dropped_rows as look
+        else:
+            from aligner.preview import show_recipe as look
+        look(recipe, overrides or [], count)
 
 
 @app.command()

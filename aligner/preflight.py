@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from aligner.data.readers import read_source
-from aligner.data.readers.files import files_sha256, find_files
+from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.data.readers.kinds import Kind
 from aligner.errors import DataError, Problem, RunError
 from aligner.models.weights import folder_identity, model_in
-from aligner.recipe.data import SourceSpec
+from aligner.recipe.data import CleanSpec, SourceSpec
 from aligner.recipe.stages import (
     EvaluateRecipe,
     PpoRecipe,
@@ -30,16 +30,27 @@ from aligner.run.manifest import Manifest, content_of
 
 
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
-    """Read every source once; DataError with the first bad row of each, RecipeError for missing reward functions."""
+    """Read every source and word file once, so that what is wrong is told before anything is trained.
+
+    DataError with the first bad row of each, and for a library that cleaning needs; RecipeError for missing reward
+    functions.
+    """
     problems: list[Problem] = []
     seen: set[tuple[str, str, Kind]] = set()
     for spec, kind in (found for recipe in recipes for found in sources_of(recipe)):
-        key = (_name(spec), spec.format, kind)
+        key = (joined(spec.path), spec.format, kind)
         if key in seen:
             continue
         seen.add(key)
         try:
             read_source(spec, kind)
+        except DataError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    from aligner.data.clean import clean_sources  # takes numpy along, which a wrong recipe need not wait for
+
+    for clean in (found for recipe in recipes if (found := _clean_of(recipe))):
+        try:
+            clean_sources([], clean)
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     if problems:
@@ -49,6 +60,10 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
         from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
 
         load_functions(rewards)
+
+
+def _clean_of(recipe: StageRecipe) -> CleanSpec | None:
+    return recipe.data.clean if isinstance(recipe, PretrainRecipe | SftRecipe | RewardRecipe) else None
 
 
 def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind]]:
@@ -117,9 +132,15 @@ def _changed_parents(recipe: StageRecipe, before: Mapping[str, str]) -> Iterator
 
 def _changed_data(recipe: StageRecipe, report: Mapping[str, Any]) -> Iterator[str]:
     before = dict(_hashes(report))
-    for name, spec in {_name(spec): spec for spec, _ in sources_of(recipe)}.items():
-        if name in before and before[name] != (now := files_sha256(find_files(spec.path))):
+    clean = _clean_of(recipe)
+    words = [clean.words] if clean and clean.words else []
+    for name, paths in {joined(paths): paths for paths in (*words, *_paths(recipe))}.items():
+        if name in before and before[name] != (now := files_sha256(find_files(paths))):
             yield f"{name}: its bytes had sha256 {before[name][:12]}, now {now[:12]}"
+
+
+def _paths(recipe: StageRecipe) -> list[str | list[str]]:
+    return [spec.path for spec, _ in sources_of(recipe)]
 
 
 def _hashes(report: object) -> Iterator[tuple[str, str]]:
@@ -144,8 +165,3 @@ def _roles(recipe: StageRecipe) -> dict[str, str]:
             return {"base": recipe.model.base}
         case _:
             return {}
-
-
-def _name(spec: SourceSpec) -> str:
-    """A source's path as a data report gives it."""
-    return spec.path if isinstance(spec.path, str) else ", ".join(spec.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
+from aligner.data.report import DataReport
 from aligner.data.rows import Document
-from aligner.data.show import show_documents, show_rows
+from aligner.data.show import show_documents, show_dropped, show_rows
 from aligner.errors import Problem, RecipeError
 from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
@@ -119,6 +120,39 @@ def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> No
                 ] or recipe.suites.prompts
                 prompts = build_prompts(sources, start.tokenizer, max_prompt_tokens=10_000, seed=recipe.seed)
                 show_rows(prompts.rows[:count], start.tokenizer)
+
+
+def show_dropped_rows(path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
+    """Print the rows that each stage drops, by source and reason, a few of each."""
+    known: dict[str, Start] = {}
+    for stage in planned_stages(path, overrides):
+        start = known[stage.name] = start_of(stage, known)
+        for report in _reports(stage.recipe, start.tokenizer):
+            show_dropped(report, count)
+
+
+def _reports(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase) -> Iterator[DataReport]:
+    """The accounts of a stage's rows."""
+    match recipe:
+        case PretrainRecipe():
+            yield build_documents(recipe.data, seed=recipe.seed).report
+        case SftRecipe():
+            yield build_conversations(recipe.data, tokenizer, seed=recipe.seed).report
+        case RewardRecipe():
+            yield build_pairs(recipe.data, tokenizer, seed=recipe.seed).report
+        case PpoRecipe():
+            yield build_prompts(
+                recipe.data.train,
+                tokenizer,
+                max_prompt_tokens=recipe.data.max_prompt_tokens,
+                seed=recipe.seed,
+                withhold=recipe.data.holdout,
+            ).report
+        case EvaluateRecipe():
+            asked = [*recipe.suites.tasks.values(), recipe.suites.prompts]
+            for sources in asked:
+                if sources:
+                    yield build_prompts(sources, tokenizer, max_prompt_tokens=10_000, seed=recipe.seed).report
 
 
 def _fresh(recipe: PretrainRecipe) -> Start:

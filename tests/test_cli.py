@@ -148,14 +148,20 @@ def test_what_was_asked_reaches_the_pipeline(pipeline: Callable[..., None]) -> N
         calls.append((path, overrides, stage, fresh))
         return Outcome()
 
-    pipeline(run_recipe=run_recipe, show_recipe=lambda *given: calls.append(given))
+    pipeline(
+        run_recipe=run_recipe,
+        show_recipe=lambda *given: calls.append(given),
+        show_dropped_rows=lambda *given: calls.append(("dropped", *given)),
+    )
     assert invoke("ppo", "r.yaml", "-s", "a.b=1", "--set", "c=d=e", "--fresh").exit_code == 0
     assert invoke("run", "r.yaml").exit_code == 0
     assert invoke("show", "r.yaml", "-n", "7").exit_code == 0
+    assert invoke("show", "r.yaml", "--dropped").exit_code == 0
     assert calls == [
         (Path("r.yaml"), ["a.b=1", "c=d=e"], "ppo", True),
         (Path("r.yaml"), [], None, False),
         (Path("r.yaml"), [], 7),
+        ("dropped", Path("r.yaml"), [], 5),
     ]
 
 

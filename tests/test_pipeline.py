@@ -14,7 +14,8 @@ from aligner.errors import DataError, RecipeError, RunError
 from aligner.pipeline import run_recipe, run_stage
 from aligner.planning import planned_stages
 from aligner.preflight import check_ahead
-from aligner.preview import show_recipe
+from aligner.preview import show_dropped_rows, show_recipe
+from aligner.recipe.data import CleanSpec
 from aligner.recipe.load import load_recipe
 from aligner.recipe.stages import PretrainRecipe
 
@@ -159,6 +160,50 @@ def test_the_curriculum_is_in_fingerprint_plan_show_and_preflight(
     assert pretrain_fingerprint(recipe) != before
     with pytest.raises(DataError, match="early.jsonl:401"):
         check_ahead([recipe])
+
+
+CLEAN = ["data.clean={words: [bad.words], mask: [email], deduplicate: false}"]
+
+
+def test_cleaning_is_in_fingerprint_preflight_and_show(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = folder / "bad.words"
+    words.write_text("pink\n")
+    recipe = load_recipe(Path("base.yaml"), CLEAN).recipe
+    assert isinstance(recipe, PretrainRecipe)
+    before = pretrain_fingerprint(recipe)
+    assert before != pretrain_fingerprint(_base())
+    show_dropped_rows(Path("all.yaml"), [f"base.{CLEAN[0]}", "sft.data.clean.words=bad.words"], count=1)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.rstrip("─ ") for line in shown if "dropped" in line] == [
+        "train: documents.jsonl, 2 of 16 rows dropped",
+        "train: chats.jsonl, 1 of 8 rows dropped",
+        "train: pairs.jsonl, 0 of 8 rows dropped",
+        "train: prompts.jsonl, 0 of 8 rows dropped",
+    ]
+    assert "  documents.jsonl:7  The ball number 6 is pink, and so is the hat of pink wool." in shown
+    assert sum("pink" in line for line in shown) == 2  # one of each reason
+    words.write_text("\n")
+    assert pretrain_fingerprint(recipe) != before
+    with pytest.raises(DataError, match="bad.words: has no words"):
+        check_ahead([recipe])
+    words.write_text("pink\n")
+    other = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"clean": CleanSpec(repair=True)})}
+    )
+    before = pretrain_fingerprint(other)
+    monkeypatch.setattr("aligner.bases.LIBRARIES_OF_CLEANING", {"repair": "no-such-library"})
+    assert pretrain_fingerprint(other) != before
+
+
+def test_a_finished_run_asks_for_the_word_files_it_was_cleaned_with(folder: Path) -> None:
+    (folder / "bad.words").write_text("pink\n")
+    assert run_recipe(Path("base.yaml"), CLEAN).status == "done"
+    assert run_recipe(Path("base.yaml"), CLEAN).status == "already_done"
+    (folder / "bad.words").write_text("pink\ngrey\n")
+    with pytest.raises(RunError, match="made from something else:\n.*bad.words: its bytes had sha256"):
+        run_recipe(Path("base.yaml"), CLEAN)
 
 
 @pytest.mark.parametrize("status", ["finished", "interrupted"])

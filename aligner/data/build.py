@@ -1,6 +1,6 @@
 """The one public door: specs in; rows ready to train on out, with an account of every row.
 
-Order of things: read → clean (documents) → refuse forged control tokens → settle contradictions (pairs) → draw or
+Order of things: read → clean → refuse forged control tokens → settle contradictions (pairs) → draw or
 read the hold-out → cap → weigh → tokenise → shuffle. Training rows come in a random order that depends on the seed;
 held-out rows keep the order of their files.
 """
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from aligner.data.clean import cleaner
+from aligner.data.clean import clean_sources
+from aligner.data.cleaning.words import word_files
 from aligner.data.mixture import cap_files, draw_holdout, drop_withheld, shuffled, weigh
 from aligner.data.preferences import settle_pairs, share_weights
 from aligner.data.readers import SourceRows, read_source
 from aligner.data.readers.kinds import Kind
+from aligner.data.refusals import check_cut_answers, check_not_empty
 from aligner.data.report import DataReport, RowCost, report_source
 from aligner.data.rows import Conversation, Document, Pair, Prompt, Row, row_contents, row_turns
 from aligner.data.templates import control_tokens, renders_tools
@@ -28,7 +30,6 @@ from aligner.data.tokens import (
     tokenize_pairs,
     tokenize_prompts,
 )
-from aligner.errors import DataError, Problem
 from aligner.recipe.data import CleanSpec, DataSpec, HoldoutSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ def build_conversations(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, s
         return tokenize_conversations(cast(list[Conversation], rows), tokenizer, spec.max_length)
 
     step = _Step[TokenRow]("conversation", _refuse_forged(tokenizer), convert, _conversation_cost)
-    built = _build(spec.train, spec.holdout, step, seed=seed)
-    _check_cut_answers(built.costs, spec)
+    built = _build(spec.train, spec.holdout, step, seed=seed, clean=spec.clean)
+    check_cut_answers(built.costs, spec)
     return Conversations(built.train, built.holdout, built.report)
 
 
@@ -144,8 +145,8 @@ def build_pairs(spec: PairDataSpec, tokenizer: PreTrainedTokenizerBase, *, seed:
             share_weights(sources)
 
     step = _Step[PairRow]("pair", _refuse_forged(tokenizer), convert, _pair_cost, settle, share)
-    built = _build(spec.train, spec.holdout, step, seed=seed)
-    _check_cut_answers(built.costs, spec)
+    built = _build(spec.train, spec.holdout, step, seed=seed, clean=spec.clean)
+    check_cut_answers(built.costs, spec)
     return Pairs(built.train, built.holdout, built.report)
 
 
@@ -188,11 +189,11 @@ def _build(
     drop_withheld(early, holdout)
     copies = [_mix(source, spec, seed) for source, spec in zip(sources, specs, strict=True)]
     early_copies = [_mix(source, spec, seed) for source, spec in zip(early, curriculum, strict=True)]
-    _check_not_empty(sources, "train")
+    check_not_empty(sources, "train")
     if curriculum:
-        _check_not_empty(early, "curriculum")
+        check_not_empty(early, "curriculum")
     if held.sources:
-        _check_not_empty(holdout, "holdout")
+        check_not_empty(holdout, "holdout")
     step.share(sources)
     values, early_values, held_values = (
         [step.convert(source.rows) for source in part] for part in (sources, early, holdout)
@@ -209,6 +210,7 @@ def _build(
             [report_source(*entry) for entry in zip(sources, costs, copies, strict=True)],
             [report_source(*entry) for entry in zip(holdout, held_costs, held_copies, strict=True)],
             [report_source(*entry) for entry in zip(early, early_costs, early_copies, strict=True)],
+            word_files(clean.words) if clean else [],
         ),
         costs=[cost for given in costs + early_costs + held_costs for cost in given],
     )
@@ -228,10 +230,10 @@ def _shuffled(
 
 def _read(specs: Sequence[SourceSpec], step: _Step[T], clean: CleanSpec | None) -> list[SourceRows]:
     sources = [read_source(spec, step.kind) for spec in specs]
-    judges = [step.reason_against] if clean is None else [cleaner(clean), step.reason_against]
+    if clean is not None:
+        clean_sources(sources, clean)
     for source in sources:
-        for judge in judges:
-            source.keep(judge)
+        source.keep(step.reason_against)
     step.settle(sources)
     return sources
 
@@ -260,28 +262,6 @@ def _refuse_forged(tokenizer: PreTrainedTokenizerBase) -> Callable[[Row], str | 
         return "control_token_in_text" if forged else None
 
     return reason_against
-
-
-def _check_not_empty(sources: Sequence[SourceRows], part: str) -> None:
-    if any(source.rows for source in sources):
-        return
-    reasons = [f"{source.path}: {dict(source.dropped) or 'no rows'}" for source in sources]
-    raise DataError(
-        Problem(part, f"no rows are left ({'; '.join(reasons)})", "add sources, or loosen what drops them")
-    )
-
-
-def _check_cut_answers(costs: Sequence[RowCost], spec: DataSpec) -> None:
-    cut = sum(cost.answer_cut for cost in costs)
-    if cut > spec.cut_answers * len(costs):
-        raise DataError(
-            Problem(
-                "data.max_length",
-                f"{cut} of {len(costs)} rows would have their answer cut at {spec.max_length} tokens"
-                f" (allowed: {spec.cut_answers:.1%})",
-                "raise max_length, or raise cut_answers to train on answers without their end",
-            )
-        )
 
 
 def _conversation_cost(row: TokenRow) -> RowCost:

@@ -1,12 +1,81 @@
-"""Cleaning before pretraining: length and character filters, then exact repeats (arXiv:2303.18223, 4.1.2)."""
+"""Cleaning of rows (survey arXiv:2303.18223, 4.1.2), in an order that is always the same.
+
+1. repair of wrong encodings, of each content
+2. masks over personal data, of each content
+3. filters: lines that C4 leaves out (plain documents alone), length and letters, named rules, word lists, languages
+4. exact repeats
+5. near duplicates
+
+What makes two texts equal (1 to 3) comes before what looks for equal ones, and the dearest step sees the fewest rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
-from aligner.data.rows import Row, row_contents, row_text
+from aligner.data.cleaning.c4 import cut_lines
+from aligner.data.cleaning.language import language_judge
+from aligner.data.cleaning.measured import Measured
+from aligner.data.cleaning.near import NearDuplicates
+from aligner.data.cleaning.pii import mask_pii
+from aligner.data.cleaning.repair import repairer
+from aligner.data.cleaning.rules import line_rules, text_rules
+from aligner.data.cleaning.words import listed_share, read_words
+from aligner.data.readers import SourceRows
+from aligner.data.rows import Document, Pair, Row, row_contents, row_text, with_contents
 from aligner.recipe.data import CleanSpec
+
+Judge = Callable[[Measured], str | None]
+Change = Callable[
+    [str, Counter[str]], str
+]  # a text, and a counter of what is changed in it -> the text changed
+
+
+def clean_sources(sources: Sequence[SourceRows], spec: CleanSpec) -> None:
+    """Clean the rows of all sources together: first change them, then drop those with a reason against them.
+
+    Counted in a source's `changed`: `repaired` (contents), `masked_email` and so on (pieces of personal data) and
+    `c4_short_lines` and so on (lines that went). Dropped: as `cleaner` says; `no_lines_left` is a document that lost
+    all its lines, `answers_equal` a pair whose answers differed in personal data or a broken encoding alone. Raises
+    `DataError` where a library, a word file or a language is missing.
+    """
+    changes, lines = _changes(spec), line_rules(spec.rules)
+    judge = cleaner(spec)
+    for source in sources:
+        for change in changes:
+            source.rows = [_apply(change, row, source.changed) for row in source.rows]
+        if lines:
+            source.rows = [_without_lines(row, lines, source.changed) for row in source.rows]
+        if changes or lines:
+            source.keep(_spoiled)
+        source.keep(judge)
+
+
+def cleaner(spec: CleanSpec) -> Callable[[Row], str | None]:
+    """A judge of rows that are repaired and masked, one at a time: the reason against a row, or None.
+
+    Reasons: `too_short`, `too_long`, `few_letters`, the names of rules, `listed_words`, `other_language`, `duplicate`,
+    `near_duplicate`. A row of several contents is judged as one text of them all. The judge remembers every row it let
+    pass, so one judge over several sources finds repeats between them. Raises as `clean_sources`.
+    """
+    judges = _judges(spec)
+    seen: set[bytes] = set()
+    near = NearDuplicates() if spec.near_duplicates else None
+
+    def reason_against(row: Row) -> str | None:
+        given = Measured("\n".join(row_contents(row)))
+        reason = next((reason for judge in judges if (reason := judge(given))), None)
+        if reason is None and spec.deduplicate:
+            key = normalised_hash(row_text(row))
+            reason = "duplicate" if key in seen else None
+            seen.add(key)
+        if reason is None and near is not None and near.seen(given.text):
+            reason = "near_duplicate"
+        return reason
+
+    return reason_against
 
 
 def normalised_hash(text: str) -> bytes:
@@ -19,28 +88,69 @@ def letter_share(text: str) -> float:
     return sum(char.isalpha() or char.isspace() for char in text) / len(text) if text else 0.0
 
 
-def cleaner(spec: CleanSpec) -> Callable[[Row], str | None]:
-    """A judge of rows, one at a time: the reason against a row, or None.
+def _judges(spec: CleanSpec) -> list[Judge]:
+    """The filters in their order, the cheapest first."""
 
-    Reasons: `too_short`, `too_long`, `few_letters`, `duplicate`. The judge remembers every row it let pass, so
-    one judge over several sources finds repeats between them.
-    """
-    seen: set[bytes] = set()
-
-    def reason_against(row: Row) -> str | None:
-        text = "\n".join(row_contents(row))
-        if len(text) < spec.min_chars:
+    def lengths(given: Measured) -> str | None:
+        if len(given.text) < spec.min_chars:
             return "too_short"
-        if len(text) > spec.max_chars:
+        if spec.max_chars is not None and len(given.text) > spec.max_chars:
             return "too_long"
-        if letter_share(text) < spec.min_letter_share:
-            return "few_letters"
-        if not spec.deduplicate:
-            return None
-        key = normalised_hash(row_text(row))
-        if key in seen:
-            return "duplicate"
-        seen.add(key)
-        return None
+        return "few_letters" if letter_share(given.text) < spec.min_letter_share else None
 
-    return reason_against
+    judges: list[Judge] = [lengths]
+    rules = text_rules(spec.rules)
+    judges.append(lambda given: next((name for name, broken in rules.items() if broken(given)), None))
+    if spec.words:
+        words = read_words(spec.words)
+        judges.append(
+            lambda given: "listed_words" if listed_share(given.text, words) > spec.max_words else None
+        )
+    if spec.languages:
+        is_other = language_judge(spec.languages)
+        judges.append(lambda given: "other_language" if is_other(given.text) else None)
+    return judges
+
+
+def _changes(spec: CleanSpec) -> list[Change]:
+    """What is done to each content, in order."""
+    changes: list[Change] = []
+    if spec.repair:
+        repair = repairer()
+
+        def repaired(text: str, changed: Counter[str]) -> str:
+            mended = repair(text)
+            if mended != text:
+                changed["repaired"] += 1
+            return mended
+
+        changes.append(repaired)
+    if spec.mask:
+
+        def masked(text: str, changed: Counter[str]) -> str:
+            text, found = mask_pii(text, spec.mask)
+            changed.update({f"masked_{kind}": count for kind, count in found.items()})
+            return text
+
+        changes.append(masked)
+    return changes
+
+
+def _apply(change: Change, row: Row, changed: Counter[str]) -> Row:
+    return with_contents(row, lambda text: change(text, changed))
+
+
+def _without_lines(row: Row, rules: Sequence[str], changed: Counter[str]) -> Row:
+    """A plain document without the lines that break a rule; a line of a conversation is not a web page's."""
+    if not isinstance(row, Document) or row.turns:
+        return row
+    text, cut = cut_lines(row.text, rules)
+    changed.update(cut)
+    return Document(row.origin, text)
+
+
+def _spoiled(row: Row) -> str | None:
+    """The reason against a row that its changes left without use."""
+    if isinstance(row, Pair):
+        return "answers_equal" if row.chosen == row.rejected else None
+    return "no_lines_left" if isinstance(row, Document) and not (row.text or row.turns) else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from aligner.data.agreement import agreement_by_criterion
 from aligner.data.readers import SourceRows
+from aligner.data.rows import Dropped, Row
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,10 @@ class SourceReport:
     `rows_read` = `rows_used` + the sum of `dropped` (by reason). `rows_per_epoch`, `tokens` and
     `supervised_tokens` count copies (weights); tokens are 0 for documents, which are tokenised later.
     `prompts_cut` and `answers_cut` count used rows that were too long. `noted` counts rows that were not dropped for
-    what was found in them (see `settle_pairs` and `TokenRow.rewritten`). `agreement`: Krippendorff's alpha by
-    criterion, over all the answers in the files that several annotators could rate.
+    what was found in them (see `settle_pairs` and `TokenRow.rewritten`), `changed` what cleaning changed in the rows
+    that were read, dropped later or not (see `clean_sources`). `agreement`: Krippendorff's alpha by criterion, over all
+    the answers in the files that several annotators could rate. `samples`: a few dropped rows by reason, to look at,
+    never written.
     """
 
     path: str
@@ -35,19 +38,35 @@ class SourceReport:
     sha256: str
     noted: dict[str, int] = field(default_factory=dict)
     agreement: dict[str, float | None] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, list[Row | Dropped]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """The accounts of all sources, trained on and held out; `curriculum`: trained on early alone."""
+    """The accounts of all sources, trained on and held out; `curriculum`: trained on early alone.
+
+    `words`: path and sha256 of the word files that the rows were cleaned with.
+    """
 
     train: list[SourceReport] = field(default_factory=list)
     holdout: list[SourceReport] = field(default_factory=list)
     curriculum: list[SourceReport] = field(default_factory=list)
+    words: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain values for a manifest."""
-        return asdict(self)
+        """The report as plain values for a manifest, without samples: a manifest is published, rows may not be."""
+        parts = {"train": self.train, "holdout": self.holdout, "curriculum": self.curriculum}
+        plain: dict[str, Any] = {part: [_plain(source) for source in given] for part, given in parts.items()}
+        return plain | ({"words": self.words} if self.words else {})
+
+
+def _plain(source: SourceReport) -> dict[str, Any]:
+    plain = asdict(replace(source, samples={}))
+    del plain["samples"]
+    if not source.changed:
+        del plain["changed"]  # a run of an older version, which had no such key, goes on from its checkpoint
+    return plain
 
 
 @dataclass(frozen=True)
@@ -79,4 +98,6 @@ def report_source(source: SourceRows, costs: Sequence[RowCost], copies: Sequence
         sha256=source.sha256(),
         noted=dict(sorted(noted.items())),
         agreement=agreement_by_criterion(source.rated),
+        changed=dict(sorted(source.changed.items())),
+        samples=source.samples,
     )

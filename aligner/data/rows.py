@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 
@@ -111,6 +111,24 @@ class Rated:
     origin: Origin
     criterion: str
     values: tuple[float | None, ...]
+
+
+def with_contents(row: Row, change: Callable[[str], str]) -> Row:
+    """The row with every piece of text changed: contents and answers, as `row_contents` gives them."""
+    if isinstance(row, Pair):
+        return replace(
+            row,
+            prompt=_changed(row.prompt, change),
+            chosen=change(row.chosen),
+            rejected=change(row.rejected),
+        )
+    if isinstance(row, Document) and not row.turns:
+        return replace(row, text=change(row.text))
+    return replace(row, turns=_changed(row.turns, change))
+
+
+def _changed(turns: tuple[Turn, ...], change: Callable[[str], str]) -> tuple[Turn, ...]:
+    return tuple(replace(turn, content=change(turn.content)) for turn in turns)
 
 
 def row_text(row: Row) -> str:

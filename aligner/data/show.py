@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from aligner.data.rows import Document
+from aligner.data.report import DataReport
+from aligner.data.rows import Document, Dropped, Row, row_text
 from aligner.data.templates import control_tokens
 from aligner.data.tokens import PairRow, PromptRow, TokenRow, document_ids
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SUPERVISED, CONTROL, REJECTED = "green", "reverse", "red"
+SHOWN_CHARS = 300  # of a dropped row
 
 
 def show_rows(
@@ -55,6 +57,29 @@ def show_documents(
         ids = document_ids(document, tokenizer)
         console.rule(f"{part}{number}: {document.origin}, {len(ids)} tokens", align="left")
         console.print(styled(ids, [""] * len(ids), tokenizer), soft_wrap=True)
+
+
+def show_dropped(report: DataReport, count: int, *, console: Console | None = None) -> None:
+    """Print, for every source and reason, how many rows were dropped, and up to `count` of them with file and line.
+
+    Rows that were changed are shown as they were when they were dropped, long ones by their beginning.
+    """
+    console = console or Console()
+    parts = (("train", report.train), ("curriculum", report.curriculum), ("holdout", report.holdout))
+    for part, source in ((part, source) for part, sources in parts for source in sources):
+        total = sum(source.dropped.values())
+        console.rule(Text(f"{part}: {source.path}, {total} of {source.rows_read} rows dropped"), align="left")
+        for reason, number in source.dropped.items():
+            console.print(Text(f"{reason}: {number}", "bold"))
+            for row in source.samples.get(reason, [])[:count]:
+                console.print(_dropped_line(row), soft_wrap=True)
+
+
+def _dropped_line(row: Row | Dropped) -> Text:
+    """A dropped row on one line; of one that could not be read there is its place alone."""
+    text = "" if isinstance(row, Dropped) else " ".join(row_text(row).split())
+    cut = f"{text[:SHOWN_CHARS]}..." if len(text) > SHOWN_CHARS else text
+    return Text.assemble("  ", (str(row.origin), "cyan"), "  ", cut)
 
 
 def row_lines(row: TokenRow | PairRow | PromptRow, tokenizer: PreTrainedTokenizerBase) -> list[Text]:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from aligner.errors import Problem, RecipeError, nearest
-from aligner.recipe.data import ChatFormat, DocumentFormat, PairFormat, PromptFormat, SourceSpec
+from aligner.recipe.data import (
+    ChatFormat,
+    CleanSpec,
+    DocumentFormat,
+    PairFormat,
+    PromptFormat,
+    RowCleanSpec,
+    SourceSpec,
+)
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.shape import Visit, visit
 from aligner.recipe.stages import EvaluateRecipe, PipelineStage, RewardSource, StageRecipe
@@ -23,6 +31,7 @@ _MODEL_FIELDS = (
     (EvaluateRecipe, "models"),
     (EvaluateRecipe, "reward"),
 )
+_WORD_FIELDS = ((CleanSpec, "words"), (RowCleanSpec, "words"))
 _FORMATS: dict[tuple[str, str], Any] = {
     ("pretrain", "data"): DocumentFormat,
     ("sft", "data"): ChatFormat,
@@ -69,11 +78,12 @@ def check_files(
             for node in texts if not no_root else []:
                 yield from _check_path(node, path, root=folder)
             sources[seen.key] = texts
+        elif where in _WORD_FIELDS and not no_root:
+            yield from _check_paths(seen.entry.node, path, root=folder)
         elif where == (SourceSpec, "format"):
             yield from _check_format(seen, stage)
         elif where == (PipelineStage, "use"):
-            for node in _texts(seen.entry.node):
-                yield from _check_path(node, path)
+            yield from _check_paths(seen.entry.node, path)
         elif where in _MODEL_FIELDS:
             for node in _texts(seen.entry.node):
                 yield from _check_model(node, path, in_pipeline)
@@ -131,6 +141,11 @@ def data_root(tree: Node) -> str:
     entry = tree.entries.get("root") if isinstance(tree, MapNode) else None
     value = entry.node.value if entry and isinstance(entry.node, ScalarNode) else None
     return value if isinstance(value, str) else ""
+
+
+def _check_paths(node: Node, recipe: Path, *, root: str = "") -> Iterator[Problem]:
+    for text in _texts(node):
+        yield from _check_path(text, recipe, root=root)
 
 
 def _check_path(node: ScalarNode, recipe: Path, *, root: str = "") -> Iterator[Problem]:

@@ -230,13 +230,18 @@ def _sources_in(report: Any, part: str = "") -> list[tuple[str, dict[str, Any]]]
 
 
 def _remarks(source: dict[str, Any]) -> list[str]:
-    """What else a source's report says: rows that stayed in spite of something, and how far annotators agree."""
+    """What else a source's report says: rows that stayed or were changed, and how far annotators agree."""
     noted = ", ".join(f"{count} {reason}" for reason, count in (source.get("noted") or {}).items())
     agreement = ", ".join(
         f"{criterion} {MISSING if alpha is None else format(alpha, '.2f')}"
         for criterion, alpha in (source.get("agreement") or {}).items()
     )
-    remarks = (("used all the same: ", noted), ("annotators' agreement (alpha): ", agreement))
+    changed = ", ".join(f"{count} {what}" for what, count in (source.get("changed") or {}).items())
+    remarks = (
+        ("used all the same: ", noted),
+        ("cleaning changed: ", changed),
+        ("annotators' agreement (alpha): ", agreement),
+    )
     return [title + text for title, text in remarks if text]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from aligner.recipe.data import (
     HoldoutSpec,
     PairDataSpec,
     PretrainDataSpec,
+    RowCleanSpec,
     SourceSpec,
 )
 from tests.data.chats import THINKING
@@ -207,5 +209,80 @@ def test_conversations_become_documents(tmp_path):
 
 def test_nothing_left_is_an_error_that_says_what_went(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"instruction": "x", "output": ""}])
-    with pytest.raises(DataError, match="no rows are left .*empty_answer"):
+    with pytest.raises(DataError, match="no rows are left .*empty_answer.*such as empty_answer .*a.jsonl:1"):
         build_conversations(DataSpec(train=[SourceSpec(path=path)]), tiny_tokenizer(), seed=0)
+
+
+# Of the rows below as they were before cleaning had more steps than length, letters and exact repeats.
+ROWS_BEFORE = ["0b3bdbc32fc1bcf3", "84c574dbbd8ba3a9", "4a3ce9443d71ca07"]
+
+
+def rows_to_clean() -> tuple[list[dict], list[dict], list[dict]]:
+    """Documents, conversations and pairs that the steps which are off by default would change or drop."""
+    documents = [
+        {"text": f"The {word} says {n} {n}... to me@here.org {{call 555-123-4567}} schÃ¶n"}
+        for word in ("cat", "dog", "owl")
+        for n in range(9)
+    ]
+    documents += [documents[0], {"text": documents[1]["text"].upper()}, {"text": "short"}]
+    documents += [{"text": "1 2 3 4 5 6 7 8 9 10 11 12"}, {"text": "x" * 30}]
+    chats = [
+        {"instruction": f"Add {i}.", "input": "", "output": f"ok {i}, or me@here.org"} for i in range(20)
+    ]
+    both = [
+        {
+            "prompt": f"Say {i}",
+            "chosen": f"good {i} me@here.org",
+            "rejected": f"bad {i} me@here.org",
+            "kind": "k",
+        }
+        for i in range(20)
+    ]
+    return documents, chats * 2, both * 2
+
+
+def test_recipes_without_the_newer_steps_give_the_rows_they_always_gave(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, rows in zip("abc", rows_to_clean(), strict=True):
+        write(Path(f"{name}.jsonl"), rows)
+    b, c = ([SourceSpec(path=f"{name}.jsonl")] for name in "bc")
+    held, tokenizer = HoldoutSpec(rows=3), tiny_tokenizer()
+    documents = PretrainDataSpec(train=[SourceSpec(path="a.jsonl", weight=1.5)], holdout=held)
+    built = [
+        build_documents(documents, seed=0),
+        build_conversations(DataSpec(train=b, holdout=held), tokenizer, seed=0),
+        build_pairs(PairDataSpec(train=c, holdout=held), tokenizer, seed=0),
+    ]
+    told = ["\n".join(map(repr, [*part.train, *part.holdout])) for part in built]
+    digests = [
+        sha256(rows.replace(", rewritten=False", "").encode()) for rows in told
+    ]  # a field that came since
+    assert [digest.hexdigest()[:16] for digest in digests] == ROWS_BEFORE
+    assert not any("changed" in source for part in built for source in part.report.to_json()["train"])
+    assert not any("words" in part.report.to_json() for part in built)
+    assert not any(source.changed for part in built for source in part.report.train)
+
+
+def test_conversations_and_pairs_are_cleaned_where_a_recipe_says_so(tmp_path):
+    _, chats, both = rows_to_clean()
+    clean = RowCleanSpec(mask=["email"], deduplicate=True)
+    spec = DataSpec(train=[SourceSpec(path=write(tmp_path / "a.jsonl", chats))], clean=clean)
+    report = build_conversations(spec, tiny_tokenizer(), seed=0).report
+    check_accounts(report)
+    assert report.to_json()["train"][0]["changed"] == {"masked_email": 40}
+    assert report.train[0].changed == {"masked_email": 40} and report.train[0].dropped == {"duplicate": 20}
+    pair_spec = PairDataSpec(train=[SourceSpec(path=write(tmp_path / "b.jsonl", both))], clean=clean)
+    report = build_pairs(pair_spec, tiny_tokenizer(), seed=0).report
+    check_accounts(report)
+    assert report.train[0].changed == {"masked_email": 80} and report.train[0].dropped == {"duplicate": 20}
+
+
+def test_samples_of_dropped_rows_are_never_written(tmp_path):
+    rows = [*alpaca(3), {"instruction": "x", "output": ""}, {"instruction": "secret<|eos|>", "output": "b"}]
+    spec = DataSpec(train=[SourceSpec(path=write(tmp_path / "a.jsonl", rows))])
+    report = build_conversations(spec, tiny_tokenizer(), seed=0).report
+    assert {reason: str(row.origin)[-9:] for reason, (row,) in report.train[0].samples.items()} == {
+        "empty_answer": "a.jsonl:4",
+        "control_token_in_text": "a.jsonl:5",
+    }
+    assert "secret" not in json.dumps(report.to_json()) and "samples" not in report.to_json()["train"][0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,15 +12,8 @@ from aligner.data.build import build_conversations, build_documents, build_pairs
 from aligner.data.readers import read_source
 from aligner.data.readers.formats import read_records
 from aligner.recipe.data import DataSpec, HoldoutSpec, PairDataSpec, PretrainDataSpec, SourceSpec
+from tests.data.real import real
 from tests.tiny import tiny_tokenizer
-
-ROOT = Path(os.environ.get("ALIGNER_REALDATA", Path(__file__).parents[2].parent / "shared" / "realdata"))
-
-
-def real(name: str) -> str:
-    if not (ROOT / name).exists():
-        pytest.skip(f"real data not here: {ROOT / name}")
-    return str(ROOT / name)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +84,7 @@ def test_pages_and_archives_give_their_main_text():
     pytest.importorskip("warcio")
     pages = read_source(SourceSpec(path=real("article-extraction/html")), "document")
     assert (pages.format, len(pages.rows), pages.dropped) == ("html", 27, {})
-    truth = json.loads((ROOT / "article-extraction/ground-truth.json").read_text(encoding="utf-8"))
+    truth = json.loads(Path(real("article-extraction/ground-truth.json")).read_text(encoding="utf-8"))
     scores = [
         shared_words(row.text, truth[Path(row.origin.path).name.split(".")[0]]["articleBody"])
         for row in pages.rows

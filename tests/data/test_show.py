@@ -4,8 +4,10 @@ import io
 
 from rich.console import Console
 
-from aligner.data.rows import Pair, Prompt
-from aligner.data.show import row_lines, show_rows, styled
+from aligner.data.readers import SourceRows
+from aligner.data.report import DataReport, report_source
+from aligner.data.rows import Document, Dropped, Origin, Pair, Prompt
+from aligner.data.show import row_lines, show_dropped, show_rows, styled
 from aligner.data.tokens import tokenize_conversation, tokenize_pairs, tokenize_prompts
 from tests.data.chats import ORIGIN, chat
 from tests.tiny import tiny_tokenizer
@@ -43,3 +45,25 @@ def test_printing_names_the_rows_and_breaks_on_no_markup():
         and "fact (rows.jsonl:7)" in out.getvalue()
     )
     assert styled([], [], TOKENIZER).plain == ""
+
+
+def test_dropped_rows_are_shown_by_source_and_reason_with_their_place():
+    source = SourceRows("a [x].jsonl", "pairs", [])
+    source.rows = [Pair(Origin("a.jsonl", i), chat("[/red] Hi"), f"yes {i}", "no\nnot") for i in range(1, 6)]
+    source.drop(Dropped(Origin("a.jsonl", 9), "tie"), "tie")
+    source.keep(lambda row: "too_long" if row.origin.line > 2 else None)
+    report = DataReport(holdout=[report_source(source, [], [])])
+    out = io.StringIO()
+    show_dropped(report, 2, console=Console(file=out, width=100))
+    shown = [line.rstrip("─ ") for line in out.getvalue().splitlines()]
+    assert shown == [
+        "holdout: a [x].jsonl, 4 of 6 rows dropped",
+        "tie: 1",
+        "  a.jsonl:9",
+        "too_long: 3",
+        "  a.jsonl:3  user: [/red] Hi chosen: yes 3 rejected: no not",
+        "  a.jsonl:4  user: [/red] Hi chosen: yes 4 rejected: no not",
+    ]
+    source.drop(Document(Origin("a.jsonl", 7), "x" * 400), "late")
+    show_dropped(DataReport(train=[report_source(source, [], [])]), 1, console=Console(file=out, width=100))
+    assert f"  a.jsonl:7  {'x' * 300}...\n" in out.getvalue()

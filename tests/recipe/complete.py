@@ -93,6 +93,17 @@ data:
     max_chars: 1000
     min_letter_share: 0.5
     deduplicate: true
+    repair: false
+    mask:
+      - email
+    rules:
+      - gopher_quality
+      - c4_curly_brace
+    words: []
+    max_words: 0.1
+    languages:
+      - en
+    near_duplicates: true
   block_length: 64
   isolate_documents: true
 {_TRAIN}""",

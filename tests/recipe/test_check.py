@@ -188,3 +188,23 @@ def test_find_path_says_what_is_missing(folder: Path) -> None:
         find_path("a\0b", beside=Path("../book/r.yaml"))
     with pytest.raises(RecipeError):
         find_path("x" * 5000, beside=Path("../book/r.yaml"))
+
+
+@pytest.mark.parametrize("stage", ["sft", "pretrain"])
+def test_word_files_are_found_like_data_and_told_like_data(folder: Path, stage: str) -> None:
+    (folder / "book" / "rows" / "bad.words").write_text("darn\n")
+    text = f"stage: {stage}\nmodel: {{{'base: you/base' if stage == 'sft' else 'hidden_size: 32'}}}\n" + (
+        "data: {train: [{path: more.jsonl}], clean: {words: WORDS}}\n"
+        "train: {epochs: 1, steps: null}\noutput: runs/x\nroot: rows\n"
+    )
+    recipe = Path("../book/r.yaml")
+    for written, found in (
+        ("bad.words", "../book/rows/bad.words"),
+        ("[bad.words]", ["../book/rows/bad.words"]),
+        ("[]", []),
+    ):
+        recipe.write_text(text.replace("WORDS", written))
+        assert load_recipe(recipe).recipe.data.clean.words == found  # type: ignore[attr-defined]
+    recipe.write_text(text.replace("WORDS", "bad.wrds"))
+    with pytest.raises(RecipeError, match=r"r.yaml:3:.*nothing at bad.wrds\n.*bad.words"):
+        load_recipe(recipe)

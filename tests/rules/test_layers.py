@@ -31,6 +31,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "trafilatura": ("data",),
     "warcio": ("data",),
     "krippendorff": ("data",),
+    "ftfy": ("data",),
+    "py3langid": ("data",),
 }
 STAGES = ("pretrain", "sft", "reward", "ppo", "evaluate", "publish")
 WITHOUT_TORCH = (

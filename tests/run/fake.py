@@ -49,7 +49,7 @@ def stage_run(recipe: StageRecipe, parents: dict[str, str], rows: int) -> Iterat
         "path": f"data/world/{Path(recipe.output).name}.jsonl", "format": "messages", "rows_read": rows + 12,
         "rows_used": rows, "dropped": {"exact duplicate": 9, "too short": 3}, "tokens": rows * 61,
         "supervised_tokens": rows * 9, "sha256": "ab" * 32, "noted": {"repeated_pair": 4},
-        "agreement": {"help": 0.849, "tone": None},
+        "changed": {"masked_email": 5}, "agreement": {"help": 0.849, "tone": None},
     }  # fmt: skip
     with RunFolder.open(recipe, recipe_text="stage: " + Path(recipe.output).name + "\n") as run:
         run.start(parents=parents, data={"train": [source], "holdout": [source]}, seed=recipe.seed)

@@ -158,7 +158,7 @@ def test_the_best_of_a_row_is_the_lowest_where_lower_is_better() -> None:
 
 def test_what_stays_in_spite_of_something_and_how_far_annotators_agree_is_told(page: str) -> None:
     cells = {cell for row in rows_of(page) for cell in row if "exact duplicate" in cell}
-    dropped, kept, agreement = next(iter(cells)).split("; ")
+    dropped, kept, changed, agreement = next(iter(cells)).split("; ")
     assert len(cells) == 1 and dropped == "9 exact duplicate, 3 too short"
-    assert kept == "used all the same: 4 repeated_pair"
+    assert (kept, changed) == ("used all the same: 4 repeated_pair", "cleaning changed: 5 masked_email")
     assert agreement.startswith("annotators' agreement (alpha): help 0.85, tone ")

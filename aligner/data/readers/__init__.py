@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligner.data.readers.detection import detect_format
-from aligner.data.readers.files import files_sha256, find_files
+from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.data.readers.formats import FORMATS_OF, read_rows
 from aligner.data.readers.kinds import Kind, as_kind
 from aligner.data.readers.records import fault
@@ -16,13 +16,16 @@ from aligner.data.rows import Dropped, Rated, Row
 from aligner.errors import at
 from aligner.recipe.data import SourceSpec
 
+MAX_SAMPLES = 10  # dropped rows kept of each reason of a source
+
 
 @dataclass
 class SourceRows:
     """What one source gave: the rows, and how many were dropped for which reason.
 
     rated: what annotators said, where several rated an answer. noted: rows in which something was found that is no
-    reason to drop them.
+    reason to drop them. changed: what cleaning changed in the rows, dropped later or not (see `clean_sources`).
+    samples: the first few dropped rows by reason, so that one can look at them.
     """
 
     path: str
@@ -32,6 +35,8 @@ class SourceRows:
     dropped: Counter[str] = field(default_factory=Counter)
     rated: list[Rated] = field(default_factory=list)
     noted: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[Row | Dropped]] = field(default_factory=dict)
 
     @property
     def rows_read(self) -> int:
@@ -46,8 +51,15 @@ class SourceRows:
             if reason is None:
                 kept.append(row)
             else:
-                self.dropped[reason] += 1
+                self.drop(row, reason)
         self.rows = kept
+
+    def drop(self, row: Row | Dropped, reason: str) -> None:
+        """Count a row that is not, or no longer, among `rows`; the first of each reason are kept as samples."""
+        self.dropped[reason] += 1
+        samples = self.samples.setdefault(reason, [])
+        if len(samples) < MAX_SAMPLES:
+            samples.append(row)
 
     def sha256(self) -> str:
         """Hash of the source's files."""
@@ -61,9 +73,8 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     use for the source's criteria.
     """
     files = find_files(spec.path)
-    path = spec.path if isinstance(spec.path, str) else ", ".join(spec.path)
     formats: list[str] = []
-    source = SourceRows(path, "", files)
+    source = SourceRows(joined(spec.path), "", files)
     for file in files:
         name = detect_format(file) if spec.format == "auto" else spec.format
         if name not in FORMATS_OF[kind]:
@@ -78,7 +89,7 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
                 continue
             given = item if isinstance(item, Dropped) else as_kind(item, kind)
             if isinstance(given, Dropped):
-                source.dropped[given.reason] += 1
+                source.drop(given, given.reason)
             else:
                 source.rows.append(given)
     source.format = ", ".join(dict.fromkeys(formats))

@@ -35,6 +35,11 @@ def find_files(paths: str | list[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def joined(paths: str | list[str]) -> str:
+    """A source's paths as reports name them."""
+    return paths if isinstance(paths, str) else ", ".join(paths)
+
+
 def _matches(path: str) -> Iterator[Path]:
     if has_magic(path) and not Path(path).exists():
         yield from (file for name in sorted(glob(path, recursive=True)) if (file := Path(name)).is_file())

@@ -49,10 +49,12 @@ def _records(path: Path) -> Iterator[tuple[int, ArcWarcRecord]]:
 def _page(record: ArcWarcRecord, origin: Origin) -> bytes | None:
     """The body of a response that is a page, unpacked; None of any other."""
     body = record.content_stream().read()
-    if record.raw_stream.limit > 0:
-        raise fault(
-            origin, f"the record is cut ({record.raw_stream.limit} bytes short)", "fetch the file again"
-        )
+    short = getattr(
+        record.raw_stream, "limit", None
+    )  # the stream of a record without a length has no end of its own
+    if short is None or short > 0:
+        what = "the record has no length" if short is None else f"the record is cut ({short} bytes short)"
+        raise fault(origin, what, "fetch the file again")
     http = record.http_headers
     if http is None or http.get_statuscode() != "200":
         return None

@@ -1,0 +1,88 @@
+"""Near duplicates by MinHash and banding (Broder 1997; Lee et al. 2021, arXiv:2107.06499).
+
+Sizes are those of FineWeb (Penedo et al. 2024, arXiv:2406.17557, 3.4): shingles of 5 words, 112 hashes in 14 bands of
+8. Two texts whose sets of shingles have the Jaccard similarity J meet in some band with the probability
+1 - (1 - J^8)^14: 5% at 0.5, 56% at 0.7, 92% at 0.8, over 99.9% at 0.9. No number is random: equal texts always give
+equal hashes, on every machine.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligner.data.cleaning.measured import tokens
+
+SHINGLE_WORDS = 5
+BANDS, BAND_ROWS = 14, 8
+HASHES = BANDS * BAND_ROWS
+_CHUNK = 4096  # shingles hashed at once: 4096 x 112 x 8 bytes are 3.5 MiB
+# The odd constants of splitmix64 (Steele et al. 2014): a step, and two multipliers that mix all bits.
+_STEP, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+Hashes = NDArray[np.uint64]
+
+
+def shingles(text: str) -> Hashes:
+    """Hashes of the different runs of 5 words, (S,) sorted; of a shorter text one, of a text without words none.
+
+    Case, white space and punctuation aside.
+    """
+    words = [token for token in tokens(text) if token.isalnum() or token[0] == "_"]
+    known = {word: int.from_bytes(blake2b(word.encode(), digest_size=8).digest()) for word in set(words)}
+    word_hashes = np.array([known[word] for word in words], dtype=np.uint64)
+    width = min(SHINGLE_WORDS, len(words))
+    if not width:
+        return word_hashes
+    combined = np.zeros(len(words) - width + 1, dtype=np.uint64)
+    for i in range(width):  # whole numbers wrap around at 2^64
+        combined = _mixed(combined + word_hashes[i : len(words) - width + 1 + i])
+    return np.unique(combined)
+
+
+def signature(text: str) -> Hashes | None:
+    """The least of each of 112 hashes over a text's shingles, (112,); None for a text without words."""
+    found = shingles(text)
+    if not len(found):
+        return None
+    seeds = _mixed(np.arange(1, HASHES + 1, dtype=np.uint64) * _STEP)
+    least = np.full(HASHES, np.iinfo(np.uint64).max, dtype=np.uint64)
+    for start in range(0, len(found), _CHUNK):
+        hashed = _mixed(found[start : start + _CHUNK, None] ^ seeds)
+        least = np.minimum(least, hashed.min(axis=0))
+    return least
+
+
+def estimated_similarity(one: Hashes, other: Hashes) -> float:
+    """The share of equal hashes in two signatures: an estimate of Jaccard similarity, 0..1."""
+    return float((one == other).mean())
+
+
+def _mixed(values: Hashes) -> Hashes:
+    """Every bit of the input decides every bit of the output (the last part of splitmix64)."""
+    values = (values ^ (values >> np.uint64(30))) * _MIX_1
+    values = (values ^ (values >> np.uint64(27))) * _MIX_2
+    return values ^ (values >> np.uint64(31))
+
+
+class NearDuplicates:
+    """Remembers the texts it let pass, by the bands of their signatures: 14 times 16 bytes a text."""
+
+    def __init__(self) -> None:
+        self._bands: set[bytes] = set()
+
+    def seen(self, text: str) -> bool:
+        """Whether the text is near to one before it; if not, it is remembered. A text without words is near to none."""
+        least = signature(text)
+        if least is None:
+            return False
+        bands = {
+            blake2b(band.tobytes(), digest_size=16, salt=bytes([i])).digest()
+            for i, band in enumerate(least.reshape(BANDS, BAND_ROWS))
+        }
+        if bands & self._bands:
+            return True
+        self._bands |= bands
+        return False

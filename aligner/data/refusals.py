@@ -1,0 +1,40 @@
+"""What a build refuses to hand on: a part without rows, too many answers without their end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aligner.data.readers import SourceRows
+from aligner.data.report import RowCost
+from aligner.errors import DataError, Problem
+from aligner.recipe.data import DataSpec
+
+
+def check_not_empty(sources: Sequence[SourceRows], part: str) -> None:
+    """`DataError` where no source has a row left; it names why, and the first row of each reason."""
+    if any(source.rows for source in sources):
+        return
+    reasons = [f"{source.path}: {dict(source.dropped) or 'no rows'}{_such_as(source)}" for source in sources]
+    raise DataError(
+        Problem(part, f"no rows are left ({'; '.join(reasons)})", "add sources, or loosen what drops them")
+    )
+
+
+def _such_as(source: SourceRows) -> str:
+    """The first row of each reason: where all are dropped there are no others to show."""
+    firsts = [f"{reason} {rows[0].origin}" for reason, rows in source.samples.items()]
+    return f", such as {', '.join(firsts)}" if firsts else ""
+
+
+def check_cut_answers(costs: Sequence[RowCost], spec: DataSpec) -> None:
+    """`DataError` where more answers lose their end than the recipe allows (`cut_answers`, a share of all rows)."""
+    cut = sum(cost.answer_cut for cost in costs)
+    if cut > spec.cut_answers * len(costs):
+        raise DataError(
+            Problem(
+                "data.max_length",
+                f"{cut} of {len(costs)} rows would have their answer cut at {spec.max_length} tokens"
+                f" (allowed: {spec.cut_answers:.1%})",
+                "raise max_length, or raise cut_answers to train on answers without their end",
+            )
+        )
