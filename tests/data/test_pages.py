@@ -106,3 +106,9 @@ def test_any_bytes_give_documents_or_a_data_error(tmp_path: Path, data, name):
     except DataError:
         return
     assert all(row.text and row.text.encode() for row in source.rows)
+
+
+def test_a_record_whose_header_ends_early_is_told(tmp_path):
+    (tmp_path / "a.warc").write_bytes(response(PAGE.encode())[:110] + b"\r\n")
+    with pytest.raises(DataError, match=r"a\.warc:1: "):
+        read(tmp_path / "a.warc", "document")
