@@ -20,7 +20,7 @@ from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.evals.suites import SAMPLE_BATCH
 from aligner.evals.tasks import STYLES
-from aligner.models.sample import sample_responses
+from aligner.models.sample import prompt_room, sample_responses
 from aligner.planning import PlannedStage, named_stages, planned_stages, unfinished
 from aligner.preflight import check_ahead
 from aligner.preview import Start, start_of
@@ -184,8 +184,8 @@ def _seconds_per_ppo_step(
         [row.input_ids for row in prompts[:episodes]],
         max_new_tokens=sampling.max_new_tokens,
         temperature=sampling.temperature,
-        eos_id=start.tokenizer.eos_token_id,
-        pad_id=start.tokenizer.pad_token_id,
+        eos_id=-1,  # no answer ends early
+        pad_id=start.tokenizer.pad_token_id or 0,
     )
     rollout = time.perf_counter() - began
     rows = episodes // ppo.minibatches
@@ -208,6 +208,8 @@ def _evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:
         why = f"prompts, {suites.samples_per_prompt} sampled answers and a greedy one each"
         rows.append(PlanRow("prompts", f"{asked:,}", why))
     answers = _answers(recipe, tasks=sum(tasks.values()), prompts=asked)
+    if not answers:
+        return rows
     seconds = _seconds_per_answer(recipe, start)
     why = f"at most, for {answers:,} answers, as if none ended early; documents and pairs come on top"
     return [*rows, _time_row(seconds, passes=answers, why=why)]
@@ -228,15 +230,16 @@ def _seconds_per_answer(recipe: EvaluateRecipe, start: Start) -> float | None:
     model = start.random_model()
     if model is None:
         return None
-    ids_BT = torch.randint(0, start.vocab_size, (SAMPLE_BATCH, TYPICAL_PROMPT_TOKENS))
+    room = prompt_room(model, recipe.sampling.max_new_tokens)
+    ids_BT = torch.randint(0, start.vocab_size, (SAMPLE_BATCH, min(TYPICAL_PROMPT_TOKENS, room)))
     began = time.perf_counter()
     sample_responses(
         model,
         ids_BT.tolist(),
         max_new_tokens=recipe.sampling.max_new_tokens,
         temperature=recipe.sampling.temperature,
-        eos_id=start.tokenizer.eos_token_id,
-        pad_id=start.tokenizer.pad_token_id,
+        eos_id=-1,  # no answer ends early, and nothing is padded
+        pad_id=0,
     )
     return (time.perf_counter() - began) / SAMPLE_BATCH
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,8 +25,7 @@ from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
 from aligner.models.sources import base_source, loading, resolve_source
 from aligner.models.tokenizer import train_tokenizer
-from aligner.planning import PlannedStage, bases_of, planned_stages
-from aligner.recipe.load import find_path, load_recipe
+from aligner.planning import PlannedStage, bases_of, is_recipe, named_stage, planned_stages
 from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.recipe.stages import (
     EvaluateRecipe,
@@ -88,7 +87,7 @@ def start_of(stage: PlannedStage, known: Mapping[str, Start]) -> Start:
     """What a stage starts from: an earlier stage's model, a recipe's, a folder's or the Hub's."""
     if isinstance(stage.recipe, PretrainRecipe):
         return _fresh(stage.recipe)
-    return _start(bases_of(stage.recipe)[0], stage.path, known, lora=_has_lora(stage.recipe))
+    return _start(bases_of(stage.recipe)[0], stage, known)
 
 
 def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
@@ -163,18 +162,18 @@ def _fresh(recipe: PretrainRecipe) -> Start:
     return Start(tokenizer, model.config, model.num_parameters())
 
 
-def _start(base: str, path: Path, known: Mapping[str, Start], *, lora: bool) -> Start:
+def _start(base: str, stage: PlannedStage, known: Mapping[str, Start]) -> Start:
     if base.startswith("@"):
         if base[1:] not in known:
-            raise RecipeError(Problem(str(path), f'"{base}" names no earlier stage', "check the pipeline"))
+            raise RecipeError(
+                Problem(str(stage.path), f'"{base}" names no earlier stage', "check the pipeline")
+            )
         start = known[base[1:]]
-    elif base.endswith((".yaml", ".yml")):
-        loaded = load_recipe(find_path(base, beside=path))
-        stage = PlannedStage("", loaded.recipe, loaded.path, ())
-        start = start_of(stage, known)
+    elif is_recipe(base):
+        start = start_of(named_stage(base, stage), known)
     else:
         start = _stored(base)
-    return Start(start.tokenizer, start.config, start.parameters, adapter=start.adapter or lora)
+    return replace(start, adapter=start.adapter or _has_lora(stage.recipe))
 
 
 def _stored(base: str) -> Start:

@@ -354,6 +354,14 @@ def test_a_changed_stage_is_told_by_its_folder_and_can_be_run_alone(
     assert run_recipe(Path("two.yaml"), ["sft.train.steps=3"]).status == "already_done"
 
 
+def test_a_pipeline_never_takes_over_a_stages_folder(folder: Path) -> None:
+    run_recipe(Path("base.yaml"))
+    before = (folder / "runs/base/manifest.json").read_bytes()
+    with pytest.raises(RunError, match="runs/base: made from something else"):
+        run_recipe(Path("all.yaml"), ["output=runs/base"])
+    assert (folder / "runs/base/manifest.json").read_bytes() == before
+
+
 def test_a_root_from_outside_holds_for_the_recipes_that_are_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,6 +372,10 @@ def test_a_root_from_outside_holds_for_the_recipes_that_are_named(
     with pytest.raises(RecipeError, match="root: no folder nowhere") as told:
         run_recipe(Path("base.yaml"))
     assert len(told.value.problems) == 1  # and not a line for every file
+    (planned,) = check_recipe(Path("sft.yaml"), ["root=moved"]).stages
+    assert {row.name: row.value for row in planned.rows}["before"] == "pretrain"
+    show_recipe(Path("sft.yaml"), ["root=moved"], count=1)
+    assert "<|assistant|>" in capsys.readouterr().out
     assert run_recipe(Path("sft.yaml"), ["root=moved"]).status == "done"
     assert "base.yaml comes first; its model is kept in" in capsys.readouterr().err
     (folder / "two.yaml").write_text(
@@ -405,9 +417,12 @@ def test_check_counts_the_answers_of_an_evaluation(folder: Path) -> None:
         "stage: evaluate\noutput: runs/evaluate\nmodels: {base: base.yaml, sft: sft.yaml}\nreference: sft\n"
         f"suites:\n  tasks: {{items: {source}}}\n  prompts: {source}\n  examples: {source}\n"
         "  samples_per_prompt: 2\n  best_of: 5\n  shots: [1, 3]\n  few_shot: [base]\n"
-        "sampling: {max_new_tokens: 4}\n"
+        "sampling: {max_new_tokens: 40}\n"  # of a context of 64
     )
     (stage,) = check_recipe(Path("evaluate.yaml")).stages
     (why,) = [row.why for row in stage.rows if row.name == "time"]
     # 8 tasks by 2 models and by one in 2 styles at 2 numbers of shots; 8 prompts: 1 + 2 and 1 + 5 answers.
     assert f"for {8 * (2 + 4) + 8 * (3 + 6)} answers" in why
+    empty = ["suites={documents: [{path: documents.jsonl, format: documents}]}", "reference=null"]
+    (stage,) = check_recipe(Path("evaluate.yaml"), empty).stages
+    assert [row.name for row in stage.rows if row.name in ("documents", "time")] == ["documents"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -235,6 +236,15 @@ class PipelineRecipe(StageRecipe):
 
     stage: Literal["pipeline"]
     stages: dict[str, PipelineStage] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_words(self) -> Self:
+        for name in self.stages:
+            if not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(
+                    f'"{name}" names a stage: use letters, digits, - and _, as in folders and results'
+                )
+        return self
 
 
 Recipe = Annotated[

@@ -22,8 +22,8 @@ from aligner.run.manifest import (
     current_commit,
     current_hardware,
     current_versions,
+    rows_of,
     sha256_tree,
-    without_paths,
 )
 from aligner.run.metrics import Metrics, check_finite, parse_result_key
 from aligner.run.write import mend_leftovers, remove_path, write_json, write_text
@@ -182,7 +182,7 @@ class RunFolder:
             for name, before in self.manifest.parents.items()
             if content_of(before) != content_of(parents.get(name, ""))
         ]
-        if without_paths(self.manifest.data) != without_paths(json.loads(json.dumps(data))):
+        if rows_of(self.manifest.data) != rows_of(json.loads(json.dumps(data))):
             changes.append("the data rows are not the ones the checkpoint was trained on")
         if changes and self.manifest.parents | self.manifest.data:
             raise RunError(changed(self.path, changes))
@@ -233,7 +233,7 @@ def _agreed_manifest(path: Path, recipe: StageRecipe) -> Manifest:
         return _new_manifest(path, recipe)
     manifest = Manifest.read(path)
     changes = changes_since(manifest.recipe, recipe)
-    if changes and recipe.stage == "pipeline":
+    if changes and recipe.stage == manifest.stage == "pipeline":
         return _new_manifest(path, recipe)  # the folders of its stages are asked, each for itself
     if changes:
         raise RunError(changed(path, changes))

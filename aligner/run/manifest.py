@@ -127,12 +127,18 @@ def content_of(identity: str) -> str:
     return identity.rpartition("#")[2]
 
 
-def without_paths(report: Any) -> Any:
-    """A data report without its paths, so that a moved data folder is not a changed one."""
+_SAID_OF_ROWS = ("path", "noted", "agreement", "changed")
+
+
+def rows_of(report: Any) -> Any:
+    """A data report without its paths, so that a moved data folder is not a changed one, and without remarks on rows.
+
+    Which rows are used is told by counts and hashes; a version that remarks on more does not change them.
+    """
     if isinstance(report, Mapping):
-        return {key: without_paths(value) for key, value in report.items() if key != "path"}
+        return {key: rows_of(value) for key, value in report.items() if key not in _SAID_OF_ROWS}
     if isinstance(report, list | tuple):
-        return [without_paths(value) for value in report]
+        return [rows_of(value) for value in report]
     return report
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aligner.run.metrics import check_finite
 from aligner.run.write import write_json
 
 PARTS = "parts.json"
@@ -28,9 +29,14 @@ class Parts:
         return len(self._found)
 
     def result(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The numbers of a part: measured and written down now, or as an earlier session did."""
+        """The numbers of a part: measured and written down now, or as an earlier session did.
+
+        Raises TrainingError for one that is not finite.
+        """
         if name not in self._found:
-            self._found[name] = measure()
+            found = measure()
+            check_finite(found, where=name)
+            self._found[name] = found
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._path, {"measured_on": self._measured_on, "parts": self._found})
         return self._found[name]

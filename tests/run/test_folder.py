@@ -15,7 +15,7 @@ import pytest
 from aligner.errors import Interrupted, Problem, RunError, TrainingError
 from aligner.recipe.stages import StageRecipe
 from aligner.run.folder import RunFolder
-from aligner.run.manifest import Manifest
+from aligner.run.manifest import Manifest, rows_of
 from tests.run.fake import sft_recipe
 
 
@@ -212,3 +212,13 @@ def test_opening_and_reporting_facts_needs_no_torch(tmp_path: Path) -> None:
         "bad = {'torch', 'transformers', 'matplotlib'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_remarks_of_a_newer_version_on_the_rows_do_not_make_them_others(tmp_path: Path) -> None:
+    before = {"train": [{"path": "a.jsonl", "sha256": "1", "rows_used": 3}]}
+    now = {
+        "train": [
+            {"path": "b.jsonl", "sha256": "1", "rows_used": 3, "noted": {"repeated_pair": 1}, "agreement": {}}
+        ]
+    }
+    assert rows_of(before) == rows_of(now) != rows_of({"train": [{"sha256": "1", "rows_used": 4}]})
