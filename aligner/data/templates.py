@@ -129,7 +129,10 @@ def _one_by_one(
 
 
 def renders_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes tools, calls and results; one that does not would leave them out unsaid."""
+    """Whether the chat template writes tools, calls and results; one that does not would leave them out unsaid.
+
+    Name and arguments of a call must be among what is learnt, too: half of a call would teach a model half calls.
+    """
     parameters = {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}
     tool = {"type": "function", "function": {"name": "given1", "description": "d", "parameters": parameters}}
     turns = (
@@ -141,9 +144,15 @@ def renders_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
     )
     try:
         (text,) = render_texts([turns], tokenizer, ask=False, origins=[None])
+        asked, whole = encode_conversations([turns[:3], turns], tokenizer, origins=[None, None])
     except (DataError, TypeError):  # the second where a template takes arguments as text alone (DeepSeek-V3)
         return False
-    return all(word in text for word in ("given1", "called2", "value3", "result4"))
+    # an earlier call that is not learnt (`rewritten`) is context
+    learnt = [asked] if whole.rewritten else [asked, whole]
+    calls = [tokenizer.decode(row.ids[slice(*row.spans[0])]) for row in learnt]
+    return all(word in text for word in ("given1", "called2", "value3", "result4")) and all(
+        word in call for word in ("called2", "value3") for call in calls
+    )
 
 
 def encode_prompts(
@@ -184,8 +193,10 @@ def encode_conversations(
     for (row, place), prompt, text in zip(cuts, asked, upto, strict=True):
         given = _find_answer(prompt, text, tokenizer.eos_token, controls, origins[row])
         if full[row].startswith(text) or _still_there(given, text, full[row], conversations[row][place]):
-            end = full[row].index(given.end_token, len(prompt)) + len(given.end_token)
-            answers[row].append(given._replace(end=end))
+            if not full[row].startswith(text):
+                end = full[row].index(given.end_token, len(prompt)) + len(given.end_token)
+                given = given._replace(end=end)
+            answers[row].append(given)
     whole_ids = [
         one_bos(ids, tokenizer) for ids in encode_texts([full[r] for r in range(len(full))], tokenizer)
     ]
@@ -215,17 +226,29 @@ def _find_answer(
         what = "the chat template renders the answer elsewhere than right after its generation prompt"
         remedy = "use a template that goes on from its generation prompt with the answer"
         raise DataError(Problem(str(origin or ""), what, remedy))
-    answer = upto[len(prompt) :]
-    ends = [eos] if eos and eos in answer else controls
-    found = [(answer.find(token), token) for token in ends if token in answer]
-    if not found:
+    place, token = _end_of(upto[len(prompt) :], eos, controls)
+    if not token:
         what, remedy = (
             "the chat template puts no end token after an answer",
             "let it end every answer with eos_token",
         )
         raise DataError(Problem(str(origin or ""), what, remedy))
-    place, token = min(found)
     return _Answer(prompt, len(prompt) + place + len(token), token)
+
+
+def _end_of(answer: str, eos: str | None, controls: tuple[str, ...]) -> tuple[int, str]:
+    """Where the token stands that ends an answer, and which it is; "" where there is none.
+
+    It is the first eos. In an answer without eos it is the control token that it ends with, since others may part it
+    (gpt-oss calls: " to=add<|channel|>commentary json<|message|>{...}<|call|>"), else the first one.
+    """
+    if eos and eos in answer:
+        return answer.find(eos), eos
+    said = answer.rstrip()
+    last = max((token for token in controls if said.endswith(token)), key=len, default="")
+    if last:
+        return len(said) - len(last), last
+    return min(((answer.find(token), token) for token in controls if token in answer), default=(0, ""))
 
 
 def _still_there(answer: _Answer, upto: str, full: str, turn: Turn) -> bool:
@@ -250,7 +273,10 @@ def _encoded(
     spans = []
     for prompt, answer in zip(asked, answers, strict=True):
         end_id = cast(int, tokenizer.convert_tokens_to_ids(answer.end_token))
-        spans.append(Span(len(prompt), ids.index(end_id, len(prompt)) + 1))
+        end = len(prompt)
+        for _ in range(text.count(answer.end_token, len(answer.prompt), answer.end)):
+            end = ids.index(end_id, end) + 1
+        spans.append(Span(len(prompt), end))
     return Encoded(ids[: spans[-1].end], spans)
 
 

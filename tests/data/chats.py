@@ -36,6 +36,15 @@ THINKING = (
     "{% else %}{{ said }}{% endif %}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+# Control tokens inside a turn, as gpt-oss's: a call is parted by them and ends with one of its own.
+HARMONY = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<|start|>{{ m['role'] }}"
+    "{% for call in m['tool_calls'] or [] %} to={{ call['function']['name'] }}<|channel|>commentary json"
+    "<|message|>{{ call['function']['arguments'] | tojson }}<|call|>{% endfor %}{% if not m['tool_calls'] %}"
+    "{{ '<|channel|>final' if m['role'] == 'assistant' }}<|message|>{{ m['content'] }}"
+    "{{ '<|return|>' if m['role'] == 'assistant' else '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
 TEMPLATES = {"llama": LLAMA_LIKE, "chatml": CHATML_LIKE, "plain": PLAIN_WORDS}
 
 ORIGIN = Origin("rows.jsonl", 7)

@@ -23,7 +23,7 @@ from tests.data.test_tool_calls import OPENAI, SHAREGPT
         ("sharegpt", chat("Hi", "Ho"), ""),
         ("moss", chat("Hi", "Ho", system="Be kind."), ""),
         ("natural_instructions", chat("Add the numbers.\n\n1 2", "3"), "Sums"),
-        ("flan_cot", chat("1+1?\nIn words.", "One more than one.\nThe answer is two."), "flan_cot"),
+        ("flan_cot", chat("1+1? In words.", "One more than one.\nThe answer is two."), "flan_cot"),
         ("aqua", chat("1+1?\nA. 1\nB. 2", "One and one.\nThe answer is B."), "aqua"),
         ("mmlu", chat("1+1?\nA. 1\nB. 2\nC. 3\nD. 4", "B"), "mmlu"),
         ("belle", chat("1+1?", "2"), "math"),
@@ -42,6 +42,15 @@ def test_alpaca_takes_response_and_history(tmp_path):
     assert read(write(tmp_path / "a.jsonl", row), "conversation").format == "alpaca"
     assert one(tmp_path, "alpaca", {**row, "history": [["Hi", " "]]}) == {"empty_turn": 1}
     assert one(tmp_path, "alpaca", {**row, "history": None}).turns == chat("Add.", "3")
+
+
+def test_alpaca_takes_a_system_text(tmp_path):
+    row = {"instruction": "c", "output": "d", "system": " S ", "history": [["a", "b"]]}
+    assert one(tmp_path, "alpaca", row).turns == chat("a", "b", "c", "d", system="S")
+    assert one(tmp_path, "alpaca", {**row, "history": []}).turns == chat("c", "d", system="S")
+    assert one(tmp_path, "alpaca", {**row, "system": " "}).turns == chat("a", "b", "c", "d")
+    ranked = one(tmp_path, "alpaca_rankings", {**row, "output": ["d", "e"]})
+    assert ranked.prompt == chat("a", "b", "c", system="S")
 
 
 def test_completions_take_a_response_or_messages(tmp_path):
@@ -133,6 +142,7 @@ def test_a_question_without_reference_answer_is_a_prompt_and_nothing_else(tmp_pa
     ("name", "row", "what"),
     [
         ("alpaca", {"instruction": "a", "output": "b", "history": "c"}, '"history" is a string'),
+        ("alpaca", {"instruction": "a", "output": "b", "system": ["c"]}, '"system" is a list'),
         ("alpaca", {"instruction": "a", "output": "b", "history": [["c"]]}, '"history"[0] is not [question'),
         ("alpaca", {"instruction": "a", "output": "b", "history": [["c", 1]]}, '"history"[1] is a number'),
         ("dolly", {"instruction": "a", "context": "b"}, '"response" is missing'),
@@ -149,7 +159,7 @@ def test_a_question_without_reference_answer_is_a_prompt_and_nothing_else(tmp_pa
         ("moss", {"chat": {"turn_2": {"Human": "a", "MOSS": "b"}}}, '"Human" is missing'),
         ("natural_instructions", {"Definition": [""], "Instances": []}, '"Definition" is empty'),
         ("natural_instructions", {"Definition": "a", "Instances": [{"input": "b"}]}, '"output" is missing'),
-        ("flan_cot", {**GOOD["flan_cot"], "question": "\\n"}, '"question" is empty'),
+        ("flan_cot", {**GOOD["flan_cot"], "question": "\n"}, '"question" is empty'),
         ("aqua", {**GOOD["aqua"], "correct": "C"}, 'the right answer is "C"'),
         ("aqua", {**GOOD["aqua"], "options": ["A)1"]}, "the question has 1 options"),
         ("aqua", {**GOOD["aqua"], "options": ["A)1"] * 30}, "the question has 30 options"),

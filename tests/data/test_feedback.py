@@ -178,6 +178,11 @@ def test_a_preference_that_has_its_conversation_too_is_a_preference(tmp_path):
     for prompt in ({}, {"prompt": "a"}):
         assert detect_format(write(tmp_path / "a.jsonl", {**row, **prompt})) == "pairs"
     assert one(tmp_path, "messages", row, "conversation").turns == chat("a", "x")
+    path = write(tmp_path / "a.jsonl", {**row, "prompt": "a"})
+    for kind in ("conversation", "document", "prompt"):
+        source = read(path, kind)
+        assert source.format == "messages" and source.rows_read == len(source.rows) == 1
+    assert read(path, "pair").format == "pairs"
     path = write(tmp_path / "a.jsonl", {"messages": said("a"), "chosen": "x", "rejected": "y"})
     with pytest.raises(DataError, match='format "messages" does not give pair rows'):
         read(path, "pair")
@@ -231,6 +236,32 @@ def test_trees_give_the_pairs_of_every_level_after_the_path_to_it(tmp_path):
     ]  # fmt: skip
     assert source.rows[3].prompt == chat("p", "second", "why")
     assert source.dropped == {"deleted": 1, "unranked": 1, "single_answer": 1}
+
+
+def test_what_follows_a_deleted_message_is_not_read(tmp_path):
+    best, worst = node("best", rank=0), node("worst", rank=1)
+    lost = node("lost", best, worst, user=True, deleted=True)
+    answer = node("answer", lost, node("kept", best, worst, user=True), rank=0)
+    gone = node("gone", node("why", best, worst, user=True), rank=1, deleted=True)
+    tree = {"message_tree_id": "t", "prompt": node("p", answer, gone, node("other", rank=2), user=True)}
+    source = read(write(tmp_path / "a.jsonl", tree), "pair")
+    assert {row.prompt for row in source.rows} == {chat("p"), chat("p", "answer", "kept")}
+    assert len(source.rows) == 2 and source.dropped == {"deleted": 1}
+    (row,) = read(tmp_path / "a.jsonl", "conversation").rows
+    assert row.turns == chat("p", "answer", "kept", "best")
+    root = {**tree, "prompt": {**tree["prompt"], "deleted": True}}
+    for kind in ("pair", "conversation", "prompt"):
+        assert one(tmp_path, "oasst", root, kind) == {"deleted": 1}
+
+
+def test_a_reply_whose_answers_are_all_deleted_does_not_go_on(tmp_path):
+    unanswered = node("why", node("so", rank=0, deleted=True), user=True)
+    answered = node("how", node("thus", rank=0), user=True)
+    tree = {
+        "message_tree_id": "t",
+        "prompt": node("p", node("a", unanswered, answered, rank=0), user=True),
+    }
+    assert one(tmp_path, "oasst", tree, "conversation").turns == chat("p", "a", "how", "thus")
 
 
 def test_trees_give_their_best_path_as_a_conversation(tmp_path):

@@ -80,7 +80,7 @@ GOOD: dict[str, dict] = {
         "Positive Examples": [{"input": "2 2", "output": "4", "explanation": ""}],
         "Instances": [{"id": "1", "input": "1 2", "output": ["3", "three"]}],
     },
-    "flan_cot": {"question": "1+1?\\nIn words.", "answer": "two", "rationale": "One more than one."},
+    "flan_cot": {"question": "1+1? In words.", "answer": "two", "rationale": "One more than one."},
     "aqua": {"question": "1+1?", "options": ["A)1", "B)2"], "rationale": "One and one.", "correct": "B"},
     "mmlu": {"question": "1+1?", "A": "1", "B": "2", "C": "3", "D": "4", "answer": "B"},
     "belle": {"question": "1+1?", "std_answer": "2", "class": "math"},

@@ -12,7 +12,7 @@ from aligner.data.readers.formats import COLUMNS, READERS, read_records
 from aligner.data.rows import Conversation
 from aligner.errors import DataError
 from tests.data.chats import chat
-from tests.data.test_readers import GOOD, KIND, packed, parquet, read
+from tests.data.test_readers import GOOD, KIND, packed, parquet, read, write
 
 FLAT = [name for name, row in GOOD.items() if all(isinstance(value, str) for value in row.values())]
 
@@ -48,6 +48,61 @@ def test_tables_without_header_are_known_by_their_first_row(tmp_path):
     assert answers == ["B", "D"] and read(tmp_path / "b.csv", "conversation").rows_read == 2
     (tmp_path / "c.tsv").write_text("question\tanswer\trationale\nWhy me?\tno\tNo why.\n")
     assert read(tmp_path / "c.tsv", "conversation").rows_read == 1  # a header is no row
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "turns"),
+    [
+        ("question,rationale,answer", "1+1?,One and one.,2", chat("1+1?", "One and one.\nThe answer is 2.")),
+        ("id,question,answer,rationale", "7,1+1?,2,One.", chat("1+1?", "One.\nThe answer is 2.")),
+        ("answer,D,C,B,A,question", "B,8,7,6,5,1+5?", chat("1+5?\nA. 5\nB. 6\nC. 7\nD. 8", "B")),
+        ("question,subject,A,B,C,D,answer", "1+5?,sums,5,6,7,8,B", chat("1+5?\nA. 5\nB. 6\nC. 7\nD. 8", "B")),
+    ],
+)
+def test_columns_under_a_header_are_read_by_their_names(tmp_path, header, cells, turns):
+    (tmp_path / "a.csv").write_text(f"\n{header}\n{cells}\n")
+    (tmp_path / "b.tsv").write_text(f"{header}\n{cells}\n".replace(",", "\t"))
+    name = "mmlu" if "A" in header else "flan_cot"
+    for path, data_format in [(tmp_path / "a.csv", "auto"), (tmp_path / "b.tsv", name)]:
+        source = read(path, "conversation", data_format)
+        assert (source.format, [row.turns for row in source.rows]) == (name, [turns])
+
+
+def test_line_ends_are_written_out_in_tables_without_header_alone(tmp_path):
+    cells = ["Is \\nabla f zero?", "no", "\\neq is the sign."]
+    asked = chat("Is \\nabla f zero?", "\\neq is the sign.\nThe answer is no.")
+    header = dict(zip(("question", "answer", "rationale"), cells, strict=True))
+    (tmp_path / "a.tsv").write_text("\t".join(header) + "\n" + "\t".join(cells) + "\n")
+    write(tmp_path / "b.jsonl", header)
+    (tmp_path / "c.parquet").write_bytes(parquet([header]))
+    for name in ("a.tsv", "b.jsonl", "c.parquet"):
+        assert [row.turns for row in read(tmp_path / name, "conversation").rows] == [asked]
+    (tmp_path / "d.tsv").write_text("\t".join(cells) + "\n")
+    assert read(tmp_path / "d.tsv", "conversation").rows[0].turns[0].content == "Is \nabla f zero?"
+
+
+def test_cells_give_numbers_and_judgements(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,chosen,rejected,margin\na,x,y,1.5\na,x,z,\n")
+    assert [row.margin for row in read(tmp_path / "a.csv", "pair").rows] == [1.5, None]
+    (tmp_path / "b.tsv").write_text("prompt\tcompletion\tlabel\na\tx\tTrue\na\ty\tfalse\n")
+    assert [(row.chosen, row.rejected) for row in read(tmp_path / "b.tsv", "pair").rows] == [("x", "y")]
+    (tmp_path / "c.csv").write_text("instruction,output_1,output_2,preference\na,x,y,2\na,x,y,\na,x,y,0\n")
+    source = read(tmp_path / "c.csv", "pair")
+    assert source.rows[0].chosen == "y" and source.dropped == {"no_preference": 1, "tie": 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        ("prompt,chosen,rejected,margin\na,x,y,big\n", r':2: "margin" is a string'),
+        ("prompt,chosen,rejected,margin\na,x,y,nan\n", r':2: "margin" is a number'),
+        ("prompt,completion,label\na,x,true\na,y,1\n", r':3: "label" is a string'),
+    ],
+)
+def test_cells_that_are_no_number_and_no_judgement_are_errors(tmp_path, table, what):
+    (tmp_path / "a.csv").write_text(table)
+    with pytest.raises(DataError, match=what):
+        read(tmp_path / "a.csv", "pair")
 
 
 def test_every_format_without_header_knows_its_own_columns():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import trl
 from transformers import PreTrainedTokenizerFast
 
 from aligner.data.build import build_conversations, build_prompts
@@ -13,8 +15,8 @@ from aligner.data.rows import Conversation, ToolCall, Turn, row_contents
 from aligner.data.templates import renders_tools
 from aligner.data.tokens import tokenize_conversation, tokenize_conversations
 from aligner.recipe.data import DataSpec, SourceSpec
-from tests.data.chats import ORIGIN, TEMPLATES, WITH_TOOLS, chat
-from tests.data.test_readers import one, read, write
+from tests.data.chats import HARMONY, ORIGIN, TEMPLATES, WITH_TOOLS, chat
+from tests.data.test_readers import one, parquet, read, write
 from tests.tiny import tiny_tokenizer
 
 TOOL = {
@@ -104,6 +106,57 @@ def broken(**changes: object) -> dict:
 )
 def test_messages_drop_what_cannot_be_told(tmp_path, row, reason):
     assert one(tmp_path, "messages", row) == {reason: 1}
+
+
+SAID = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+CALLED = [SAID[0], {"role": "assistant", "content": "b", "function_call": {"name": "add"}}]
+RIVAL = [SAID[0], {"role": "assistant", "content": "c"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "told"),
+    [
+        ("completions", {"prompt": SAID[:1], "completion": SAID[1:]}, {"completion": CALLED[1:]}),
+        ("completions", {"prompt": SAID[:1], "completion": "b"}, {"prompt": [*CALLED, SAID[0]]}),
+        ("pairs", {"chosen": SAID, "rejected": RIVAL}, {"chosen": CALLED}),
+        ("pairs", {"prompt": "a", "chosen": "b", "rejected": "c"}, {}),
+        ("prompts", {"prompt": SAID[:1]}, {"prompt": [*CALLED, SAID[0]]}),
+        ("prompts", {"prompt": SAID[:1]}, {"prompt": [*SAID, {"role": "tool", "content": "2"}]}),
+        ("alpaca", {"instruction": "a", "output": "b"}, {}),
+    ],
+)
+def test_a_format_that_reads_no_tools_drops_rows_that_have_them(tmp_path, name, plain, told):
+    for nothing in ({}, {"tools": None}, {"tools": []}, {"tools": "[]"}):
+        assert not isinstance(one(tmp_path, name, {**plain, **nothing}), dict)
+    for tools in ([WRAPPED], json.dumps([TOOL]), "no JSON"):
+        assert one(tmp_path, name, {**plain, "tools": tools}) == {"tool_calls": 1}
+    assert not told or one(tmp_path, name, {**plain, **told}) == {"tool_calls": 1}
+
+
+def test_judgements_of_calls_are_dropped(tmp_path):
+    rows = [
+        {"messages": SAID, "label": True},
+        {"messages": RIVAL, "label": False},
+        {"messages": CALLED, "label": False},
+        {"messages": RIVAL, "label": False, "tools": [TOOL]},
+        {"prompt": "a", "completion": OPENAI["messages"][1:2], "label": False},
+    ]
+    source = read(write(tmp_path / "a.jsonl", *rows), "pair", "kto")
+    assert [(row.chosen, row.rejected) for row in source.rows] == [("b", "c")]
+    assert source.dropped == {"tool_calls": 3}
+
+
+def test_tables_add_no_arguments_of_other_rows(tmp_path):
+    """Parquet gives every row the members of all rows, null where it has none."""
+    call = {"id": "x", "type": "function", "function": {"name": "mul", "arguments": {"b": {"c": 2}}}}
+    first = broken(function={"name": "add", "arguments": {"a": 1}})
+    tool = {"name": "mul", "parameters": {"type": "object", "properties": {"b": {"type": "number"}}}}
+    other = {**broken(**call), "tools": [{"type": "function", "function": tool}]}
+    (tmp_path / "a.parquet").write_bytes(parquet([first, other, {"messages": SAID, "tools": None}]))
+    same = write(tmp_path / "a.jsonl", first, other, {"messages": SAID})
+    turns = [row.turns for row in read(tmp_path / "a.parquet", "conversation").rows]
+    assert turns == [row.turns for row in read(same, "conversation").rows] and len(turns) == 3
+    assert turns[0] == TURNS and turns[1][2].tool_calls == (ToolCall("mul", '{"b": {"c": 2}}'),)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +249,45 @@ def test_the_rule_can_tell_templates_that_know_of_tools(tokenizer):
     for word in ("tools | tojson", "call['function'] | tojson"):  # half of it is not enough
         other.chat_template = WITH_TOOLS.replace(word, "''")
         assert not renders_tools(other)
+
+
+def harmony(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer with the control tokens of gpt-oss, eos in the place of "<|return|>"."""
+    tokenizer = tiny_tokenizer()
+    parts = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": parts}, replace_extra_special_tokens=False)
+    tokenizer.chat_template = template.replace("<|return|>", "<|eos|>")
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", ["own", "gptoss"])
+def test_a_call_parted_by_control_tokens_is_learnt_whole(template):
+    gptoss = Path(trl.__file__).parent / "chat_templates" / "gptoss.jinja"
+    tokenizer = harmony(HARMONY if template == "own" else gptoss.read_text(encoding="utf-8"))
+    assert renders_tools(tokenizer)
+    call = ' to={}add<|channel|>commentary json<|message|>{{"a": 1}}<|call|>'.format(
+        "functions." if template == "gptoss" else ""
+    )
+    final = "<|channel|>final<|message|>Two.<|eos|>"
+    for turns, learnt in [(TURNS[:3], call), (TURNS, call + final)]:
+        row = tokenize_conversation(turns, tokenizer, 2048)
+        ids = [token for token, counts in zip(row.input_ids, row.supervised, strict=True) if counts]
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == learnt and not row.rewritten
+
+
+def test_the_same_control_token_may_part_an_answer_and_end_it():
+    tokenizer = harmony(HARMONY.replace("<|call|>", "<|channel|>"))
+    row = tokenize_conversation(TURNS[:3], tokenizer, 512)
+    ids = [token for token, counts in zip(row.input_ids, row.supervised, strict=True) if counts]
+    assert tokenizer.decode(ids) == ' to=add<|channel|>commentary json<|message|>{"a": 1}<|channel|>'
+
+
+@pytest.mark.parametrize("end", ["<|call|> (over)", "<|eos|><|call|>"])
+def test_a_template_in_which_a_call_ends_before_its_arguments_does_not_render_tools(end):
+    before = "<|eos|><|message|>" if end.startswith("<|eos|>") else "<|message|>"
+    assert not renders_tools(
+        harmony(HARMONY.replace("<|message|>{{ c", before + "{{ c").replace("<|call|>", end))
+    )
 
 
 def test_rows_with_tools_are_dropped_by_name_where_the_template_writes_none(tmp_path, tokenizer):

@@ -76,7 +76,7 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     formats: list[str] = []
     source = SourceRows(joined(spec.path), "", files)
     for file in files:
-        name = detect_format(file) if spec.format == "auto" else spec.format
+        name = detect_format(file, kind) if spec.format == "auto" else spec.format
         if name not in FORMATS_OF[kind]:
             valid = ", ".join(FORMATS_OF[kind])
             raise fault(at(file), f'format "{name}" does not give {kind} rows', f"formats that do: {valid}")

@@ -11,9 +11,10 @@ NO_INPUT = ("", "<noinput>", "no input")  # the generator of Alpaca wrote "nothi
 
 
 def read_alpaca(record: Record) -> Iterator[Conversation | Dropped]:
-    """One conversation a row: earlier turns, instruction, blank line, input → output.
+    """One conversation a row: system text, earlier turns, instruction, blank line, input → output.
 
-    The answer may stand under "response" (GPTeacher), earlier turns as [question, answer] under "history" (LIMA).
+    The answer may stand under "response" (GPTeacher), a system text under "system" (LLaMA-Factory), earlier turns as
+    [question, answer] under "history" (LIMA).
     Empty outputs are `empty_answer`, an earlier turn without text is `empty_turn`.
     """
     answer_key = "response" if "response" in record.value and "output" not in record.value else "output"
@@ -28,12 +29,13 @@ def read_alpaca(record: Record) -> Iterator[Conversation | Dropped]:
 
 
 def earlier_turns(record: Record) -> tuple[Turn, ...]:
-    """The [question, answer] exchanges of "history", whitespace around the texts stripped."""
+    """The text at "system", if any, and the exchanges of "history", whitespace around the texts stripped."""
+    system = record.text("system", default="").strip()
     exchanges = record.value.get("history") or []
     if not isinstance(exchanges, list):
         remedy = 'give "history" a list of [question, answer], or leave it out'
         raise fault(record.origin, f'"history" is {kind_of(exchanges)}', remedy)
-    turns: list[Turn] = []
+    turns = [Turn("system", system)] if system else []
     for index, exchange in enumerate(exchanges):
         if not isinstance(exchange, list) or len(exchange) != 2:
             what = f'"history"[{index}] is not [question, answer]'

@@ -11,7 +11,7 @@ from aligner.data.rows import Dropped, Pair
 
 
 def read_alpaca_rankings(record: Record) -> Iterator[Pair | Dropped]:
-    """All pairs of a ranking, as in `rankings`; the earlier [question, answer] turns of "history" come first."""
+    """All pairs of a ranking, as in `rankings`; the text at "system" and the earlier turns of "history" come first."""
     answers = record.texts("output")
     check_rankable(record, "output", answers)
     question = instruction_turn(record.origin, record.text("instruction"), record.text("input", default=""))

@@ -8,6 +8,7 @@ from pathlib import Path
 from aligner.data.readers.by_value import finer_format
 from aligner.data.readers.files import PAGE_SUFFIXES, TABLE_SUFFIXES, TEXT_SUFFIXES, plain_suffix
 from aligner.data.readers.formats import COLUMNS, FILE_READERS, READERS, read_records
+from aligner.data.readers.kinds import Kind
 from aligner.data.readers.records import Record, fault
 from aligner.data.readers.tables import read_cells
 from aligner.data.rows import Origin
@@ -51,10 +52,11 @@ _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def detect_format(path: Path) -> str:
+def detect_format(path: Path, kind: Kind | None = None) -> str:
     """The format of a file: by its suffix for text and pages, else by the names in its first row or header.
 
-    Where formats share their names, the values of the first row tell which it is (see `finer_format`).
+    Where formats share their names, the values of the first row tell which it is (see `finer_format`). A preference
+    that has its conversation as messages, too, is `messages` where rows of another `kind` than pairs are wanted.
     """
     suffix = plain_suffix(path)
     if suffix in _FORMAT_OF_SUFFIX:
@@ -71,6 +73,8 @@ def detect_format(path: Path) -> str:
     if first is None:
         raise fault(at(path), "the file has no rows", "name another file, or take it out of the recipe")
     name = format_of(first.value) or next((n for n, columns in COLUMNS.items() if columns.fits(cells)), None)
+    if name == "pairs" and kind not in (None, "pair") and isinstance(first.value.get("messages"), list):
+        name = "messages"
     if name is None:
         keys = ", ".join(first.value) or "none"
         remedy = f"set format: {' | '.join([*READERS, *FILE_READERS])}"

@@ -18,12 +18,13 @@ COLUMNS = Columns(
 def read_flan_cot(record: Record) -> Iterator[Conversation | Dropped]:
     r"""One conversation a row: the question → the rationale and a last line with the answer.
 
-    Line ends are written out in the tables ("\n") and are read as such. A row without an answer is
-    `empty_answer`, one without a rationale `empty_rationale`.
+    FLAN's own tables, which have no header, write line ends out ("\n"); they are read as such there, and nowhere
+    else ("\nabla"). A row without an answer is `empty_answer`, one without a rationale `empty_rationale`.
     """
-    question, answer, rationale = (
-        record.text(key).replace("\\n", "\n").strip() for key in ("question", "answer", "rationale")
-    )
+    texts = [record.text(key) for key in COLUMNS.names]
+    if record.cells == "unnamed":
+        texts = [text.replace("\\n", "\n") for text in texts]
+    question, answer, rationale = (text.strip() for text in texts)
     if answer and not rationale:
         yield Dropped(record.origin, "empty_rationale")
     else:

@@ -39,6 +39,7 @@ from aligner.data.readers.sharegpt import read_sharegpt
 from aligner.data.readers.sharegpt_pairs import read_sharegpt_pairs
 from aligner.data.readers.tables import Columns, read_parquet, read_table
 from aligner.data.readers.text import read_text
+from aligner.data.readers.tool_calls import has_tools
 from aligner.data.readers.warc import read_warc
 from aligner.data.rows import Dropped, Rated, Row
 from aligner.recipe.data import ChatFormat, DocumentFormat, PairFormat, PromptFormat
@@ -81,6 +82,8 @@ FILE_READERS: dict[str, Callable[[Path], Iterator[Row | Dropped]]] = {
 }
 # The formats of tables that have no header.
 COLUMNS: dict[str, Columns] = {"flan_cot": flan_cot.COLUMNS, "mmlu": mmlu.COLUMNS}
+# The formats that read tools; of documents, the text is all there is to read.
+TOOL_FORMATS = ("messages", "sharegpt", "sharegpt_pairs", "documents")
 FORMATS_OF: dict[Kind, tuple[str, ...]] = {
     "document": get_args(DocumentFormat),
     "conversation": get_args(ChatFormat),
@@ -92,7 +95,10 @@ FORMATS_OF: dict[Kind, tuple[str, ...]] = {
 def read_rows(
     path: Path, name: str, kind: Kind, criteria: Mapping[str, float]
 ) -> Iterator[Row | Dropped | Rated]:
-    """What a file in the format `name` holds, where rows of `kind` are wanted."""
+    """What a file in the format `name` holds, where rows of `kind` are wanted.
+
+    Rows with tools are `tool_calls` in a format that reads none: without them the answers would be other ones.
+    """
     if name in FILE_READERS:
         yield from FILE_READERS[name](path)
         return
@@ -102,7 +108,10 @@ def read_rows(
         return
     reader = _reader(name, kind, criteria)
     for record in records:
-        yield from reader(record)
+        if name not in TOOL_FORMATS and has_tools(record.value):
+            yield Dropped(record.origin, "tool_calls")
+        else:
+            yield from reader(record)
 
 
 def _reader(name: str, kind: Kind, criteria: Mapping[str, float]) -> Reader:

@@ -8,6 +8,7 @@ from itertools import product
 
 from aligner.data.readers.pairs import pair_row
 from aligner.data.readers.records import Record
+from aligner.data.readers.tool_calls import has_tools
 from aligner.data.rows import Dropped, Origin, Pair, Turn
 
 
@@ -26,10 +27,13 @@ def read_kto(records: Iterable[Record]) -> Iterator[Pair | Dropped]:
     Our reward models compare answers to one prompt, so a judgement without an opposite to its prompt says nothing
     to them: it is dropped as `no_opposite`. A pair's origin is the desirable answer's row. Further drops:
     `no_answer` (the last message is not the assistant's), `no_prompt` (there is no other), `roles_out_of_order`
-    (the one before it is not the user's), and those of `pairs`.
+    (the one before it is not the user's), `tool_calls` (the row has tools), and those of `pairs`.
     """
     by_prompt: dict[tuple[Turn, ...], _Judged] = {}
     for record in records:
+        if has_tools(record.value):
+            yield Dropped(record.origin, "tool_calls")
+            continue
         dialogue, label = _dialogue(record), record.flag("label")
         reason = _reason_against(dialogue)
         if reason is not None:

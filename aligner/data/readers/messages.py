@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aligner.data.readers.records import Record, fault, read_turn
-from aligner.data.readers.tool_calls import in_order, tool_call, tools_text, with_tools
+from aligner.data.readers.tool_calls import about_tools, in_order, tool_call, tools_text, with_tools
 from aligner.data.rows import Conversation, Dropped, Origin, Turn
 
 
@@ -16,7 +16,7 @@ def read_messages(record: Record) -> Iterator[Conversation | Dropped]:
     where there are tools, `roles_out_of_order`.
     """
     tools = tools_text(record.value.get("tools"))
-    speaks = any(_about_tools(message) for message in record.records("messages"))
+    speaks = any(about_tools(message.value) for message in record.records("messages"))
     turns = _turns_with_tools(record, tools) if tools or speaks else record.turns("messages")
     if tools is None or turns is None:
         yield Dropped(record.origin, "tool_calls")
@@ -24,14 +24,6 @@ def read_messages(record: Record) -> Iterator[Conversation | Dropped]:
         yield Dropped(record.origin, "roles_out_of_order")
     else:
         yield conversation_row(record.origin, turns, record.text("family", default=""))
-
-
-def _about_tools(message: Record) -> bool:
-    value = message.value
-    return bool(value.get("tool_calls") or value.get("function_call")) or value.get("role") in (
-        "tool",
-        "function",
-    )
 
 
 def _turns_with_tools(record: Record, tools: str | None) -> tuple[Turn, ...] | None:
@@ -52,7 +44,7 @@ def _turns_with_tools(record: Record, tools: str | None) -> tuple[Turn, ...] | N
             if None not in (asked, result) and asked != result:
                 return None
             turns.append(Turn("tool", message.text("content").strip()))
-        elif _about_tools(message):  # the older "function" of OpenAI
+        elif about_tools(message.value):  # the older "function" of OpenAI
             return None
         else:
             turns.append(read_turn(message))

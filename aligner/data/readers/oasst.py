@@ -16,18 +16,22 @@ Turns = tuple[Turn, ...]
 def read_oasst(record: Record) -> Iterator[Pair | Dropped]:
     """All pairs of the ranked answers to each message of the user's, at every depth; rank 0 is the best.
 
-    A pair's prompt is the path from the root. Dropped, one for each answer: `deleted`, `unranked` (it has no rank),
+    A pair's prompt is the path from the root, on which no message is deleted; what comes after a deleted one is not
+    read. Dropped, one for each answer: `deleted` (also a tree whose root is), `unranked` (it has no rank),
     `single_answer` (there is no other to compare with); a tree without an answer is `no_answer`; two answers of one
     rank are a `tie`; and drops as in `pairs`.
     """
     root = _root(record)
+    if _deleted(root):
+        yield Dropped(record.origin, "deleted")
+        return
     waiting: list[tuple[Turns, Record]] = [((), root)]
     answers = 0
     while waiting:  # no recursion: a tree may be as deep as JSON allows
         path, message = waiting.pop()
         path = (*path, _turn(message))
         replies = _replies(message)
-        waiting += [(path, reply) for reply in reversed(replies)]
+        waiting += [(path, reply) for reply in reversed(replies) if not _deleted(reply)]
         if path[-1].role == "user":
             answers += len(replies)
             yield from _compared(record, path, replies)
@@ -39,15 +43,18 @@ def read_oasst_chats(record: Record) -> Iterator[Conversation | Dropped]:
     """One conversation a tree: the best path down from the root.
 
     At each of the user's messages it takes the answer of the best rank (the first one where none has a rank), at
-    each answer the user's first reply that was answered. A message without text drops it as `empty_turn`, a tree
-    without an answer as `no_answer`.
+    each answer the user's first reply that was answered; deleted messages are not there. A message without text
+    drops it as `empty_turn`, a deleted root as `deleted`, a tree without an answer as `no_answer`.
     """
     message = _root(record)
+    if _deleted(message):
+        yield Dropped(record.origin, "deleted")
+        return
     turns = [_turn(message)]
-    while answers := [reply for reply in _replies(message) if not _deleted(reply)]:
+    while answers := _left(message):
         best = min(answers, key=_rank)
         turns.append(_turn(best))
-        going_on = [reply for reply in _replies(best) if not _deleted(reply) and _replies(reply)]
+        going_on = [reply for reply in _left(best) if _left(reply)]
         if not going_on:
             break
         message = going_on[0]
@@ -95,6 +102,11 @@ def _replies(message: Record) -> list[Record]:
         what = f"a reply of the same role ({message.text('role')})"
         raise fault(message.origin, what, "prompter and assistant must take turns")
     return replies
+
+
+def _left(message: Record) -> list[Record]:
+    """The replies that are not deleted."""
+    return [reply for reply in _replies(message) if not _deleted(reply)]
 
 
 def _deleted(message: Record) -> bool:

@@ -19,10 +19,14 @@ def fault(origin: Origin | str, what: str, remedy: str) -> DataError:
 
 @dataclass(frozen=True)
 class Record:
-    """One row of a file, read field by field; a wrong field is a `DataError` with its place."""
+    """One row of a file, read field by field; a wrong field is a `DataError` with its place.
+
+    `cells`: the values are the cells of a table, all of them text, named by its header or, without one, by the format.
+    """
 
     origin: Origin
     value: Mapping[str, object]
+    cells: Literal["named", "unnamed"] | None = None
 
     def text(self, key: str, *, default: str | None = None) -> str:
         """The string at `key`; `default` where the key is missing or null."""
@@ -32,8 +36,8 @@ class Record:
         return self._checked(value, f'"{key}"')
 
     def number(self, key: str) -> float | None:
-        """The finite number at `key`, or None where the key is missing or null."""
-        value = self.value.get(key)
+        """The finite number at `key`, or None where the key is missing or null (in a table: the cell is empty)."""
+        value = self._cell_number(key) if self.cells else self.value.get(key)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
@@ -45,6 +49,8 @@ class Record:
     def flag(self, key: str) -> bool:
         """The true or false at `key`."""
         value = self.value.get(key)
+        if self.cells and isinstance(value, str):
+            value = {"true": True, "false": False}.get(value.strip().lower(), value)
         if not isinstance(value, bool):
             raise fault(self.origin, f'"{key}" is {kind_of(value)}', f'give "{key}" true or false')
         return value
@@ -96,6 +102,15 @@ class Record:
         if not content:
             raise fault(self.origin, f'"{key}" is empty', f'put text in "{key}", or delete the row')
         return (Turn("user", content),)
+
+    def _cell_number(self, key: str) -> object:
+        value = self.value.get(key)
+        if not isinstance(value, str):
+            return value
+        try:
+            return float(value) if value.strip() else None
+        except ValueError:
+            return value
 
     def _checked(self, value: object, name: str) -> str:
         if not isinstance(value, str):

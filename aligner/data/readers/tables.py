@@ -7,12 +7,14 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from aligner.data.readers.files import plain_suffix, read_bytes
 from aligner.data.readers.records import Record, fault
 from aligner.data.rows import Origin
 from aligner.errors import at
 
+_TOOLS = ("tools", "tool_calls", "function_call")
 CELL_CHARS = 2**31 - 1  # the longest cell; csv's own limit of 131072 is shorter than many documents
 
 
@@ -27,19 +29,21 @@ class Columns:
 def read_table(path: Path, columns: Columns | None) -> Iterator[Record]:
     """The rows of a `.csv` or `.tsv` file; `Origin.line` is the line on which a row starts.
 
-    Without `columns` the first row is the header. With them a first row that repeats their names is a header,
-    any other is a row. Cells are strings; a row with another number of cells than columns is a `DataError`.
+    Without `columns` the first row is the header. With them a first row that has all their names is one, which may
+    have others too and in any order; any other is a row. Cells are strings; a row with another number of cells than
+    columns is a `DataError`.
     """
-    rows = read_cells(path)
-    names = columns.names if columns else None
-    for line, cells in rows:
-        if names is None or (line == 1 and tuple(cells) == names):
-            names = _header(path, line, cells)
+    names: tuple[str, ...] = ()
+    kind: Literal["named", "unnamed"] = "unnamed"
+    for line, cells in read_cells(path):
+        if not names and (columns is None or set(columns.names) <= set(cells)):
+            names, kind = _header(path, line, cells), "named"
             continue
+        names = names or (columns.names if columns else ())
         if len(cells) != len(names):
             what = f"the row has {len(cells)} cells, and there are {len(names)} columns ({', '.join(names)})"
             raise fault(at(path, line), what, "give every row a cell for each column")
-        yield Record(Origin(str(path), line), dict(zip(names, cells, strict=True)))
+        yield Record(Origin(str(path), line), dict(zip(names, cells, strict=True)), kind)
 
 
 def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -83,7 +87,11 @@ def _decode(path: Path) -> str:
 
 
 def read_parquet(path: Path) -> Iterator[Record]:
-    """The rows of a `.parquet` file; `Origin.line` is the row's index from 1."""
+    """The rows of a `.parquet` file; `Origin.line` is the row's index from 1.
+
+    A column of structs gives every row the members of all rows, null where a row has none. In tools and their calls,
+    whose members differ by tool, such nulls are left out.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -92,7 +100,19 @@ def read_parquet(path: Path) -> Iterator[Record]:
         for batch in pq.ParquetFile(io.BytesIO(read_bytes(path))).iter_batches(batch_size=1000):
             for row in batch.to_pylist():
                 number += 1
-                yield Record(Origin(str(path), number), row)
+                yield Record(
+                    Origin(str(path), number), {key: _unpadded(row[key], key in _TOOLS) for key in row}
+                )
     except (pa.ArrowException, OSError, ValueError) as error:
         what = f"not a whole parquet file ({error})"
         raise fault(at(path), what, "fetch the file again, or write it anew") from error
+
+
+def _unpadded(value: object, about_tools: bool) -> object:
+    """The value, in which no struct that is about tools has a null member."""
+    if isinstance(value, list):
+        return [_unpadded(entry, about_tools) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    members = {key: _unpadded(inner, about_tools or key in _TOOLS) for key, inner in value.items()}
+    return {key: inner for key, inner in members.items() if not (about_tools and inner is None)}

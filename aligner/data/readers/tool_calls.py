@@ -13,6 +13,22 @@ from dataclasses import replace
 from aligner.data.rows import ToolCall, Turn
 
 
+def has_tools(row: Mapping[str, object]) -> bool:
+    """Whether a row gives tools, or a message in any of its lists is about them.
+
+    A format that reads no tools drops such a row as `tool_calls`.
+    """
+    entries = (entry for value in row.values() if isinstance(value, list) for entry in value)
+    said = any(about_tools(entry) for entry in entries if isinstance(entry, Mapping))
+    return said or tools_text(row.get("tools")) != ""
+
+
+def about_tools(message: Mapping[str, object]) -> bool:
+    """Whether a message calls a tool or is a tool's result."""
+    calls = message.get("tool_calls") or message.get("function_call")
+    return bool(calls) or message.get("role") in ("tool", "function")
+
+
 def tools_text(tools: object) -> str | None:
     """A row's tools as JSON, in the shape that chat templates take; "" where there are none.
 
