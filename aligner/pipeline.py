@@ -6,7 +6,6 @@ recipe is made first; a pretrained one is kept in a cache (see bases.py).
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +82,6 @@ def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> 
                 ready = ", finished already" if is_finished(folders[stage.name]) else ""
                 say(f"stage {number} of {len(planned)}: {stage.name} in {folders[stage.name]}{ready}")
             results[stage.name] = run_stage(with_bases(stage, folders)).results
-            gc.collect()  # a Trainer and its callbacks hold each other, and with them the stage's model and rows
         found = next((last for last in reversed(results.values()) if last), {})
         if done:
             return RunOutcome(run.path, "already_done", found)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aligner.data.rows import Conversation, Document, Pair, Prompt, row_text
 from aligner.errors import DataError
 from tests.data.chats import chat
-from tests.data.test_readers import GOOD, KIND, one, read, write
+from tests.data.test_readers import GOOD, assert_told, one, read, write
 from tests.data.test_tool_calls import OPENAI, SHAREGPT
 
 
@@ -171,11 +171,7 @@ def test_a_question_without_reference_answer_is_a_prompt_and_nothing_else(tmp_pa
     ],
 )
 def test_malformed_rows_say_file_line_what_and_remedy(tmp_path, name, row, what):
-    path = write(tmp_path / "rows.jsonl", GOOD[name], row)
-    with pytest.raises(DataError) as error:
-        read(path, KIND[name], name)
-    (problem,) = error.value.problems
-    assert problem.where == f"{path}:2" and what in problem.what and problem.remedy
+    assert_told(tmp_path, name, row, what)
 
 
 ROWS = [*GOOD.items(), ("sharegpt", SHAREGPT), ("messages", OPENAI)]

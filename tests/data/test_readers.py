@@ -121,6 +121,15 @@ def one(tmp_path: Path, name: str, row: dict, kind: Kind | None = None):
     return source.rows[0] if source.rows else dict(source.dropped)
 
 
+def assert_told(tmp_path: Path, name: str, row: object, what: str) -> None:
+    """The bad row behind a good one is told with file and line, its fault and a remedy."""
+    path = write(tmp_path / "rows.jsonl", GOOD[name], row)
+    with pytest.raises(DataError) as error:
+        read(path, KIND[name], name)
+    (problem,) = error.value.problems
+    assert problem.where == f"{path}:2" and what in problem.what and problem.remedy
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_auto_finds_the_format_in_every_kind_of_file(tmp_path, name):
     lines = "".join(json.dumps(row) + "\n" for row in [GOOD[name]] * 3)
@@ -378,11 +387,7 @@ def test_text_is_utf8_or_latin_1_and_loses_the_gutenberg_frame(tmp_path):
     ],
 )
 def test_malformed_rows_say_file_line_what_and_remedy(tmp_path, name, row, what):
-    path = write(tmp_path / "rows.jsonl", GOOD[name], row)
-    with pytest.raises(DataError) as error:
-        read(path, KIND[name], name)
-    (problem,) = error.value.problems
-    assert problem.where == f"{path}:2" and what in problem.what and problem.remedy
+    assert_told(tmp_path, name, row, what)
 
 
 def test_damaged_files_say_where(tmp_path):
