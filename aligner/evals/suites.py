@@ -64,10 +64,15 @@ def measure_documents(subject: Subject, documents: Sequence[Document], *, batch_
 
 
 def measure_tasks(subject: Subject, suite: str, rows: Sequence[PromptRow], decoding: Decoding) -> Results:
-    """Exact match of greedy answers to chat prompts: all rows, and each family."""
-    scores = score_tasks([row.prompt for row in rows], answer(subject, rows, decoding, greedy=True).texts)
+    """Exact match and mean gold reward of greedy answers to chat prompts; exact match of each family as well."""
+    answers = answer(subject, rows, decoding, greedy=True)
+    scores = score_tasks([row.prompt for row in rows], answers.texts)
     families = {f"exact_match_share[{suite}.{family}]": share for family, share in scores.families.items()}
-    return {f"exact_match_share[{suite}]": scores.share} | families
+    gold = gold_of_answers(rows, answers)
+    return {
+        f"exact_match_share[{suite}]": scores.share,
+        f"gold_reward_greedy[{suite}]": sum(gold) / len(gold),
+    } | families
 
 
 def measure_few_shot(

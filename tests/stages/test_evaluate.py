@@ -144,7 +144,7 @@ def test_every_suite_reports_for_every_model(evaluated: tuple[dict[str, float], 
     for name in ("base", "sft", "same"):
         for metric in (
             "bits_per_byte", "exact_match_share[items]", "exact_match_share[items.color]", "gold_reward",
-            "gold_reward_greedy", "proxy_reward", "response_tokens", "finished_share", "repetition_share",
+            "gold_reward_greedy", "gold_reward_greedy[items]", "proxy_reward", "response_tokens", "finished_share", "repetition_share",
             "distinct_share", "unknown_share", "refusal_share", "abstained_answerable_share",
             "likelihood_accuracy_share", "likelihood_accuracy_share[honest]",
         ):  # fmt: skip
@@ -171,6 +171,22 @@ def test_side_by_side_rows_hold_every_models_greedy_answer(
     for name in ("base", "sft"):
         mean = sum(row["gold_rewards"][name] for row in rows) / 8
         assert mean == pytest.approx(results[f"{name}/gold_reward_greedy"])
+
+
+def test_a_suite_of_tasks_is_worth_what_the_same_prompts_are(tmp_path: Path, models: dict[str, str]):
+    def measured(rows: list[dict[str, Any]], name: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        source = write_rows(tmp_path / f"{name}.jsonl", rows)
+        suites = SuitesSpec(tasks={"items": [source]}, prompts=[source], samples_per_prompt=1, best_of=0)
+        return run_evaluation(tmp_path / name, {"sft": models["sft"]}, suites)
+
+    rows = prompt_rows(12)
+    results, said = measured(rows, "before")
+    assert results["sft/gold_reward_greedy[items]"] == results["sft/gold_reward_greedy"]
+    for row, answer in list(zip(rows, said, strict=True))[:4]:  # a third of what it says is right after all
+        row["gold"] = {"kind": "answerable", "answers": [answer["responses"]["sft"]]}
+    better, _ = measured(rows, "after")
+    assert better["sft/gold_reward_greedy[items]"] == pytest.approx(better["sft/gold_reward_greedy"])
+    assert better["sft/gold_reward_greedy[items]"] > results["sft/gold_reward_greedy[items]"]
 
 
 def test_exact_match_is_that_of_transformers_own_generation(
