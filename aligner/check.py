@@ -47,7 +47,7 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
     starts: dict[str, Start] = {}
     plans = []
     planned = planned_stages(path, overrides)
-    check_ahead(unfinished(planned, fresh=True))
+    check_ahead([stage.recipe for stage in unfinished(planned, fresh=True)])
     for stage in planned:
         start = start_of(stage, starts)
         starts[stage.name] = start
@@ -59,7 +59,7 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
 def _first_rows(stage: PlannedStage) -> list[PlanRow]:
     """What is run before the stage, since it is named by its recipe and not there yet."""
     why = "run first, not counted here: `aligner check` their recipes"
-    missing = dict.fromkeys(recipe.stage for recipe in unfinished(named_stages(stage)))
+    missing = dict.fromkeys(ahead.recipe.stage for ahead in unfinished(named_stages(stage)))
     return [PlanRow("before", ", ".join(missing), why)] if missing else []
 
 

@@ -7,11 +7,11 @@ recipe is made first; a pretrained one is kept in a cache (see bases.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from aligner.errors import Interrupted
+from aligner.errors import Interrupted, ModelError, Problem, RecipeError
 from aligner.planning import (
     PlannedStage,
     bases_of,
@@ -20,12 +20,13 @@ from aligner.planning import (
     located,
     named_stage,
     plan_pipeline,
+    shape_ahead,
     single_stage,
     unfinished,
 )
 from aligner.preflight import check_agreed, check_ahead, check_unchanged, folder_parents
 from aligner.recipe.load import complete_yaml, load_recipe
-from aligner.recipe.stages import PipelineRecipe, PretrainRecipe, StageRecipe
+from aligner.recipe.stages import PipelineRecipe, PretrainRecipe, StageRecipe, TunedRecipe
 from aligner.run.changes import changes_since
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest
@@ -52,7 +53,7 @@ def run_recipe(
         outcome = run_pipeline(loaded.recipe, loaded.path, fresh=fresh)
     else:
         single = single_stage(loaded)
-        check_ahead(unfinished([single], fresh=fresh))
+        _check_ahead([single], fresh=fresh)
         outcome = run_stage(with_bases(single, {}), fresh=fresh)
     if outcome.status == "done" or not (outcome.folder / "report.html").exists():
         build_report(outcome.folder)
@@ -69,7 +70,7 @@ def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> 
     folders = {stage.name: Path(stage.recipe.output) for stage in planned}
     if not fresh:
         check_agreed([located(stage, folders) for stage in planned])
-    check_ahead(unfinished(planned, fresh=fresh))
+    _check_ahead(planned, fresh=fresh)
     with RunFolder.open(recipe, recipe_text=complete_yaml(recipe), fresh=fresh) as run:
         if fresh:
             _clear(planned, folders)
@@ -90,6 +91,33 @@ def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> 
         run.start(parents=models, data={}, seed=recipe.seed)
         run.finish(merged_results(results))
     return RunOutcome(run.path, "done", found)
+
+
+def _check_ahead(planned: Sequence[PlannedStage], *, fresh: bool) -> None:
+    """What can be known of rows, rewards and adapters before the first stage that is not finished."""
+    ahead = unfinished(planned, fresh=fresh)
+    check_ahead([stage.recipe for stage in ahead])
+    problems = [problem for stage in ahead for problem in _misnamed(stage, planned)]
+    if problems:
+        raise RecipeError(problems)
+
+
+def _misnamed(stage: PlannedStage, planned: Sequence[PlannedStage]) -> list[Problem]:
+    """What a stage's adapter names and the model that it will start from does not have."""
+    lora = stage.recipe.model.lora if isinstance(stage.recipe, TunedRecipe) else None
+    if lora is None or (lora.targets == "all-linear" and not lora.modules_to_save):
+        return []
+    shape = shape_ahead(stage, planned)
+    if shape is None:
+        return []
+    from aligner.models.adapters import check_lora  # takes torch along, so only where it is needed
+    from aligner.models.small import small_shape
+
+    try:
+        check_lora(small_shape(shape), lora)
+    except ModelError as error:
+        return [replace(problem, where=f"{stage.path}: {problem.where}") for problem in error.problems]
+    return []
 
 
 def _clear(planned: Sequence[PlannedStage], folders: Mapping[str, Path]) -> None:

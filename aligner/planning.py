@@ -12,6 +12,7 @@ from pathlib import Path
 from aligner.bases import base_folder
 from aligner.errors import Problem, RecipeError, nearest
 from aligner.recipe.load import LoadedRecipe, find_path, load_recipe
+from aligner.recipe.model import ArchitectureSpec
 from aligner.recipe.stages import (
     EvaluateRecipe,
     PipelineRecipe,
@@ -78,19 +79,33 @@ def _unknown_stages(name: str, uses: Sequence[str], earlier: Sequence[str], path
     ]  # fmt: skip
 
 
-def unfinished(stages: Sequence[PlannedStage], *, fresh: bool = False) -> list[StageRecipe]:
-    """The recipes still to be run: of these stages (`fresh`: all of them), and of recipes that they start from."""
-    found: list[StageRecipe] = []
+def unfinished(stages: Sequence[PlannedStage], *, fresh: bool = False) -> list[PlannedStage]:
+    """The stages still to be run: of these (`fresh`: all of them), and of recipes that they start from, in order."""
+    found: list[PlannedStage] = []
     for stage in stages:
         found += unfinished(named_stages(stage))
         if fresh or not is_finished(Path(stage.recipe.output)):
-            found.append(stage.recipe)
+            found.append(stage)
     return found
 
 
 def named_stages(stage: PlannedStage) -> list[PlannedStage]:
     """The stages whose recipes this one names as what it starts from; they are run before it."""
     return [named_stage(base, stage) for base in bases_of(stage.recipe) if is_recipe(base)]
+
+
+def shape_ahead(stage: PlannedStage, planned: Sequence[PlannedStage]) -> ArchitectureSpec | None:
+    """The architecture that a stage will tune, where its model is pretrained first: by this plan or by a recipe.
+
+    Of a folder or a Hub id it is not looked up: such a model is loaded before anything is trained.
+    """
+    by_name = {earlier.name: earlier for earlier in planned}
+    while isinstance(stage.recipe, TunedRecipe):
+        base = stage.recipe.model.base
+        if not base.startswith("@") and not is_recipe(base):
+            return None
+        stage = by_name[base[1:]] if base.startswith("@") else named_stage(base, stage)
+    return stage.recipe.model if isinstance(stage.recipe, PretrainRecipe) else None
 
 
 def is_finished(folder: Path) -> bool:

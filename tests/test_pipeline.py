@@ -255,6 +255,20 @@ def test_bad_rows_and_wrong_rewards_are_told_before_any_base_is_trained(folder: 
     assert not (folder / "home").exists() and not (folder / "runs").exists()
 
 
+def test_misnamed_modules_of_adapters_are_told_before_any_base_is_trained(folder: Path) -> None:
+    (folder / "sft.yaml").write_text(SFT.replace("alpha: 4}", "alpha: 4, targets: [q_prj, v_proj]}"))
+    (folder / "reward.yaml").write_text(
+        REWARD.replace("merge: true}", "lora: {modules_to_save: [modle.norm]}}")
+    )
+    for recipe in ("reward.yaml", "all.yaml"):
+        with pytest.raises(RecipeError) as caught:
+            run_recipe(folder / recipe)
+        told = str(caught.value)
+        assert 'sft.yaml: model.lora.targets: no layer is named "q_prj"' in told and "q_proj" in told
+        assert 'reward.yaml: model.lora.modules_to_save: no module is named "modle.norm"' in told
+    assert not list(folder.rglob("*.safetensors"))
+
+
 def test_a_wrong_reward_function_is_told_before_any_base_is_trained(folder: Path) -> None:
     (folder / "ppo.yaml").write_text(
         PPO.replace("{model: reward.yaml}", '{function: "aligner.evals.gold_rows:score_row"}')

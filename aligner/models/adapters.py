@@ -28,8 +28,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 def attach_lora(model: PreTrainedModel, spec: LoraSpec, task: Task) -> PeftModel:
     """A new adapter over the frozen model; for SEQ_CLS the score head is trained and saved with it."""
-    if spec.targets != "all-linear":
-        check_targets(model, spec.targets)
+    check_lora(model, spec)
     config = LoraConfig(
         task_type=TaskType[task],
         r=spec.rank,
@@ -41,14 +40,28 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec, task: Task) -> PeftModel
     return get_peft_model(model, config)
 
 
-def check_targets(model: nn.Module, targets: list[str]) -> None:
+def check_lora(model: nn.Module, spec: LoraSpec) -> None:
+    """ModelError for the layers and modules that `spec` names and the model does not have, for all of them at once."""
+    problems: list[Problem] = []
+    for check in (_check_targets, modules_to_save):
+        try:
+            check(model, spec)
+        except ModelError as error:
+            problems += error.problems
+    if problems:
+        raise ModelError(problems)
+
+
+def _check_targets(model: nn.Module, spec: LoraSpec) -> None:
     """Each name must be that of a layer LoRA can adapt: its last part, or its dotted path's end."""
+    if spec.targets == "all-linear":
+        return
     paths = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Embedding | Conv1D)
     ]
-    _check_named("model.lora.targets", "layer", targets, paths)
+    _check_named("model.lora.targets", "layer", spec.targets, paths)
 
 
 def modules_to_save(model: nn.Module, spec: LoraSpec) -> list[str]:

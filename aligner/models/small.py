@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from transformers import (
     AutoModelForCausalLM,
     GPTNeoXConfig,
@@ -28,6 +29,12 @@ def build_small(spec: ArchitectureSpec, tokenizer: PreTrainedTokenizerBase) -> P
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     choose_attention(model)
     return model
+
+
+def small_shape(spec: ArchitectureSpec) -> PreTrainedModel:
+    """The same model without weights and with a vocabulary of one: what its modules are called, before any data."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(_CONFIGS[spec.architecture](spec, 1))
 
 
 def _init_std(spec: ArchitectureSpec) -> float:
