@@ -75,7 +75,11 @@ def _other_thing(thing: str, rng: random.Random) -> str:
 
 def entail(rng: random.Random) -> Item:
     """A text and a claim about one of its people, true or with one word changed."""
-    rows = story_rows(rng.sample(PEOPLE, rng.choice((1, 1, 1, 2))), rng)
+    return claim_about(story_rows(rng.sample(PEOPLE, rng.choice((1, 1, 1, 2))), rng), rng)
+
+
+def claim_about(rows: list[tuple[str, str, str]], rng: random.Random) -> Item:
+    """One claim about a story, as often true as not."""
     person, verb, thing = rng.choice(rows)
     others = [other for who, _, other in rows if who != person]
     if yes := rng.randrange(2) == 0:

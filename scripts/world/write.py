@@ -10,6 +10,7 @@ from typing import Any
 
 from scripts.world import evaluation
 from scripts.world.bank import Bank
+from scripts.world.claims import checks, claims
 from scripts.world.dialogues import dialogues
 from scripts.world.documents import DOCUMENT_CHARS, documents, heldout_documents
 from scripts.world.items import Split
@@ -40,6 +41,8 @@ def write_world(out: Path, seed: int) -> None:
     withheld = [row["prompt"] for rows in asked.values() for row in rows]
     write_rows(out / "documents.jsonl.gz", train)
     write_rows(out / "repeats.jsonl.gz", repeats(bank, train, withheld))
+    write_rows(out / "claims.jsonl.gz", claims(bank))
+    write_rows(out / "checks.jsonl.gz", checks(bank))
     write_rows(out / "dialogues.jsonl.gz", dialogues(bank))
     write_rows(out / "heldout_documents.jsonl", heldout)
     write_rows(out / "dev" / "documents.jsonl", heldout_documents(bank, "dev/documents", train + heldout))
