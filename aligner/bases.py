@@ -20,7 +20,7 @@ from aligner.recipe.stages import PretrainRecipe
 CODE_THAT_MATTERS = (
     "data", "run/seed.py",
     *(f"models/{name}.py" for name in ("small", "tokenizer", "attention", "padding", "wrapped")),
-    *(f"recipe/{name}.py" for name in ("model", "data", "training", "stages")),
+    *(f"recipe/{name}.py" for name in ("model", "data", "clean", "training", "stages")),
     *(f"stages/{name}.py" for name in ("pretrain", "stage", "loop", "order", "optimizer", "losses", "batches")),
 )  # fmt: skip
 LIBRARIES_THAT_MATTER = ("torch", "transformers", "tokenizers", "accelerate")

@@ -15,7 +15,8 @@ from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.data.readers.kinds import Kind
 from aligner.errors import DataError, Problem, RunError
 from aligner.models.weights import folder_identity, model_in
-from aligner.recipe.data import CleanSpec, SourceSpec
+from aligner.recipe.clean import CleanSpec
+from aligner.recipe.data import SourceSpec
 from aligner.recipe.stages import (
     EvaluateRecipe,
     PpoRecipe,

@@ -15,7 +15,7 @@ from aligner.pipeline import run_recipe, run_stage
 from aligner.planning import planned_stages
 from aligner.preflight import check_ahead
 from aligner.preview import show_dropped_rows, show_recipe
-from aligner.recipe.data import CleanSpec
+from aligner.recipe.clean import CleanSpec
 from aligner.recipe.load import load_recipe
 from aligner.recipe.stages import PretrainRecipe
 

@@ -30,7 +30,8 @@ from aligner.data.tokens import (
     tokenize_pairs,
     tokenize_prompts,
 )
-from aligner.recipe.data import CleanSpec, DataSpec, HoldoutSpec, PairDataSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.clean import CleanSpec
+from aligner.recipe.data import DataSpec, HoldoutSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

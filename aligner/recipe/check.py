@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from aligner.errors import Problem, RecipeError, nearest
+from aligner.recipe.clean import CleanSpec, RowCleanSpec
 from aligner.recipe.data import (
     ChatFormat,
-    CleanSpec,
     DocumentFormat,
     PairFormat,
     PromptFormat,
-    RowCleanSpec,
     SourceSpec,
 )
 from aligner.recipe.model import ModelSpec

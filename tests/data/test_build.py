@@ -8,14 +8,13 @@ import pytest
 
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
 from aligner.errors import DataError
+from aligner.recipe.clean import CleanSpec, RowCleanSpec
 from aligner.recipe.data import (
-    CleanSpec,
     CurriculumSpec,
     DataSpec,
     HoldoutSpec,
     PairDataSpec,
     PretrainDataSpec,
-    RowCleanSpec,
     SourceSpec,
 )
 from tests.data.chats import THINKING
