@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
+from aligner.data.build import build_conversations, build_documents, build_pairs, build_training_prompts
 from aligner.errors import DataError
 from aligner.recipe.clean import CleanSpec, RowCleanSpec
 from aligner.recipe.data import (
@@ -17,6 +17,7 @@ from aligner.recipe.data import (
     PretrainDataSpec,
     SourceSpec,
 )
+from aligner.recipe.stages import PromptsSpec
 from tests.data.chats import THINKING
 from tests.tiny import tiny_tokenizer
 
@@ -127,13 +128,8 @@ def test_prompts_come_shuffled_cut_and_without_withheld_ones(tmp_path):
         tmp_path / "p.jsonl", [{"prompt": f"Question {i} " + "word " * i, "family": "f"} for i in range(30)]
     )
     held = write(tmp_path / "h.jsonl", [{"prompt": "question 0", "gold": {"kind": "unsafe", "answers": []}}])
-    built = build_prompts(
-        [SourceSpec(path=path)],
-        tiny_tokenizer(),
-        max_prompt_tokens=40,
-        seed=0,
-        withhold=[SourceSpec(path=held)],
-    )
+    spec = PromptsSpec(train=[SourceSpec(path=path)], holdout=[SourceSpec(path=held)])
+    built = build_training_prompts(spec, tiny_tokenizer(), max_prompt_tokens=40, seed=0)
     check_accounts(built.report)
     order = [row.prompt.origin.line for row in built.rows]
     assert sorted(order) == list(range(2, 31)) != order

@@ -66,8 +66,8 @@ class SourceRows:
         return files_sha256(self.files)
 
 
-def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
-    """All rows of a source, as rows of `kind`.
+def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
+    """All rows of a source, as rows of `kind`; None: of the kinds that their format gives.
 
     Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind or has no
     use for the source's criteria.
@@ -77,7 +77,7 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     source = SourceRows(joined(spec.path), "", files)
     for file in files:
         name = detect_format(file, kind) if spec.format == "auto" else spec.format
-        if name not in FORMATS_OF[kind]:
+        if kind and name not in FORMATS_OF[kind]:
             valid = ", ".join(FORMATS_OF[kind])
             raise fault(at(file), f'format "{name}" does not give {kind} rows', f"formats that do: {valid}")
         if spec.criteria and name not in ("ratings", "rules"):
@@ -87,7 +87,7 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
             if isinstance(item, Rated):
                 source.rated.append(item)
                 continue
-            given = item if isinstance(item, Dropped) else as_kind(item, kind)
+            given = as_kind(item, kind) if kind and not isinstance(item, Dropped) else item
             if isinstance(given, Dropped):
                 source.drop(given, given.reason)
             else:
