@@ -78,6 +78,7 @@ class Step(Generic[T]):
 
 
 def assemble(asked: Asked, step: Step[T], *, seed: int) -> Built[T]:
+    """All sources read and made into rows, in the order of things that `build` tells of; `DataError` as it says."""
     sources = _read(asked.train, step, asked.clean, step.kind_of)
     early = _read(asked.curriculum, step, asked.clean, step.kind_of)
     holdout, held_copies = _withhold(asked, sources, early, step, seed)

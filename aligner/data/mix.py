@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Generic, TypeVar
 
-from aligner.data.mixture import chance, shuffled
+from aligner.data.mixture import chance, file_of, shuffled
 from aligner.data.readers import SourceRows
 from aligner.data.report import RowCost, SourceReport, report_source
 from aligner.data.rows import Row
@@ -95,7 +95,7 @@ def _parts(
     grouped: dict[tuple[int, str], list[int]] = defaultdict(list)
     for index, entry in enumerate(entries):
         by_file = each_of(specs[entry.source], mixture) == "file"
-        grouped[entry.source, entry.row.origin.path if by_file else ""].append(index)
+        grouped[entry.source, file_of(entry.row) if by_file else ""].append(index)
     return [
         Part(
             name=path or f"data.train.{source}",

@@ -127,13 +127,18 @@ def keep_measured(holdout: Sequence[SourceRows], rows: int, *, seed: int) -> Non
         source.keep(lambda row: None if id(row) in kept else "not_measured")
 
 
+def file_of(row: Row) -> str:
+    """What a cap or a rate of its own is for."""
+    return row.origin.path
+
+
 def cap_files(source: SourceRows, cap: int | None, *, seed: int) -> None:
     """Keep at most `cap` random rows of each file (FLAN, arXiv:2109.01652, 2.1); the others drop as `cap`."""
     if cap is None:
         return
     by_file: dict[str, list[Row]] = defaultdict(list)
     for row in source.rows:
-        by_file[row.origin.path].append(row)
+        by_file[file_of(row)].append(row)
     kept = {id(row) for rows in by_file.values() for row in _lowest(rows, cap, seed=seed, purpose="cap")}
     source.keep(lambda row: None if id(row) in kept else "cap")
 

@@ -96,7 +96,7 @@ class HoldoutSpec(Spec):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.sources and (self.rows or self.families):
-            raise ValueError(f"give either {'families' if self.families else 'rows'} or sources, not both")
+            raise ValueError(f"give either {'rows' if self.rows else 'families'} or sources, not both")
         return self
 
 

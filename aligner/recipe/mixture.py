@@ -16,8 +16,9 @@ class MixtureSpec(Spec):
     """
 
     by: Literal["examples", "temperature", "share", "epochs"] = Field(
+        "examples",
         description="examples: rates as the numbers of rows n (FLAN); temperature: as n^(1/temperature) (T5);"
-        " share, epochs: as each source says"
+        " share, epochs: as each source says",
     )
     rows: int | None = Field(
         None, gt=0, description="rows an epoch reads; as many as the sources have when left out"

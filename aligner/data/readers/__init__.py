@@ -79,7 +79,10 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
         name = detect_format(file, kind) if spec.format == "auto" else spec.format
         if kind and name not in FORMATS_OF[kind]:
             valid = ", ".join(FORMATS_OF[kind])
-            raise fault(at(file), f'format "{name}" does not give {kind} rows', f"formats that do: {valid}")
+            whole = f"to train on all of it, set format: {name}; " if kind == "conversation" else ""
+            raise fault(
+                at(file), f'format "{name}" does not give {kind} rows', f"{whole}formats that do: {valid}"
+            )
         if spec.criteria and name not in ("ratings", "rules"):
             raise fault(at(file), f'format "{name}" has no criteria', "leave criteria out of this source")
         formats.append(name)
