@@ -27,6 +27,7 @@ from aligner.data.tokens import (
     tokenize_pairs,
     tokenize_prompts,
 )
+from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import (
     DataSpec,
     HoldoutSpec,
@@ -142,9 +143,10 @@ def build_prompts(
     *,
     max_prompt_tokens: int,
     seed: int,
+    clean: CleanSpec | None = None,
 ) -> Prompts:
     """Prompts to be answered."""
-    return _prompts(Asked(sources, HoldoutSpec()), tokenizer, max_prompt_tokens, seed)
+    return _prompts(Asked(sources, HoldoutSpec(), clean), tokenizer, max_prompt_tokens, seed)
 
 
 def build_training_prompts(

@@ -74,7 +74,7 @@ def _plain(source: SourceReport) -> dict[str, Any]:
     return plain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there is one of each row
 class RowCost:
     """What one row takes and gives: ids, supervised ids, and whether it was cut to fit or is not learnt whole."""
 

@@ -101,7 +101,7 @@ class PromptsSpec(Spec):
     train: list[SourceSpec] = Field(min_length=1)
     holdout: list[SourceSpec] = Field(default_factory=list)
     decontaminate: DecontaminateSpec | None = Field(None, description="what evaluations hold is not asked")
-    clean: RowCleanSpec = Field(default_factory=RowCleanSpec, description="of the prompts trained on")
+    clean: RowCleanSpec = Field(default_factory=RowCleanSpec, description="of prompts, those held out too")
     holdout_rows: int = Field(128, gt=0, description="held-out prompts answered at each evaluation")
     max_prompt_tokens: int = Field(192, gt=0, description="longer prompts are cut from the left")
 

@@ -117,7 +117,7 @@ def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
     limit = min(data.max_prompt_tokens, prompt_room(loaded.model, recipe.sampling.max_new_tokens))
     train = build_training_prompts(data, tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
     held = (
-        build_prompts(data.holdout, tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
+        build_prompts(data.holdout, tokenizer, max_prompt_tokens=limit, seed=recipe.seed, clean=data.clean)
         if data.holdout
         else None
     )

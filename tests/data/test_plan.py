@@ -91,6 +91,34 @@ def test_a_mixture_is_built_read_and_told_exactly(tmp_path: Path):
     assert "held_out" in lines[1] and lines[1].split()[0] == "train" and lines[-1].split()[0] == "holdout"
 
 
+def test_rates_are_of_files_or_of_sources_and_shares_of_rows_or_tokens(tmp_path: Path):
+    def write(name: str, count: int, answer: str) -> str:
+        rows = [{"instruction": f"Say {name} {i}.", "output": answer} for i in range(count)]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    both = SourceSpec(path=[write("a", 10, "ok"), write("b", 90, "ok")], format="alpaca")
+    long = SourceSpec(path=write("c", 50, "word " * 30), format="alpaca")
+
+    def read(mixture: MixtureSpec, *train: SourceSpec) -> tuple[Counter[int], Counter[str]]:
+        spec = DataSpec(train=list(train), mixture=mixture, max_length=200)
+        built = build_conversations(spec, tiny_tokenizer(), seed=0)
+        epoch = built.mix.epoch(0)
+        tokens: Counter[int] = Counter()
+        for i in epoch:
+            tokens[built.mix.sources[i]] += len(built.train[i].input_ids)
+        decoded = [tiny_tokenizer().decode(built.train[i].input_ids) for i in epoch]
+        return tokens, Counter(text.split("Say ")[1][0] for text in decoded)
+
+    equal = {"by": "temperature", "temperature": 1000.0, "rows": 100}
+    assert read(MixtureSpec(**equal), both)[1] == {"a": 50, "b": 50}
+    assert read(MixtureSpec(**equal, each="source"), both)[1] == {"a": 10, "b": 90}
+    shares = [both.model_copy(update={"share": 0.5}), long.model_copy(update={"share": 0.5})]
+    assert read(MixtureSpec(by="share", rows=200), *shares)[1]["c"] == 100
+    tokens, _ = read(MixtureSpec(by="share", share_of="tokens", rows=1000), *shares)
+    assert abs(tokens[0] / sum(tokens.values()) - 0.5) < 0.005
+
+
 def test_draws_do_not_depend_on_other_sources_or_folders(tmp_path: Path):
     def drawn(folder: str, *others: str) -> list[list[int]]:
         (tmp_path / folder).mkdir()

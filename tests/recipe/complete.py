@@ -69,9 +69,9 @@ _MIXTURE = """\
       format: pairs
       share: 0.1
   mixture:
-    by: temperature
+    by: examples
     rows: 100
-    temperature: 2.0
+    temperature: null
     rate_cap: 50
     each: source
     share_of: tokens
