@@ -20,7 +20,7 @@ from aligner.recipe.stages import PretrainRecipe
 CODE_THAT_MATTERS = (
     "data", "run/seed.py",
     *(f"models/{name}.py" for name in ("small", "tokenizer", "attention", "padding", "wrapped")),
-    *(f"recipe/{name}.py" for name in ("model", "data", "training", "stages")),
+    *(f"recipe/{name}.py" for name in ("model", "data", "clean", "mixture", "training", "stages")),
     *(f"stages/{name}.py" for name in ("pretrain", "stage", "loop", "order", "optimizer", "losses", "batches")),
 )  # fmt: skip
 LIBRARIES_THAT_MATTER = ("torch", "transformers", "tokenizers", "accelerate")
@@ -30,7 +30,10 @@ _PATHS = {"__all__": {"path"}}
 _PLACES: dict[str, Any] = {
     "output": True,
     "root": True,
-    "data": {"train": _PATHS, "curriculum": {"sources": _PATHS}, "holdout": {"sources": _PATHS}, "clean": {"words"}},
+    "data": {
+        "train": _PATHS, "curriculum": {"sources": _PATHS}, "holdout": {"sources": _PATHS}, "clean": {"words"},
+        "decontaminate": {"against": _PATHS},
+    },
 }  # fmt: skip
 
 
@@ -49,7 +52,9 @@ def pretrain_fingerprint(recipe: PretrainRecipe) -> str:
     digest = hashlib.sha256()
     digest.update(json.dumps(recipe.model_dump(exclude=_PLACES), sort_keys=True).encode())
     clean = recipe.data.clean
-    for paths in [*(source.path for source in recipe.data.sources), *([clean.words] if clean.words else [])]:
+    evaluations = recipe.data.decontaminate.against if recipe.data.decontaminate else []
+    sources = [source.path for source in (*recipe.data.sources, *evaluations)]
+    for paths in [*sources, *([clean.words] if clean.words else [])]:
         files = find_files(paths)
         digest.update(json.dumps([file.name for file in files]).encode())
         digest.update(files_sha256(files).encode())

@@ -16,7 +16,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
+from aligner.data.build import (
+    build_conversations,
+    build_documents,
+    build_pairs,
+    build_prompts,
+    build_training_prompts,
+)
 from aligner.data.report import DataReport
 from aligner.data.rows import Document
 from aligner.data.show import show_documents, show_dropped, show_rows
@@ -109,8 +115,8 @@ def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> No
                 )
             case PpoRecipe() as recipe:
                 longest = recipe.data.max_prompt_tokens
-                prompts = build_prompts(
-                    recipe.data.train, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed
+                prompts = build_training_prompts(
+                    recipe.data, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed
                 )
                 show_rows(prompts.rows[:count], start.tokenizer)
             case EvaluateRecipe() as recipe:
@@ -140,13 +146,11 @@ def _reports(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase) -> Iterato
         case RewardRecipe():
             yield build_pairs(recipe.data, tokenizer, seed=recipe.seed).report
         case PpoRecipe():
-            yield build_prompts(
-                recipe.data.train,
-                tokenizer,
-                max_prompt_tokens=recipe.data.max_prompt_tokens,
-                seed=recipe.seed,
-                withhold=recipe.data.holdout,
-            ).report
+            longest = recipe.data.max_prompt_tokens
+            built = build_training_prompts(
+                recipe.data, tokenizer, max_prompt_tokens=longest, seed=recipe.seed
+            )
+            yield built.report
         case EvaluateRecipe():
             asked = [*recipe.suites.tasks.values(), recipe.suites.prompts]
             for sources in asked:

@@ -17,7 +17,8 @@ class SourceReport:
     """One source's accounts.
 
     `rows_read` = `rows_used` + the sum of `dropped` (by reason). `rows_per_epoch`, `tokens` and
-    `supervised_tokens` count copies (weights); tokens are 0 for documents, which are tokenised later.
+    `supervised_tokens` count copies (weights), pieces of documents that are too long for one row, and in a mixture
+    what an epoch reads; tokens are 0 for documents to pretrain on, which are tokenised later.
     `prompts_cut` and `answers_cut` count used rows that were too long. `noted` counts rows that were not dropped for
     what was found in them (see `settle_pairs` and `TokenRow.rewritten`), `changed` what cleaning changed in the rows
     that were read, dropped later or not (see `clean_sources`). `agreement`: Krippendorff's alpha by criterion, over all
@@ -46,18 +47,22 @@ class SourceReport:
 class DataReport:
     """The accounts of all sources, trained on and held out; `curriculum`: trained on early alone.
 
-    `words`: path and sha256 of the word files that the rows were cleaned with.
+    `words`: path and sha256 of the word files that the rows were cleaned with. `against`: the evaluations whose rows
+    were looked for among them.
     """
 
     train: list[SourceReport] = field(default_factory=list)
     holdout: list[SourceReport] = field(default_factory=list)
     curriculum: list[SourceReport] = field(default_factory=list)
     words: list[dict[str, str]] = field(default_factory=list)
+    against: list[SourceReport] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values for a manifest, without samples: a manifest is published, rows may not be."""
         parts = {"train": self.train, "holdout": self.holdout, "curriculum": self.curriculum}
         plain: dict[str, Any] = {part: [_plain(source) for source in given] for part, given in parts.items()}
+        if self.against:
+            plain["against"] = [_plain(source) for source in self.against]
         return plain | ({"words": self.words} if self.words else {})
 
 
@@ -69,7 +74,7 @@ def _plain(source: SourceReport) -> dict[str, Any]:
     return plain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there is one of each row
 class RowCost:
     """What one row takes and gives: ids, supervised ids, and whether it was cut to fit or is not learnt whole."""
 

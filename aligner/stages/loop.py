@@ -25,6 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from aligner.data.mix import Mix
 from aligner.errors import Interrupted, Problem, TrainingError
 from aligner.recipe.training import TrainSpec
 from aligner.run.checkpoint import SEAL, checkpoint_step, newest_checkpoint, seal_folder
@@ -56,13 +57,21 @@ def plan_of(
     seed: int,
     lengths: list[int] | None = None,
     curriculum: Curriculum | None = None,
+    mix: Mix | None = None,
 ) -> LoopPlan:
     """Row order and precision; `lengths` (tokens a row) groups rows of about the same length into steps.
 
-    The rows of the curriculum are numbered from `rows` on.
+    The rows of the curriculum are numbered from `rows` on. `rows` are those of an epoch, which `mix` chooses.
     """
     steps = optimiser_steps(train, rows=rows)
-    order = row_order(rows=rows, rows_per_step=train.rows_per_step, steps=steps, seed=seed, lengths=lengths)
+    order = row_order(
+        rows=rows,
+        rows_per_step=train.rows_per_step,
+        steps=steps,
+        seed=seed,
+        lengths=lengths,
+        epoch_rows=mix.epoch if mix else None,
+    )
     if curriculum:
         order = with_curriculum(order, curriculum, rows=rows, seed=seed)
     return LoopPlan(order, resolve_precision(train.precision))

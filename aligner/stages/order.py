@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,19 +13,27 @@ WINDOW_STEPS = 50  # rows are sorted by length within this many steps: little pa
 
 
 def row_order(
-    *, rows: int, rows_per_step: int, steps: int, seed: int, lengths: Sequence[int] | None = None
+    *,
+    rows: int,
+    rows_per_step: int,
+    steps: int,
+    seed: int,
+    lengths: Sequence[int] | None = None,
+    epoch_rows: Callable[[int], Sequence[int]] | None = None,
 ) -> list[int]:
     """Row numbers in training order: `steps * rows_per_step` of them, every row once per epoch.
 
     The rows left over at the end of an epoch open the next one, so no step is ever short and no row is dropped.
-    With `lengths` (tokens a row), the rows of a step have about the same length.
+    With `lengths` (tokens a row), the rows of a step have about the same length. With `epoch_rows`, an epoch (from 0)
+    has the rows that it says, always `rows` of them, instead of all.
     """
     order: list[int] = []
     pool: list[int] = []
     epoch = 0
     while len(order) < steps * rows_per_step:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        pool += torch.randperm(rows, generator=generator).tolist()
+        numbers = epoch_rows(epoch) if epoch_rows else range(rows)
+        pool += [numbers[place] for place in torch.randperm(rows, generator=generator).tolist()]
         whole = len(pool) // rows_per_step * rows_per_step
         ready, pool = pool[:whole], pool[whole:]
         order += ready if lengths is None else _grouped(ready, lengths, rows_per_step, generator)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from aligner.data.build import build_conversations
+from aligner.data.mix import Mix
 from aligner.data.tokens import TokenRow
 from aligner.errors import DataError, Problem
 from aligner.models.load import load_model, save_model
@@ -22,6 +23,7 @@ from aligner.run.seed import seed_everything
 from aligner.stages.batches import AnswerCollator, Batch, LabelledRow
 from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
+from aligner.stages.sources import tell_sources
 from aligner.stages.stage import StageResult, training_arguments
 
 BETA2 = 0.999
@@ -52,7 +54,10 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
         raise DataError(
             Problem("data.train", "there are no rows to train on", "look at the sources with `aligner show`")
         )
-    trainer = answer_trainer(loaded.model, loaded.tokenizer, data.train, recipe.train, run, seed=recipe.seed)
+    trainer = answer_trainer(
+        loaded.model, loaded.tokenizer, data.train, recipe.train, run, seed=recipe.seed, mix=data.mix
+    )
+    tell_sources(run, data, trainer.plan.order)
     per_pass = recipe.train.rows_per_device or recipe.train.rows_per_step
 
     def holdout() -> dict[str, float]:
@@ -90,9 +95,14 @@ def answer_trainer(
     run: RunFolder,
     *,
     seed: int,
+    mix: Mix | None = None,
 ) -> AnswerTrainer:
-    """The trainer for these rows, ready to run: nothing is tokenised, cut, packed or filtered again."""
-    args = training_arguments(train, run, rows=len(rows), seed=seed, kind=SFTConfig, beta2=BETA2)
+    """The trainer for these rows, ready to run: nothing is tokenised, cut, packed or filtered again.
+
+    `mix`: which of them an epoch reads; all when left out.
+    """
+    per_epoch = mix.rows_per_epoch if mix else len(rows)
+    args = training_arguments(train, run, rows=per_epoch, seed=seed, kind=SFTConfig, beta2=BETA2)
     args.max_length = None
     args.dataset_kwargs = {"skip_prepare_dataset": True}
     trainer = AnswerTrainer(
@@ -103,7 +113,8 @@ def answer_trainer(
         processing_class=tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
-    trainer.plan = plan_of(train, rows=len(rows), seed=seed, lengths=[len(row.input_ids) for row in rows])
+    lengths = [len(row.input_ids) for row in rows]
+    trainer.plan = plan_of(train, rows=per_epoch, seed=seed, lengths=lengths, mix=mix)
     return trainer
 
 

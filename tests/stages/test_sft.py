@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,40 @@ def test_learns_the_answers(tmp_path: Path) -> None:
     assert results["sft/holdout_loss_nats"] < 0.5 * results["sft/base_holdout_loss_nats"]
     assert [row["step"] for row in rows if "holdout/loss_nats" in row] == [10, 20, 30]
     assert not list((tmp_path / "run" / "checkpoints").glob("checkpoint-*"))
+
+
+def mixed(folder: Path, name: str) -> SftRecipe:
+    """Six steps of 8 rows, in epochs of 20: 10 conversations and twice the 5 documents in each."""
+    asked = recipe(folder, name)
+    (folder / "text.txt").write_text("\n\n".join(f"{who} has a cat. " * 6 for who in (*NAMES, "Eve")))
+    data = asked.data.model_dump() | {"mixture": {"rows": 20}, "max_length": 2000}
+    data["train"].append({"path": str(folder / "text.txt"), "format": "text", "share": 0.5})
+    return SftRecipe.model_validate(asked.model_dump() | {"data": data})
+
+
+def test_a_mixture_is_trained_told_noted_and_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, _ = run_to_end(mixed(tmp_path, "straight"))
+    said = [line.split() for line in capsys.readouterr().err.splitlines()]
+    broken = mixed(tmp_path, "broken")
+    with pytest.raises(Interrupted, match="step 4 of 6"), open_run(broken) as run:
+        interrupt_when_logged(run, 3)
+        train_sft(broken, run)
+    again, _ = run_to_end(broken)
+    assert again == results
+    assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
+    chats, text = json.loads((tmp_path / "straight" / "manifest.json").read_text())["sources"]
+    assert 20 <= text["rows"] <= 28 and chats["rows"] == 48 - text["rows"]  # of the third epoch 8 rows of 20
+    assert chats["share"] + text["share"] == pytest.approx(1)
+    for source in (chats, text):
+        assert (
+            source["most"] <= math.ceil(source["epochs"]) + 1
+        )  # in turn, but for where the last epoch stops
+    assert text["supervised_tokens"] == text["tokens"] - text["rows"]
+    assert [str(chats["rows"]), str(text["rows"])] == [
+        line[1] for line in said if line and line[0].endswith(("chats.jsonl", "text.txt"))
+    ]
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])

@@ -40,6 +40,20 @@ def test_every_row_once_per_epoch_and_no_short_step() -> None:
     assert Counter(row_order(rows=3, rows_per_step=8, steps=3, seed=0)) == dict.fromkeys(range(3), 8)
 
 
+def test_an_epoch_may_say_which_rows_it_reads() -> None:
+    def of_epoch(number: int) -> list[int]:
+        return [100 * number + row for row in (1, 1, 2, 3, 5)]  # a row may come twice
+
+    order = row_order(rows=5, rows_per_step=4, steps=5, seed=3, epoch_rows=of_epoch)
+    assert len(order) == 20
+    for epoch in range(4):
+        read = order[5 * epoch : 5 * epoch + 5]
+        assert sorted(read) == of_epoch(epoch)
+    assert order == row_order(rows=5, rows_per_step=4, steps=5, seed=3, epoch_rows=of_epoch)
+    everything = row_order(rows=5, rows_per_step=4, steps=5, seed=3, epoch_rows=lambda _: range(5))
+    assert everything == row_order(rows=5, rows_per_step=4, steps=5, seed=3)
+
+
 def test_length_groups_save_padding_and_lose_no_row() -> None:
     lengths = torch.randint(5, 200, (400,), generator=torch.Generator().manual_seed(0)).tolist()
 

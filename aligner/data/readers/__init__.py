@@ -66,8 +66,8 @@ class SourceRows:
         return files_sha256(self.files)
 
 
-def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
-    """All rows of a source, as rows of `kind`.
+def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
+    """All rows of a source, as rows of `kind`; None: of the kinds that their format gives.
 
     Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind or has no
     use for the source's criteria.
@@ -77,9 +77,12 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     source = SourceRows(joined(spec.path), "", files)
     for file in files:
         name = detect_format(file, kind) if spec.format == "auto" else spec.format
-        if name not in FORMATS_OF[kind]:
+        if kind and name not in FORMATS_OF[kind]:
             valid = ", ".join(FORMATS_OF[kind])
-            raise fault(at(file), f'format "{name}" does not give {kind} rows', f"formats that do: {valid}")
+            whole = f"to train on all of it, set format: {name}; " if kind == "conversation" else ""
+            raise fault(
+                at(file), f'format "{name}" does not give {kind} rows', f"{whole}formats that do: {valid}"
+            )
         if spec.criteria and name not in ("ratings", "rules"):
             raise fault(at(file), f'format "{name}" has no criteria', "leave criteria out of this source")
         formats.append(name)
@@ -87,7 +90,7 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
             if isinstance(item, Rated):
                 source.rated.append(item)
                 continue
-            given = item if isinstance(item, Dropped) else as_kind(item, kind)
+            given = as_kind(item, kind) if kind and not isinstance(item, Dropped) else item
             if isinstance(given, Dropped):
                 source.drop(given, given.reason)
             else:

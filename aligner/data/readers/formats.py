@@ -93,9 +93,9 @@ FORMATS_OF: dict[Kind, tuple[str, ...]] = {
 
 
 def read_rows(
-    path: Path, name: str, kind: Kind, criteria: Mapping[str, float]
+    path: Path, name: str, kind: Kind | None, criteria: Mapping[str, float]
 ) -> Iterator[Row | Dropped | Rated]:
-    """What a file in the format `name` holds, where rows of `kind` are wanted.
+    """What a file in the format `name` holds, where rows of `kind` (None: any) are wanted.
 
     Rows with tools are `tool_calls` in a format that reads none: without them the answers would be other ones.
     """
@@ -114,7 +114,7 @@ def read_rows(
             yield from reader(record)
 
 
-def _reader(name: str, kind: Kind, criteria: Mapping[str, float]) -> Reader:
+def _reader(name: str, kind: Kind | None, criteria: Mapping[str, float]) -> Reader:
     """The reader of a format's rows, by what is wanted of them."""
     if name == "oasst" and kind != "pair":
         return read_oasst_chats
