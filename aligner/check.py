@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
 from aligner.data.readers import read_source
 from aligner.data.readers.kinds import Kind
+from aligner.data.report import template_rows
 from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.evals.suites import SAMPLE_BATCH
@@ -31,7 +33,7 @@ from aligner.recipe.stages import EvaluateRecipe, PpoRecipe, PretrainRecipe, Rew
 from aligner.recipe.training import TrainSpec
 from aligner.stages.order import Curriculum
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
-from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
+from aligner.stages.stage import Precision, epochs_begun, optimiser_steps, resolve_precision
 
 FLOAT_BYTES = 4
 ADAM_FLOATS = 3  # gradient and two moments, for each trained weight
@@ -68,7 +70,8 @@ def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
         case PretrainRecipe() as recipe:
             return _pretrain_rows(recipe, start)
         case SftRecipe() as recipe:
-            data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed)
+            begun = partial(epochs_begun, recipe.train)
+            data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed, epochs=begun)
             lengths = [len(row.input_ids) for row in data.train]
             supervised = sum(sum(row.supervised) for row in data.train)
             learnt = PlanRow(
@@ -76,7 +79,8 @@ def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
                 f"{supervised / max(sum(lengths), 1):.0%}",
                 "share of the tokens that are learnt",
             )
-            return [*_train_rows(recipe.train, start, lengths, recipe.model), learnt]
+            tasks = template_rows(data.report)
+            return [*_train_rows(recipe.train, start, lengths, recipe.model), learnt, *tasks]
         case RewardRecipe() as recipe:
             pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
             lengths = [len(row.chosen_ids) + len(row.rejected_ids) for row in pairs.train]

@@ -19,7 +19,7 @@ from transformers import (
 from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
 from aligner.data.report import DataReport
 from aligner.data.rows import Document
-from aligner.data.show import show_documents, show_dropped, show_rows
+from aligner.data.show import show_documents, show_dropped, show_rows, show_templates
 from aligner.errors import Problem, RecipeError
 from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
@@ -101,8 +101,9 @@ def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> No
                 show_documents(documents.train[:count], start.tokenizer)
                 show_documents(documents.curriculum[:count], start.tokenizer, part="curriculum ")
             case SftRecipe() as recipe:
-                rows = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed).train[:count]
-                show_rows(rows, start.tokenizer)
+                built = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed)
+                show_rows(built.train[:count], start.tokenizer)
+                show_templates(built.report)
             case RewardRecipe() as recipe:
                 show_rows(
                     build_pairs(recipe.data, start.tokenizer, seed=recipe.seed).train[:count], start.tokenizer

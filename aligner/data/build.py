@@ -1,27 +1,26 @@
 """The one public door: specs in; rows ready to train on out, with an account of every row.
 
 Order of things: read → clean → refuse forged control tokens → settle contradictions (pairs) → draw or
-read the hold-out → cap → weigh → tokenise → shuffle. Training rows come in a random order that depends on the seed;
-held-out rows keep the order of their files.
+read the hold-out → cap → weigh → render tasks → tokenise → shuffle. Training rows come in a random order that depends
+on the seed; held-out rows keep the order of their files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from aligner.data.clean import clean_sources
 from aligner.data.cleaning.words import word_files
+from aligner.data.instances import Epochs, Renderer, converted_anew, one_epoch
 from aligner.data.mixture import cap_files, draw_holdout, drop_withheld, shuffled, weigh
 from aligner.data.preferences import settle_pairs, share_weights
 from aligner.data.readers import SourceRows, read_source
 from aligner.data.readers.kinds import Kind
-from aligner.data.refusals import check_cut_answers, check_not_empty
+from aligner.data.refusals import check_cut_answers, check_not_empty, refuse_forged
 from aligner.data.report import DataReport, RowCost, report_source
-from aligner.data.rows import Conversation, Document, Pair, Prompt, Row, row_contents, row_turns
-from aligner.data.templates import control_tokens, renders_tools
+from aligner.data.rows import Conversation, Document, Pair, Prompt, Row
 from aligner.data.tokens import (
     PairRow,
     PromptRow,
@@ -51,11 +50,16 @@ class Documents:
 
 @dataclass(frozen=True)
 class Conversations:
-    """Conversations as ids with their supervised masks."""
+    """Conversations as ids with their supervised masks.
+
+    `later`: the training rows of each later epoch, in the order of `train`, where there are tasks, whose rows are
+    rendered anew for each epoch. An epoch beyond them begins with `train` again.
+    """
 
     train: list[TokenRow]
     holdout: list[TokenRow]
     report: DataReport
+    later: list[list[TokenRow]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,10 @@ class Prompts:
 
 @dataclass(frozen=True)
 class _Built(Generic[T]):
-    """Values of the used rows, and the accounts; `costs` of all rows, copies aside."""
+    """Values of the used rows, and the accounts; `costs` of all rows, copies aside. `later`: see `Conversations`."""
 
     train: list[T]
+    later: list[list[T]]
     curriculum: list[T]
     holdout: list[T]
     report: DataReport
@@ -116,16 +121,23 @@ def build_documents(spec: PretrainDataSpec, *, seed: int) -> Documents:
     return Documents(built.train, built.curriculum, built.holdout, built.report)
 
 
-def build_conversations(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Conversations:
-    """Conversations for instruction tuning; `DataError` where too many answers would be cut."""
+def build_conversations(
+    spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, epochs: Epochs = one_epoch
+) -> Conversations:
+    """Conversations for instruction tuning; `DataError` where too many answers would be cut.
+
+    epochs: how many are begun with so many rows; the rows of tasks are rendered for each of them.
+    """
 
     def convert(rows: list[Row]) -> list[TokenRow]:
         return tokenize_conversations(cast(list[Conversation], rows), tokenizer, spec.max_length)
 
-    step = _Step[TokenRow]("conversation", _refuse_forged(tokenizer), convert, _conversation_cost)
-    built = _build(spec.train, spec.holdout, step, seed=seed, clean=spec.clean)
-    check_cut_answers(built.costs, spec)
-    return Conversations(built.train, built.holdout, built.report)
+    step = _Step[TokenRow]("conversation", refuse_forged(tokenizer), convert, _conversation_cost)
+    built = _build(spec.train, spec.holdout, step, seed=seed, clean=spec.clean, epochs=epochs)
+    check_cut_answers(
+        [*built.costs, *(_conversation_cost(row) for rows in built.later for row in rows)], spec
+    )
+    return Conversations(built.train, built.holdout, built.report, built.later)
 
 
 def build_pairs(spec: PairDataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Pairs:
@@ -144,7 +156,7 @@ def build_pairs(spec: PairDataSpec, tokenizer: PreTrainedTokenizerBase, *, seed:
         if spec.pairs.weigh == "prompt":
             share_weights(sources)
 
-    step = _Step[PairRow]("pair", _refuse_forged(tokenizer), convert, _pair_cost, settle, share)
+    step = _Step[PairRow]("pair", refuse_forged(tokenizer), convert, _pair_cost, settle, share)
     built = _build(spec.train, spec.holdout, step, seed=seed, clean=spec.clean)
     check_cut_answers(built.costs, spec)
     return Pairs(built.train, built.holdout, built.report)
@@ -163,7 +175,7 @@ def build_prompts(
     def convert(rows: list[Row]) -> list[PromptRow]:
         return tokenize_prompts(cast(list[Prompt], rows), tokenizer, max_prompt_tokens)
 
-    step = _Step[PromptRow]("prompt", _refuse_forged(tokenizer), convert, _prompt_cost)
+    step = _Step[PromptRow]("prompt", refuse_forged(tokenizer), convert, _prompt_cost)
     built = _build(sources, HoldoutSpec(sources=list(withhold)), step, seed=seed)
     return Prompts(built.train, DataReport(train=built.report.train))
 
@@ -176,34 +188,34 @@ def _build(
     seed: int,
     clean: CleanSpec | None = None,
     curriculum: Sequence[SourceSpec] = (),
+    epochs: Epochs = one_epoch,
 ) -> _Built[T]:
-    sources = _read(specs, step, clean)
-    early = _read(curriculum, step, clean)
-    if held.rows:
-        holdout = draw_holdout(sources, held.rows, seed=seed)
-        held_copies = [[1] * len(source.rows) for source in holdout]
-    else:
-        holdout = _read(held.sources, step, clean)
-        held_copies = [_mix(source, spec, seed) for source, spec in zip(holdout, held.sources, strict=True)]
-        drop_withheld(sources, holdout)
+    renderer = Renderer(step.reason_against, seed=seed)
+    sources = _read(specs, step, clean, renderer)
+    early = _read(curriculum, step, clean, renderer)
+    holdout, held_copies = _withhold(held, sources, step, clean, renderer, seed=seed)
     drop_withheld(early, holdout)
+    renderer.withhold(holdout, sources)
     copies = [_mix(source, spec, seed) for source, spec in zip(sources, specs, strict=True)]
     early_copies = [_mix(source, spec, seed) for source, spec in zip(early, curriculum, strict=True)]
     check_not_empty(sources, "train")
-    if curriculum:
-        check_not_empty(early, "curriculum")
-    if held.sources:
-        check_not_empty(holdout, "holdout")
+    check_not_empty(early, "curriculum")
+    check_not_empty(holdout, "holdout")
     step.share(sources)
+    first, *others = renderer.epochs(sources, copies, epochs)
+    held_rows = [renderer.rows(*entry, held=True) for entry in zip(holdout, held_copies, strict=True)]
     values, early_values, held_values = (
-        [step.convert(source.rows) for source in part] for part in (sources, early, holdout)
+        [step.convert(rows) for rows in part]
+        for part in (first, [source.rows for source in early], held_rows)
     )
+    later = [converted_anew(sources, rows, values, step.convert) for rows in others]
     costs, early_costs, held_costs = (
         [[step.cost(value) for value in given] for given in part]
         for part in (values, early_values, held_values)
     )
     return _Built(
         train=_shuffled(sources, values, copies, seed=seed),
+        later=[_shuffled(sources, given, copies, seed=seed) for given in later],
         curriculum=_shuffled(early, early_values, early_copies, seed=seed),
         holdout=[value for pair in zip(held_values, held_copies, strict=True) for value in _repeated(*pair)],
         report=DataReport(
@@ -214,6 +226,25 @@ def _build(
         ),
         costs=[cost for given in costs + early_costs + held_costs for cost in given],
     )
+
+
+def _withhold(
+    held: HoldoutSpec,
+    sources: Sequence[SourceRows],
+    step: _Step[T],
+    clean: CleanSpec | None,
+    renderer: Renderer,
+    *,
+    seed: int,
+) -> tuple[list[SourceRows], list[list[int]]]:
+    """The held-out rows, which are no longer among the sources', and how often each counts."""
+    if held.rows:
+        holdout = draw_holdout(sources, held.rows, seed=seed)
+        return holdout, [[1] * len(source.rows) for source in holdout]
+    holdout = _read(held.sources, step, clean, renderer)
+    copies = [_mix(source, spec, seed) for source, spec in zip(holdout, held.sources, strict=True)]
+    drop_withheld(sources, holdout)
+    return holdout, copies
 
 
 def _shuffled(
@@ -228,12 +259,15 @@ def _shuffled(
     )
 
 
-def _read(specs: Sequence[SourceSpec], step: _Step[T], clean: CleanSpec | None) -> list[SourceRows]:
+def _read(
+    specs: Sequence[SourceSpec], step: _Step[T], clean: CleanSpec | None, renderer: Renderer
+) -> list[SourceRows]:
     sources = [read_source(spec, step.kind) for spec in specs]
     if clean is not None:
         clean_sources(sources, clean)
     for source in sources:
         source.keep(step.reason_against)
+        source.keep(renderer.reason_against)
     step.settle(sources)
     return sources
 
@@ -245,23 +279,6 @@ def _mix(source: SourceRows, spec: SourceSpec, seed: int) -> list[int]:
 
 def _repeated(values: list[T], copies: list[int]) -> list[T]:
     return [value for value, number in zip(values, copies, strict=True) for _ in range(number)]
-
-
-def _refuse_forged(tokenizer: PreTrainedTokenizerBase) -> Callable[[Row], str | None]:
-    """A judge against rows whose text contains a control token: its id must come from the template alone.
-
-    And against rows with tools (`tool_calls`), where the template writes none.
-    """
-    controls = control_tokens(tokenizer)
-    knows_tools = cache(lambda: renders_tools(tokenizer))
-
-    def reason_against(row: Row) -> str | None:
-        if any(turn.about_tools for turn in row_turns(row)) and not knows_tools():
-            return "tool_calls"
-        forged = any(token in content for content in row_contents(row) for token in controls)
-        return "control_token_in_text" if forged else None
-
-    return reason_against
 
 
 def _conversation_cost(row: TokenRow) -> RowCost:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from aligner.data.clean import normalised_hash
 from aligner.data.readers import SourceRows
-from aligner.data.rows import Pair, Row, row_text, turns_text
+from aligner.data.rows import Example, Pair, Row, row_text, turns_text
 from aligner.errors import DataError, Problem
 
 T = TypeVar("T")
@@ -85,12 +85,12 @@ def drop_withheld(sources: Sequence[SourceRows], holdout: Sequence[SourceRows]) 
 
 
 def cap_files(source: SourceRows, cap: int | None, *, seed: int) -> None:
-    """Keep at most `cap` random rows of each file (FLAN, arXiv:2109.01652, 2.1); the others drop as `cap`."""
+    """Keep at most `cap` random rows of each file or task (FLAN, arXiv:2109.01652, 2.1); the others drop as `cap`."""
     if cap is None:
         return
     by_file: dict[str, list[Row]] = defaultdict(list)
     for row in source.rows:
-        by_file[row.origin.path].append(row)
+        by_file[str(row.task.path) if isinstance(row, Example) else row.origin.path].append(row)
     kept = {id(row) for rows in by_file.values() for row in _lowest(rows, cap, seed=seed, purpose="cap")}
     source.keep(lambda row: None if id(row) in kept else "cap")
 

@@ -1,18 +1,42 @@
-"""What a build refuses to hand on: a part without rows, too many answers without their end."""
+"""What a build refuses to hand on: forged control tokens, a part without rows, too many answers without their end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 from aligner.data.readers import SourceRows
 from aligner.data.report import RowCost
+from aligner.data.rows import Row, row_contents, row_turns
+from aligner.data.templates import control_tokens, renders_tools
 from aligner.errors import DataError, Problem
 from aligner.recipe.data import DataSpec
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def refuse_forged(tokenizer: PreTrainedTokenizerBase) -> Callable[[Row], str | None]:
+    """A judge against rows whose text contains a control token: its id must come from the template alone.
+
+    And against rows with tools (`tool_calls`), where the template writes none.
+    """
+    controls = control_tokens(tokenizer)
+    knows_tools = cache(lambda: renders_tools(tokenizer))
+
+    def reason_against(row: Row) -> str | None:
+        if any(turn.about_tools for turn in row_turns(row)) and not knows_tools():
+            return "tool_calls"
+        forged = any(token in content for content in row_contents(row) for token in controls)
+        return "control_token_in_text" if forged else None
+
+    return reason_against
+
 
 def check_not_empty(sources: Sequence[SourceRows], part: str) -> None:
-    """`DataError` where no source has a row left; it names why, and the first row of each reason."""
-    if any(source.rows for source in sources):
+    """`DataError` where no source of a part has a row left; it names why, and the first row of each reason."""
+    if not sources or any(source.rows for source in sources):
         return
     reasons = [f"{source.path}: {dict(source.dropped) or 'no rows'}{_such_as(source)}" for source in sources]
     raise DataError(

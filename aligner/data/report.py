@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from aligner.data.agreement import agreement_by_criterion
 from aligner.data.readers import SourceRows
 from aligner.data.rows import Dropped, Row
+from aligner.recipe.plan import PlanRow
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class SourceReport:
     `prompts_cut` and `answers_cut` count used rows that were too long. `noted` counts rows that were not dropped for
     what was found in them (see `settle_pairs` and `TokenRow.rewritten`), `changed` what cleaning changed in the rows
     that were read, dropped later or not (see `clean_sources`). `agreement`: Krippendorff's alpha by criterion, over all
-    the answers in the files that several annotators could rate. `samples`: a few dropped rows by reason, to look at,
-    never written.
+    the answers in the files that several annotators could rate. `templates`, `shots`: how often each template of a task
+    ("task/template") wrote a row, and how often a row came behind how many solved ones, in all epochs that are
+    rendered; tokens are those of the first. `samples`: a few dropped rows by reason, to look at, never written.
     """
 
     path: str
@@ -39,6 +41,8 @@ class SourceReport:
     noted: dict[str, int] = field(default_factory=dict)
     agreement: dict[str, float | None] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
+    templates: dict[str, int] = field(default_factory=dict)
+    shots: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[Row | Dropped]] = field(default_factory=dict, repr=False)
 
 
@@ -64,9 +68,30 @@ class DataReport:
 def _plain(source: SourceReport) -> dict[str, Any]:
     plain = asdict(replace(source, samples={}))
     del plain["samples"]
-    if not source.changed:
-        del plain["changed"]  # a run of an older version, which had no such key, goes on from its checkpoint
-    return plain
+    later = ("changed", "templates", "shots")  # a run of an older version, which had no such keys, goes on
+    return {key: value for key, value in plain.items() if value or key not in later}
+
+
+def template_rows(report: DataReport) -> list[PlanRow]:
+    """How often each template of each training task is used, and how many solved rows come before a row."""
+    by_task: dict[str, dict[str, int]] = {}
+    shots: Counter[str] = Counter()
+    for source in report.train:
+        shots.update(source.shots)
+        for label, count in source.templates.items():
+            task, _, name = label.partition("/")
+            by_task.setdefault(task, {})[name] = count
+    rows = [
+        PlanRow(f"task {task}", f"{sum(used.values()):,}", _counts(used) + "; all epochs together")
+        for task, used in by_task.items()
+    ]
+    if set(shots) - {"0"}:
+        rows.append(PlanRow("shots", _counts(shots), "how often so many solved rows come before a row"))
+    return rows
+
+
+def _counts(used: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in used.items())
 
 
 @dataclass(frozen=True)
@@ -99,5 +124,7 @@ def report_source(source: SourceRows, costs: Sequence[RowCost], copies: Sequence
         noted=dict(sorted(noted.items())),
         agreement=agreement_by_criterion(source.rated),
         changed=dict(sorted(source.changed.items())),
+        templates=dict(sorted(source.templates.items())),
+        shots={str(number): count for number, count in sorted(source.shots.items())},
         samples=source.samples,
     )

@@ -12,12 +12,12 @@ from typing import Any, get_args
 
 from aligner.errors import Problem, RecipeError, nearest
 from aligner.recipe.data import (
-    ChatFormat,
     CleanSpec,
     DocumentFormat,
     PairFormat,
     PromptFormat,
     RowCleanSpec,
+    SftFormat,
     SourceSpec,
 )
 from aligner.recipe.model import ModelSpec
@@ -34,7 +34,7 @@ _MODEL_FIELDS = (
 _WORD_FIELDS = ((CleanSpec, "words"), (RowCleanSpec, "words"))
 _FORMATS: dict[tuple[str, str], Any] = {
     ("pretrain", "data"): DocumentFormat,
-    ("sft", "data"): ChatFormat,
+    ("sft", "data"): SftFormat,
     ("reward", "data"): PairFormat,
     ("reward", "normalise_on"): PromptFormat,
     ("ppo", "data"): PromptFormat,

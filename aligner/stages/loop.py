@@ -7,7 +7,7 @@ number stops the run, Ctrl-C finishes the step and saves, and metrics go to the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +56,21 @@ def plan_of(
     seed: int,
     lengths: list[int] | None = None,
     curriculum: Curriculum | None = None,
+    renderings: Sequence[Sequence[int]] = (),
 ) -> LoopPlan:
     """Row order and precision; `lengths` (tokens a row) groups rows of about the same length into steps.
 
-    The rows of the curriculum are numbered from `rows` on.
+    The rows of the curriculum are numbered from `rows` on. `renderings`: see `row_order`.
     """
     steps = optimiser_steps(train, rows=rows)
-    order = row_order(rows=rows, rows_per_step=train.rows_per_step, steps=steps, seed=seed, lengths=lengths)
+    order = row_order(
+        rows=rows,
+        rows_per_step=train.rows_per_step,
+        steps=steps,
+        seed=seed,
+        lengths=lengths,
+        renderings=renderings,
+    )
     if curriculum:
         order = with_curriculum(order, curriculum, rows=rows, seed=seed)
     return LoopPlan(order, resolve_precision(train.precision))

@@ -13,19 +13,28 @@ WINDOW_STEPS = 50  # rows are sorted by length within this many steps: little pa
 
 
 def row_order(
-    *, rows: int, rows_per_step: int, steps: int, seed: int, lengths: Sequence[int] | None = None
+    *,
+    rows: int,
+    rows_per_step: int,
+    steps: int,
+    seed: int,
+    lengths: Sequence[int] | None = None,
+    renderings: Sequence[Sequence[int]] = (),
 ) -> list[int]:
     """Row numbers in training order: `steps * rows_per_step` of them, every row once per epoch.
 
     The rows left over at the end of an epoch open the next one, so no step is ever short and no row is dropped.
-    With `lengths` (tokens a row), the rows of a step have about the same length.
+    With `lengths` (tokens a row), the rows of a step have about the same length. `renderings`: where rows differ from
+    epoch to epoch, the numbers they have in each (`lengths` is by these); after the last, the first comes again.
     """
     order: list[int] = []
     pool: list[int] = []
     epoch = 0
     while len(order) < steps * rows_per_step:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        pool += torch.randperm(rows, generator=generator).tolist()
+        drawn = torch.randperm(rows, generator=generator).tolist()
+        numbers = renderings[epoch % len(renderings)] if renderings else range(rows)
+        pool += [numbers[row] for row in drawn]
         whole = len(pool) // rows_per_step * rows_per_step
         ready, pool = pool[:whole], pool[whole:]
         order += ready if lengths is None else _grouped(ready, lengths, rows_per_step, generator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from datasets import Dataset
@@ -22,7 +23,7 @@ from aligner.run.seed import seed_everything
 from aligner.stages.batches import AnswerCollator, Batch, LabelledRow
 from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
-from aligner.stages.stage import StageResult, training_arguments
+from aligner.stages.stage import StageResult, epochs_begun, training_arguments
 
 BETA2 = 0.999
 
@@ -46,13 +47,16 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
     """Load, tokenise, train (LoRA or all weights), measure the answers held out, save."""
     seed_everything(recipe.seed)
     loaded = load_model(recipe.model)
-    data = build_conversations(recipe.data, loaded.tokenizer, seed=recipe.seed)
+    begun = partial(epochs_begun, recipe.train)
+    data = build_conversations(recipe.data, loaded.tokenizer, seed=recipe.seed, epochs=begun)
     run.start(parents={"base": loaded.identity}, data=data.report.to_json(), seed=recipe.seed)
     if not data.train:
         raise DataError(
             Problem("data.train", "there are no rows to train on", "look at the sources with `aligner show`")
         )
-    trainer = answer_trainer(loaded.model, loaded.tokenizer, data.train, recipe.train, run, seed=recipe.seed)
+    trainer = answer_trainer(
+        loaded.model, loaded.tokenizer, data.train, recipe.train, run, seed=recipe.seed, later=data.later
+    )
     per_pass = recipe.train.rows_per_device or recipe.train.rows_per_step
 
     def holdout() -> dict[str, float]:
@@ -90,8 +94,13 @@ def answer_trainer(
     run: RunFolder,
     *,
     seed: int,
+    later: Sequence[Sequence[TokenRow]] = (),
 ) -> AnswerTrainer:
-    """The trainer for these rows, ready to run: nothing is tokenised, cut, packed or filtered again."""
+    """The trainer for these rows, ready to run: nothing is tokenised, cut, packed or filtered again.
+
+    later: the same rows in later epochs, where they are written otherwise.
+    """
+    every, renderings = numbered(rows, later)
     args = training_arguments(train, run, rows=len(rows), seed=seed, kind=SFTConfig, beta2=BETA2)
     args.max_length = None
     args.dataset_kwargs = {"skip_prepare_dataset": True}
@@ -99,12 +108,25 @@ def answer_trainer(
         model=model,
         args=args,
         data_collator=AnswerCollator(tokenizer.pad_token_id),
-        train_dataset=Dataset.from_list([labelled(row) for row in rows]),
+        train_dataset=Dataset.from_list([labelled(row) for row in every]),
         processing_class=tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
-    trainer.plan = plan_of(train, rows=len(rows), seed=seed, lengths=[len(row.input_ids) for row in rows])
+    lengths = [len(row.input_ids) for row in every]
+    trainer.plan = plan_of(train, rows=len(rows), seed=seed, lengths=lengths, renderings=renderings)
     return trainer
+
+
+def numbered(
+    rows: Sequence[TokenRow], later: Sequence[Sequence[TokenRow]]
+) -> tuple[list[TokenRow], list[list[int]]]:
+    """All rows there are, those of the first epoch first, and the number that each epoch's rows have among them."""
+    every, places = list(rows), {id(row): number for number, row in enumerate(rows)}
+    for row in (row for epoch in later for row in epoch):
+        if id(row) not in places:
+            places[id(row)] = len(every)
+            every.append(row)
+    return every, [list(range(len(rows))), *([places[id(row)] for row in epoch] for epoch in later)]
 
 
 def labelled(row: TokenRow) -> LabelledRow:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligner.data.readers.detection import detect_format
-from aligner.data.readers.files import files_sha256, find_files, joined
+from aligner.data.readers.files import TASK_SUFFIXES, files_sha256, find_files, joined, plain_suffix
 from aligner.data.readers.formats import FORMATS_OF, read_rows
 from aligner.data.readers.kinds import Kind, as_kind
 from aligner.data.readers.records import fault
+from aligner.data.readers.tasks.read import check_rationales, read_examples, task_files
 from aligner.data.rows import Dropped, Rated, Row
 from aligner.errors import at
 from aligner.recipe.data import SourceSpec
@@ -25,7 +26,8 @@ class SourceRows:
 
     rated: what annotators said, where several rated an answer. noted: rows in which something was found that is no
     reason to drop them. changed: what cleaning changed in the rows, dropped later or not (see `clean_sources`).
-    samples: the first few dropped rows by reason, so that one can look at them.
+    samples: the first few dropped rows by reason, so that one can look at them. templates, shots: how often each
+    template wrote a task's row, and how often a row came after how many solved ones, over all epochs that are rendered.
     """
 
     path: str
@@ -37,6 +39,8 @@ class SourceRows:
     noted: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[Row | Dropped]] = field(default_factory=dict)
+    templates: Counter[str] = field(default_factory=Counter)
+    shots: Counter[int] = field(default_factory=Counter)
 
     @property
     def rows_read(self) -> int:
@@ -72,10 +76,9 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind or has no
     use for the source's criteria.
     """
-    files = find_files(spec.path)
     formats: list[str] = []
-    source = SourceRows(joined(spec.path), "", files)
-    for file in files:
+    source = SourceRows(joined(spec.path), "", source_files(spec))
+    for file in _named_files(spec):
         name = detect_format(file, kind) if spec.format == "auto" else spec.format
         if name not in FORMATS_OF[kind]:
             valid = ", ".join(FORMATS_OF[kind])
@@ -83,7 +86,8 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
         if spec.criteria and name not in ("ratings", "rules"):
             raise fault(at(file), f'format "{name}" has no criteria', "leave criteria out of this source")
         formats.append(name)
-        for item in read_rows(file, name, kind, spec.criteria):
+        items = read_examples(file, spec) if name == "tasks" else read_rows(file, name, kind, spec.criteria)
+        for item in items:
             if isinstance(item, Rated):
                 source.rated.append(item)
                 continue
@@ -92,5 +96,18 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
                 source.drop(given, given.reason)
             else:
                 source.rows.append(given)
+    check_rationales(spec, source.rows)
     source.format = ", ".join(dict.fromkeys(formats))
     return source
+
+
+def source_files(spec: SourceSpec) -> list[Path]:
+    """Every file that a source's rows come from: those it names and, of tasks, those that they name."""
+    named = _named_files(spec)
+    tasks = [file for file in named if spec.format == "tasks" or plain_suffix(file) in TASK_SUFFIXES]
+    return [*named, *dict.fromkeys(file for task in tasks for file in task_files(task))]
+
+
+def _named_files(spec: SourceSpec) -> list[Path]:
+    """The files that a source names; in a folder of tasks, the task files."""
+    return find_files(spec.path, TASK_SUFFIXES) if spec.format == "tasks" else find_files(spec.path)

@@ -1,0 +1,189 @@
+"""Formatted instances (survey arXiv:2303.18223, 5.1.1): rows of tasks as conversations.
+
+Which template writes a row, behind which solved rows and with its choices in which order, is a function of
+(seed, row, epoch): in another epoch the same row may be asked in other words. All epochs are rendered before training,
+so a resumed run has nothing to draw again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from aligner.data.mixture import chance, group_of
+from aligner.data.readers import SourceRows
+from aligner.data.readers.tasks.task import gravest
+from aligner.data.readers.tasks.template import Luck, Rendering, TaskTemplate, Trials, Unfit, in_random_order
+from aligner.data.rows import Conversation, Example, Row, Turn
+
+MAX_RENDERED = (
+    300_000  # rows of tasks rendered ahead; where there would be more, epochs begin again with the first
+)
+MAX_TRIES = 1000  # rows looked at to find those to be shown solved: a template may fit few
+SHARE_BITS = 64
+
+T = TypeVar("T")
+Judge = Callable[[Row], str | None]
+Epochs = Callable[[int], int]  # rows an epoch -> how many epochs are begun
+Written = tuple[TaskTemplate, Rendering]
+
+
+def one_epoch(rows: int) -> int:
+    """A look at the first epoch alone."""
+    return 1
+
+
+def has_examples(source: SourceRows) -> bool:
+    """Whether some of a source's rows are fields, still to be rendered."""
+    return any(isinstance(row, Example) for row in source.rows)
+
+
+def converted_anew(
+    sources: Sequence[SourceRows],
+    rows: Sequence[list[Row]],
+    values: Sequence[list[T]],
+    convert: Callable[[list[Row]], list[T]],
+) -> list[list[T]]:
+    """The values of a later epoch: made of the rows given for sources with tasks, the same ones for all others."""
+    return [
+        convert(given) if has_examples(source) else same
+        for source, given, same in zip(sources, rows, values, strict=True)
+    ]
+
+
+class Renderer:
+    """Renders the rows of tasks; which templates it used is counted in their sources.
+
+    A text that a held-out row has, too, is not written, nor one that `judge` has a reason against: another template is
+    taken (`other_template` counts them). Solved rows are shown in the same template, from the training rows of the
+    same task alone, none of them equal to the row or to each other; where there are too few it is `fewer_shots`.
+    """
+
+    def __init__(self, judge: Judge, *, seed: int) -> None:
+        self.judge, self.seed = judge, seed
+        self.trials = Trials()
+        self.withheld: set[bytes] = set()
+        self.pools: dict[str, list[tuple[bytes, Example]]] = {}
+
+    def reason_against(self, row: Row) -> str | None:
+        """The reason to drop a row of a task: none of its templates makes a text of it that may be written."""
+        if not isinstance(row, Example):
+            return None
+        reasons = []
+        for _, found in self._tried(row, 0, held=False):
+            if isinstance(found, Rendering):
+                return None
+            reasons.append(found.reason)
+        return gravest(reasons)
+
+    def withhold(self, holdout: Sequence[SourceRows], sources: Sequence[SourceRows]) -> None:
+        """From now on write no text that a held-out row has in any of its templates; rows without others go."""
+        self.withheld = {group_of(text) for source in holdout for row in source.rows for text in _texts(row)}
+        for source in sources if self.withheld else ():
+            source.keep(self.reason_against)
+
+    def epochs(
+        self, sources: Sequence[SourceRows], copies: Sequence[Sequence[int]], epochs: Epochs
+    ) -> list[list[list[Row]]]:
+        """For each epoch, the rows of each source, those of tasks rendered; they may show each other solved.
+
+        epochs: how many are begun with so many rows an epoch. Raises DataError where a template fails too often.
+        """
+        examples = [row for source in sources for row in source.rows if isinstance(row, Example)]
+        for row in examples:
+            self.pools.setdefault(row.task.name, []).append((group_of(row), row))
+        begun = epochs(sum(map(sum, copies))) if examples else 1
+        rendered = max(1, min(begun, MAX_RENDERED // max(len(examples), 1)))
+        written = [
+            [self.rows(*source, epoch=epoch) for source in zip(sources, copies, strict=True)]
+            for epoch in range(rendered)
+        ]
+        self.trials.check()
+        return written
+
+    def rows(
+        self, source: SourceRows, copies: Sequence[int], *, epoch: int = 0, held: bool = False
+    ) -> list[Row]:
+        """The rows of a source, those of tasks rendered for this epoch; each counts as often as it has copies."""
+        if not has_examples(source):
+            return source.rows
+        return [
+            self._conversation(row, source, number, epoch, held) if isinstance(row, Example) else row
+            for row, number in zip(source.rows, copies, strict=True)
+        ]
+
+    def _conversation(
+        self, row: Example, source: SourceRows, copies: int, epoch: int, held: bool
+    ) -> Conversation:
+        template, own = self._first(row, source, epoch, held)
+        few, most = row.task.shots
+        wanted = few + self._luck(row, "shots", epoch)(0) % (most - few + 1)
+        shown = list(islice(self._solved(row, template, epoch), wanted))
+        if len(shown) < wanted:
+            source.noted["fewer_shots"] += 1
+        source.templates[template.label] += copies
+        source.shots[len(shown)] += copies
+        prompt = "\n\n".join([*(f"{each.input}\n{each.target}" for each in shown), own.input])
+        turns = (Turn("user", prompt), Turn("assistant", own.target))
+        return Conversation(row.origin, turns, row.family, template.label, len(shown))
+
+    def _first(self, row: Example, source: SourceRows, epoch: int, held: bool) -> Written:
+        """The first template that fits; where none does any more (for an order of choices), the first epoch's."""
+        for number, (template, found) in enumerate(self._tried(row, epoch, held)):
+            if isinstance(found, Rendering):
+                if number:
+                    source.noted["other_template"] += 1
+                return template, found
+        assert epoch > 0, "rows that no template fits were dropped"
+        return self._first(row, source, 0, held)
+
+    def _tried(
+        self, row: Example, epoch: int, held: bool
+    ) -> Iterator[tuple[TaskTemplate, Rendering | Unfit]]:
+        """The templates in the order drawn for (row, epoch), with what each makes of the row."""
+        reasons = self._luck(row, "rationale", epoch)(0) < row.task.rationale * 2**SHARE_BITS
+        kinds = (row.task.templates, row.task.rationales)
+        for kind in reversed(kinds) if reasons else kinds:
+            for number in in_random_order(len(kind), self._luck(row, "template", epoch)):
+                found = kind[number].render(row.fields, row.origin, self._luck(row, "choices", epoch))
+                self.trials.note(kind[number], row.origin, found)
+                yield kind[number], self._judged(row, found, held)
+
+    def _judged(self, row: Example, found: Rendering | Unfit, held: bool) -> Rendering | Unfit:
+        if isinstance(found, Unfit):
+            return found
+        text = _alone(row, found)
+        reason = self.judge(text) or ("in_holdout" if not held and group_of(text) in self.withheld else None)
+        return Unfit(reason) if reason else found
+
+    def _solved(self, row: Example, template: TaskTemplate, epoch: int) -> Iterator[Rendering]:
+        """Other training rows of the task in random order, as the template writes them."""
+        pool = self.pools.get(row.task.name, [])
+        seen = {group_of(row)}
+        order = in_random_order(len(pool), self._luck(row, "solved", epoch))
+        for key, other in (pool[number] for number in islice(order, MAX_TRIES)):
+            if key in seen:
+                continue
+            seen.add(key)
+            found = template.render(other.fields, other.origin, self._luck(other, "choices", epoch))
+            if isinstance(judged := self._judged(other, found, held=False), Rendering):
+                yield judged
+
+    def _luck(self, row: Example, purpose: str, epoch: int) -> Luck:
+        return lambda draw: chance(row, seed=self.seed, purpose=f"{purpose} {epoch} {draw}")
+
+
+def _alone(row: Example, text: Rendering) -> Conversation:
+    return Conversation(row.origin, (Turn("user", text.input), Turn("assistant", text.target)))
+
+
+def _texts(row: Row) -> Iterator[Row]:
+    """A held-out row as it may be written: itself, or one conversation for each template of its task."""
+    if not isinstance(row, Example):
+        yield row
+        return
+    for template in (*row.task.templates, *row.task.rationales):
+        found = template.render(row.fields, row.origin, lambda draw: draw)
+        if isinstance(found, Rendering):
+            yield _alone(row, found)
