@@ -8,10 +8,11 @@ so a resumed run has nothing to draw again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import islice
 from typing import TypeVar
 
-from aligner.data.mixture import chance, group_of
+from aligner.data.mixture import group_of
 from aligner.data.readers import SourceRows
 from aligner.data.readers.tasks.task import gravest
 from aligner.data.readers.tasks.template import Luck, Rendering, TaskTemplate, Trials, Unfit, in_random_order
@@ -21,7 +22,7 @@ MAX_RENDERED = (
     300_000  # rows of tasks rendered ahead; where there would be more, epochs begin again with the first
 )
 MAX_TRIES = 1000  # rows looked at to find those to be shown solved: a template may fit few
-SHARE_BITS = 64
+LUCK_BYTES = 8
 
 T = TypeVar("T")
 Judge = Callable[[Row], str | None]
@@ -142,20 +143,28 @@ class Renderer:
         self, row: Example, epoch: int, held: bool
     ) -> Iterator[tuple[TaskTemplate, Rendering | Unfit]]:
         """The templates in the order drawn for (row, epoch), with what each makes of the row."""
-        reasons = self._luck(row, "rationale", epoch)(0) < row.task.rationale * 2**SHARE_BITS
+        reasons = self._luck(row, "rationale", epoch)(0) < row.task.rationale * 2 ** (8 * LUCK_BYTES)
         kinds = (row.task.templates, row.task.rationales)
         for kind in reversed(kinds) if reasons else kinds:
             for number in in_random_order(len(kind), self._luck(row, "template", epoch)):
                 found = kind[number].render(row.fields, row.origin, self._luck(row, "choices", epoch))
                 self.trials.note(kind[number], row.origin, found)
-                yield kind[number], self._judged(row, found, held)
+                yield kind[number], self._judged(row, kind[number], found, held)
 
-    def _judged(self, row: Example, found: Rendering | Unfit, held: bool) -> Rendering | Unfit:
+    def _judged(
+        self, row: Example, template: TaskTemplate, found: Rendering | Unfit, held: bool
+    ) -> Rendering | Unfit:
+        """The rendering, where it may be written: a held-out text may not, in whatever order its choices stand."""
         if isinstance(found, Unfit):
             return found
         text = _alone(row, found)
-        reason = self.judge(text) or ("in_holdout" if not held and group_of(text) in self.withheld else None)
-        return Unfit(reason) if reason else found
+        if reason := self.judge(text):
+            return Unfit(reason)
+        if self.withheld and not held:
+            texts = [text, *(_texts_by(row, [template]) if template.shuffles else ())]
+            if any(group_of(each) in self.withheld for each in texts):
+                return Unfit("in_holdout")
+        return found
 
     def _solved(self, row: Example, template: TaskTemplate, epoch: int) -> Iterator[Rendering]:
         """Other training rows of the task in random order, as the template writes them."""
@@ -167,11 +176,12 @@ class Renderer:
                 continue
             seen.add(key)
             found = template.render(other.fields, other.origin, self._luck(other, "choices", epoch))
-            if isinstance(judged := self._judged(other, found, held=False), Rendering):
+            if isinstance(judged := self._judged(other, template, found, held=False), Rendering):
                 yield judged
 
     def _luck(self, row: Example, purpose: str, epoch: int) -> Luck:
-        return lambda draw: chance(row, seed=self.seed, purpose=f"{purpose} {epoch} {draw}")
+        key = f"{self.seed}|{row.digest}|{purpose} {epoch}"
+        return lambda draw: int.from_bytes(blake2b(f"{key} {draw}".encode(), digest_size=LUCK_BYTES).digest())
 
 
 def _alone(row: Example, text: Rendering) -> Conversation:
@@ -180,10 +190,15 @@ def _alone(row: Example, text: Rendering) -> Conversation:
 
 def _texts(row: Row) -> Iterator[Row]:
     """A held-out row as it may be written: itself, or one conversation for each template of its task."""
-    if not isinstance(row, Example):
+    if isinstance(row, Example):
+        yield from _texts_by(row, (*row.task.templates, *row.task.rationales))
+    else:
         yield row
-        return
-    for template in (*row.task.templates, *row.task.rationales):
+
+
+def _texts_by(row: Example, templates: Sequence[TaskTemplate]) -> Iterator[Row]:
+    """The row by each of these templates that fits, its choices always in the same order."""
+    for template in templates:
         found = template.render(row.fields, row.origin, lambda draw: draw)
         if isinstance(found, Rendering):
             yield _alone(row, found)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -114,6 +117,12 @@ class Example:
     def family(self) -> str:
         """The task's."""
         return self.task.family
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of its content, its line and its file's name; not of the folder, so that a project may move."""
+        key = f"{Path(self.origin.path).name}|{self.origin.line}|{row_text(self)}"
+        return blake2b(key.encode(), digest_size=16).hexdigest()
 
 
 Row = Document | Conversation | Pair | Prompt | Example

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from aligner.stages.losses import next_token_nats
 from aligner.stages.order import FixedOrder
 from aligner.stages.sft import answer_trainer, labelled, train_sft
 from aligner.stages.stage import training_arguments
+from tests.data.tasks import nli_rows, write_task
 from tests.stages.tools import (
     TRAIN,
     assert_bit_identical,
@@ -205,3 +207,44 @@ def test_interrupted_and_resumed_is_the_straight_run(tmp_path: Path, lora: dict[
     again, _ = run_to_end(broken)
     assert again == results
     assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
+
+
+def test_tasks_are_rendered_anew_each_epoch_and_resume_exactly(tmp_path: Path) -> None:
+    """24 rows, 8 a step: three epochs and a bit; the interruption is in the second."""
+    path = write_task(tmp_path / "tasks", rows=nli_rows(30))
+    tasks = [{"path": path, "format": "tasks", "shots": [0, 2], "rationale": 0.2}]
+
+    def asked(name: str) -> SftRecipe:
+        whole = recipe(tmp_path, name, steps=10, checkpoint_every=2).model_dump()
+        whole["data"] |= {"train": tasks, "holdout": {"rows": 6}}
+        return SftRecipe.model_validate(whole)
+
+    results, rows = run_to_end(asked("straight"))
+    manifest = json.loads((tmp_path / "straight" / "manifest.json").read_text())
+    (source,) = manifest["data"]["train"]
+    assert sum(source["templates"].values()) == 4 * 24 == sum(source["shots"].values())
+    with pytest.raises(Interrupted, match="step 6 of 10"), open_run(broken := asked("broken")) as run:
+        interrupt_when_logged(run, 5)
+        train_sft(broken, run)
+    again, resumed = run_to_end(broken)
+    assert again == results
+    losses = [
+        [row["train/loss_nats"] for row in told if "train/loss_nats" in row] for told in (rows, resumed)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 10
+    assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
+
+
+def test_the_trainer_reads_each_epochs_own_rows(tmp_path: Path) -> None:
+    first, second, third = (some_rows(count=8, seed=seed) for seed in range(3))
+    later = [[*second[:7], first[7]], [*third[:7], first[7]]]  # the last row is no task's
+    asked = recipe(tmp_path, steps=8, rows_per_step=4)
+    with open_run(asked) as run:
+        trainer = answer_trainer(
+            fresh_model(lora=False), tiny_tokenizer(), first, asked.train, run, seed=0, later=later
+        )
+    assert len(trainer.train_dataset) == 8 + 7 + 7
+    read = [trainer.train_dataset[number]["input_ids"] for number in trainer.plan.order]
+    for epoch, rows in enumerate([first, *later, first]):
+        ids = sorted(row.input_ids for row in rows)
+        assert sorted(read[8 * epoch : 8 * epoch + 8]) == ids

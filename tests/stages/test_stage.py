@@ -24,7 +24,13 @@ from aligner.stages.order import Curriculum, row_order, with_curriculum
 from aligner.stages.pretrain import train_pretrain
 from aligner.stages.reward import train_reward
 from aligner.stages.sft import train_sft
-from aligner.stages.stage import micro_batches, optimiser_steps, resolve_precision, training_arguments
+from aligner.stages.stage import (
+    epochs_begun,
+    micro_batches,
+    optimiser_steps,
+    resolve_precision,
+    training_arguments,
+)
 from aligner.stages.stop import gentle_stop
 from tests.stages import test_pretrain, test_reward, test_sft
 from tests.stages.tools import open_run, write_jsonl
@@ -38,6 +44,29 @@ def test_every_row_once_per_epoch_and_no_short_step() -> None:
     assert order != row_order(rows=10, rows_per_step=4, steps=5, seed=4)
     assert order[:12] == row_order(rows=10, rows_per_step=4, steps=3, seed=3)
     assert Counter(row_order(rows=3, rows_per_step=8, steps=3, seed=0)) == dict.fromkeys(range(3), 8)
+
+
+def test_rows_that_are_written_otherwise_keep_their_place_in_every_epoch() -> None:
+    """Ten rows in two renderings: the third epoch has the first again, and row 9 is the same in both."""
+    renderings = [list(range(10)), [*range(10, 19), 9]]
+    plain = row_order(rows=10, rows_per_step=5, steps=6, seed=3)
+    order = row_order(rows=10, rows_per_step=5, steps=6, seed=3, renderings=renderings)
+    assert order[:10] == plain[:10] and order[20:] == plain[20:]
+    assert order[10:20] == [renderings[1][row] for row in plain[10:20]]
+    assert row_order(rows=10, rows_per_step=5, steps=6, seed=3, renderings=renderings[:1]) == plain
+    lengths = [1] * 10 + [2] * 9
+    grouped = row_order(rows=10, rows_per_step=5, steps=4, seed=3, lengths=lengths, renderings=renderings)
+    assert sorted(grouped[:10]) == list(range(10)) and sorted(grouped[10:]) == [9, *range(10, 19)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "begun"), [(64, 2, 2), (64, 0.5, 1), (65, 2, 2), (79, 1, 2), (7, 3, 4)]
+)
+def test_epochs_begun_are_those_whose_rows_are_read(rows: int, epochs: float, begun: int) -> None:
+    train = TrainSpec(epochs=epochs, rows_per_step=8)
+    assert epochs_begun(train, rows) == begun
+    order = row_order(rows=rows, rows_per_step=8, steps=optimiser_steps(train, rows=rows), seed=0)
+    assert max(Counter(order).values()) == begun
 
 
 def test_length_groups_save_padding_and_lose_no_row() -> None:

@@ -37,7 +37,10 @@ class Unfit:
 
 
 class TaskTemplate:
-    """A template that can be rendered. `label`: "task/template"; `fields`: what it reads of a row."""
+    """A template that can be rendered.
+
+    label: "task/template". fields: what it reads of a row. shuffles: whether it writes choices in a random order.
+    """
 
     def __init__(self, task: str, written: TemplateText) -> None:
         """`DataError` for all that is wrong with the template, or that templates may not do."""
@@ -49,7 +52,11 @@ class TaskTemplate:
         self.written = written
         self._text = CompiledTemplate(written.text)
         self._choices = CompiledTemplate(written.answer_choices) if written.answer_choices else None
+        self._always: list[str] | None = (
+            None  # the choices, once known, where they are the same for every row
+        )
         made = {CHOICES, SHUFFLED} if self._choices else set()
+        self.shuffles = SHUFFLED in self._text.fields
         self.fields = (self._text.fields - made) | (self._choices.fields if self._choices else set())
 
     def render(self, fields: Mapping[str, object], origin: Origin, luck: Luck) -> Rendering | Unfit:
@@ -60,7 +67,7 @@ class TaskTemplate:
         """
         try:
             values = dict(fields) | self._choice_values(fields, luck)
-            parts = [part.strip() for part in self._text.render(values).split(SEPARATOR)]
+            parts = _divided(self._text.render(values))
         except (OverspentError, SecurityError) as error:
             what = f'template "{self.written.name}" on row {origin}: {error}'
             raise DataError(Problem(self.written.where, what, "shorten its loops and texts")) from error
@@ -75,8 +82,15 @@ class TaskTemplate:
     def _choice_values(self, fields: Mapping[str, object], luck: Luck) -> dict[str, list[str]]:
         if self._choices is None:
             return {}
-        choices = [choice.strip() for choice in self._choices.render(fields).split(SEPARATOR)]
-        return {CHOICES: choices, SHUFFLED: [choices[i] for i in in_random_order(len(choices), luck)]}
+        choices = self._always or _divided(self._choices.render(fields))
+        if not self._choices.fields:
+            self._always = choices
+        order = in_random_order(len(choices), luck) if self.shuffles else ()
+        return {CHOICES: choices, SHUFFLED: [choices[i] for i in order]}
+
+
+def _divided(text: str) -> list[str]:
+    return [part.strip() for part in text.split(SEPARATOR)]
 
 
 @dataclass
