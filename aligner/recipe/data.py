@@ -100,6 +100,12 @@ class SourceSpec(Spec):
         return self
 
     @property
+    def of_tasks(self) -> str:
+        """The first key that is set and says something of tasks alone; "" where none does."""
+        changed = {"templates": self.templates != "all", "shots": self.shots, "rationale": self.rationale}
+        return next((key for key, asked in changed.items() if asked), "")
+
+    @property
     def shot_range(self) -> tuple[int, int]:
         """The fewest and the most solved rows that are shown."""
         given = self.shots if isinstance(self.shots, list) else [self.shots]
@@ -107,10 +113,8 @@ class SourceSpec(Spec):
 
     @model_validator(mode="after")
     def _tasks_alone_are_rendered(self) -> Self:
-        changed = {"templates": self.templates != "all", "shots": self.shots, "rationale": self.rationale}
-        given = next((key for key, asked in changed.items() if asked), None)
-        if given and self.format not in ("auto", "tasks"):
-            raise ValueError(f"{given}: for format tasks alone, not {self.format}; leave it out")
+        if self.of_tasks and self.format not in ("auto", "tasks"):
+            raise ValueError(f"{self.of_tasks}: for format tasks alone, not {self.format}; leave it out")
         if isinstance(self.shots, list) and (len(self.shots) != 2 or self.shots != sorted(self.shots)):
             raise ValueError(f"shots = {self.shots}: give a number, or [fewest, most]")
         if self.shot_range[0] < 0:

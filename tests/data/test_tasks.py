@@ -141,6 +141,24 @@ def test_what_is_wrong_with_a_task_file_is_told_with_its_place(tmp_path, text):
         assert part in message
 
 
+def test_mistakes_of_all_task_files_are_told_at_once(tmp_path):
+    write_task(tmp_path, SIMPLE.replace("q }}?", "q | uper }}?"), [{"q": "1", "a": "2"}], "t")
+    write_task(tmp_path, SIMPLE.replace("name: t", "nme: t"), [], "u")
+    message = fault(str(tmp_path / "*.yaml"))
+    assert 'no filter "uper"' in message and 'unknown key "nme"' in message
+
+
+def test_what_is_no_task_is_told_so(tmp_path):
+    (tmp_path / "p.yaml").write_text("dataset: d\ntemplates:\n  one: !Template\n    jinja: '{{ q }} ||| b'\n")
+    assert "a template file of PromptSource" in (message := fault(str(tmp_path / "p.yaml")))
+    assert "write a task file with name:, rows: and promptsource: p.yaml" in message
+    (tmp_path / "chat.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    with pytest.raises(
+        DataError, match='format "alpaca" has no templates\n    leave shots out of this source'
+    ):
+        read_source(SourceSpec(path=str(tmp_path / "chat.jsonl"), shots=2), "conversation")
+
+
 def test_rows_that_no_template_fits_are_dropped_by_reason(tmp_path):
     text = SIMPLE + '  - {name: b, input: "{% if q != \'d\' %}{{ q }}{% endif %}", target: "{{ a }}"}\n'
     rows = [{"q": f"{i}", "a": "b"} for i in range(300)]

@@ -12,7 +12,7 @@ from aligner.data.readers.files import TASK_SUFFIXES, files_sha256, find_files, 
 from aligner.data.readers.formats import FORMATS_OF, read_rows
 from aligner.data.readers.kinds import Kind, as_kind
 from aligner.data.readers.records import fault
-from aligner.data.readers.tasks.read import check_rationales, read_examples, task_files
+from aligner.data.readers.tasks.read import check_rationales, check_tasks, files_of_task, read_examples
 from aligner.data.rows import Dropped, Rated, Row
 from aligner.errors import at
 from aligner.recipe.data import SourceSpec
@@ -77,14 +77,20 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     use for the source's criteria.
     """
     formats: list[str] = []
+    named = _named_files(spec)
+    check_tasks(_task_files(named, spec), spec)
     source = SourceRows(joined(spec.path), "", source_files(spec))
-    for file in _named_files(spec):
+    for file in named:
         name = detect_format(file, kind) if spec.format == "auto" else spec.format
         if name not in FORMATS_OF[kind]:
             valid = ", ".join(FORMATS_OF[kind])
             raise fault(at(file), f'format "{name}" does not give {kind} rows', f"formats that do: {valid}")
         if spec.criteria and name not in ("ratings", "rules"):
             raise fault(at(file), f'format "{name}" has no criteria', "leave criteria out of this source")
+        if spec.of_tasks and name != "tasks":
+            raise fault(
+                at(file), f'format "{name}" has no templates', f"leave {spec.of_tasks} out of this source"
+            )
         formats.append(name)
         items = read_examples(file, spec) if name == "tasks" else read_rows(file, name, kind, spec.criteria)
         for item in items:
@@ -104,8 +110,12 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
 def source_files(spec: SourceSpec) -> list[Path]:
     """Every file that a source's rows come from: those it names and, of tasks, those that they name."""
     named = _named_files(spec)
-    tasks = [file for file in named if spec.format == "tasks" or plain_suffix(file) in TASK_SUFFIXES]
-    return [*named, *dict.fromkeys(file for task in tasks for file in task_files(task))]
+    tasks = _task_files(named, spec)
+    return [*named, *dict.fromkeys(file for task in tasks for file in files_of_task(task))]
+
+
+def _task_files(named: list[Path], spec: SourceSpec) -> list[Path]:
+    return [file for file in named if spec.format == "tasks" or plain_suffix(file) in TASK_SUFFIXES]
 
 
 def _named_files(spec: SourceSpec) -> list[Path]:

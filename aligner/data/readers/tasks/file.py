@@ -59,7 +59,11 @@ class TaskFile:
 
 def read_task_file(path: Path) -> TaskFile:
     """A task file and what it names; `DataError` with every mistake in it."""
-    tree, problems = parse(decoded(path), str(path))
+    text = decoded(path)
+    tree, problems = parse(text, str(path))
+    if problems and "!Template\n" in text:
+        remedy = f"write a task file with name:, rows: and promptsource: {path.name}"
+        raise DataError(Problem(at(path), "a template file of PromptSource, which names no rows", remedy))
     if tree is not None and not isinstance(tree, MapNode):
         problems.append(Problem(at(path, 1), "not a task file", "begin with name: and rows:"))
     if problems or not isinstance(tree, MapNode):

@@ -11,6 +11,7 @@ from aligner.data.readers.tasks.file import read_task_file
 from aligner.data.readers.tasks.task import check_fields, gravest, load_task
 from aligner.data.readers.tasks.template import TaskTemplate, Trials, Unfit
 from aligner.data.rows import Dropped, Example, Row
+from aligner.errors import DataError, Problem
 from aligner.recipe.data import SourceSpec
 
 
@@ -43,7 +44,19 @@ def check_rationales(spec: SourceSpec, rows: Sequence[Row]) -> None:
         raise fault(str(tasks[0].path), what, "mark those that give reasons, or leave rationale out")
 
 
-def task_files(path: Path) -> list[Path]:
+def check_tasks(paths: Sequence[Path], spec: SourceSpec) -> None:
+    """`DataError` with what is wrong with these task files and their templates, all of them together."""
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            load_task(read_task_file(path), spec)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+
+
+def files_of_task(path: Path) -> list[Path]:
     """The files that a task file names: PromptSource's templates, rows."""
     return read_task_file(path).files
 
