@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import aligner
+from aligner.data.readers import source_files
 from aligner.data.readers.files import files_sha256, find_files
 from aligner.recipe.stages import PretrainRecipe
 
 CODE_THAT_MATTERS = (
     "data", "run/seed.py",
     *(f"models/{name}.py" for name in ("small", "tokenizer", "attention", "padding", "wrapped")),
-    *(f"recipe/{name}.py" for name in ("model", "data", "training", "stages")),
+    *(f"recipe/{name}.py" for name in ("model", "data", "clean", "mixture", "training", "stages")),
     *(f"stages/{name}.py" for name in ("pretrain", "stage", "loop", "order", "optimizer", "losses", "batches")),
 )  # fmt: skip
 LIBRARIES_THAT_MATTER = ("torch", "transformers", "tokenizers", "accelerate")
@@ -30,7 +31,10 @@ _PATHS = {"__all__": {"path"}}
 _PLACES: dict[str, Any] = {
     "output": True,
     "root": True,
-    "data": {"train": _PATHS, "curriculum": {"sources": _PATHS}, "holdout": {"sources": _PATHS}, "clean": {"words"}},
+    "data": {
+        "train": _PATHS, "curriculum": {"sources": _PATHS}, "holdout": {"sources": _PATHS}, "clean": {"words"},
+        "decontaminate": {"against": _PATHS},
+    },
 }  # fmt: skip
 
 
@@ -49,8 +53,9 @@ def pretrain_fingerprint(recipe: PretrainRecipe) -> str:
     digest = hashlib.sha256()
     digest.update(json.dumps(recipe.model_dump(exclude=_PLACES), sort_keys=True).encode())
     clean = recipe.data.clean
-    for paths in [*(source.path for source in recipe.data.sources), *([clean.words] if clean.words else [])]:
-        files = find_files(paths)
+    evaluations = recipe.data.decontaminate.against if recipe.data.decontaminate else []
+    sources = [source_files(source) for source in (*recipe.data.sources, *evaluations)]
+    for files in [*sources, *([find_files(clean.words)] if clean.words else [])]:
         digest.update(json.dumps([file.name for file in files]).encode())
         digest.update(files_sha256(files).encode())
     for path in code_files():

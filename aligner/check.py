@@ -6,42 +6,50 @@ same shape with random weights on this machine; memory is counted from the shape
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-from transformers import PreTrainedModel
-
-from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
+from aligner.data.build import (
+    Conversations,
+    Pairs,
+    build_conversations,
+    build_documents,
+    build_pairs,
+    build_training_prompts,
+)
+from aligner.data.mix import Mix
+from aligner.data.plan import SourcePlan, plan_sources, plan_table, report_table, template_rows
 from aligner.data.readers import read_source
 from aligner.data.readers.kinds import Kind
-from aligner.data.report import template_rows
 from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
-from aligner.evals.suites import SAMPLE_BATCH
+from aligner.estimates import (
+    FLOAT_BYTES,
+    gib,
+    seconds_per_answer,
+    seconds_per_pass,
+    seconds_per_ppo_step,
+    time_row,
+    train_bytes,
+    trained_weights,
+)
 from aligner.evals.tasks import STYLES
-from aligner.models.sample import prompt_room, sample_responses
 from aligner.planning import PlannedStage, named_stages, planned_stages, unfinished
 from aligner.preflight import check_ahead
 from aligner.preview import Start, start_of
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.model import ModelSpec
-from aligner.recipe.plan import Plan, PlanRow, StagePlan
+from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
 from aligner.recipe.stages import EvaluateRecipe, PpoRecipe, PretrainRecipe, RewardRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
+from aligner.stages.loop import plan_of
 from aligner.stages.order import Curriculum
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
+from aligner.stages.reward import pair_length
 from aligner.stages.stage import Precision, epochs_begun, optimiser_steps, resolve_precision
 
-FLOAT_BYTES = 4
-ADAM_FLOATS = 3  # gradient and two moments, for each trained weight
-ACTIVATION_FLOATS = (
-    16  # per token, layer and hidden unit, kept for the backward pass (measured on small Llamas)
-)
-TYPICAL_PROMPT_TOKENS = 48  # of an evaluation's questions, for its time
-TIMED_BELOW = 200_000_000  # parameters; larger models are not built just to be timed
+StageParts = tuple[list[PlanRow], tuple[PlanTable, ...]]
 
 
 def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
@@ -54,7 +62,8 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
         start = start_of(stage, starts)
         starts[stage.name] = start
         title = f"{stage.name} ({stage.recipe.stage})"
-        plans.append(StagePlan(title, (*_first_rows(stage), *_rows(stage, start))))
+        rows, tables = _plan(stage, start)
+        plans.append(StagePlan(title, (*_first_rows(stage), *rows), tables))
     return Plan(tuple(plans))
 
 
@@ -65,44 +74,69 @@ def _first_rows(stage: PlannedStage) -> list[PlanRow]:
     return [PlanRow("before", ", ".join(missing), why)] if missing else []
 
 
-def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
+def _plan(stage: PlannedStage, start: Start) -> StageParts:
     match stage.recipe:
         case PretrainRecipe() as recipe:
-            return _pretrain_rows(recipe, start)
+            return _pretrain_plan(recipe, start)
         case SftRecipe() as recipe:
-            begun = partial(epochs_begun, recipe.train)
-            data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed, epochs=begun)
-            lengths = [len(row.input_ids) for row in data.train]
-            supervised = sum(sum(row.supervised) for row in data.train)
-            learnt = PlanRow(
-                "supervised",
-                f"{supervised / max(sum(lengths), 1):.0%}",
-                "share of the tokens that are learnt",
-            )
-            tasks = template_rows(data.report)
-            return [*_train_rows(recipe.train, start, lengths, recipe.model), learnt, *tasks]
+            return _sft_plan(recipe, start)
         case RewardRecipe() as recipe:
-            pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
-            lengths = [len(row.chosen_ids) + len(row.rejected_ids) for row in pairs.train]
-            score = f"{recipe.score} x {recipe.beta:g}" if recipe.score == "likelihood" else recipe.score
-            told = PlanRow("score", score, "the time leaves out sampling for its scale")
-            return [*_train_rows(recipe.train, start, lengths, recipe.model), told]
+            return _reward_plan(recipe, start)
         case PpoRecipe() as recipe:
-            return _ppo_rows(recipe, start)
+            return _ppo_plan(recipe, start)
         case EvaluateRecipe() as recipe:
-            return _evaluate_rows(recipe, start)
+            return _evaluate_rows(recipe, start), ()
         case _:
             raise RecipeError(Problem(str(stage.path), "nothing to plan", "name a stage recipe"))
 
 
-def _pretrain_rows(recipe: PretrainRecipe, start: Start) -> list[PlanRow]:
+def _sft_plan(recipe: SftRecipe, start: Start) -> StageParts:
+    begun = partial(epochs_begun, recipe.train)
+    data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed, epochs=begun)
+    sources = _sources(data, recipe, [len(row.input_ids) for row in data.train])
+    tokens, supervised = sum(one.tokens for one in sources), sum(one.supervised_tokens for one in sources)
+    share = f"{supervised / max(tokens, 1):.0%}"
+    learnt = PlanRow("supervised", share, "share of the tokens that are learnt")
+    rows = _train_rows(recipe.train, start, _epoch_tokens(data.mix), recipe.model)
+    return [*rows, learnt, *template_rows(sources)], (
+        report_table(data.report, data.mix),
+        plan_table(sources),
+    )
+
+
+def _reward_plan(recipe: RewardRecipe, start: Start) -> StageParts:
+    pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
+    sources = _sources(pairs, recipe, [pair_length(pair) for pair in pairs.train])
+    score = f"{recipe.score} x {recipe.beta:g}" if recipe.score == "likelihood" else recipe.score
+    told = PlanRow("score", score, "the time leaves out sampling for its scale")
+    rows = _train_rows(recipe.train, start, _epoch_tokens(pairs.mix), recipe.model)
+    return [*rows, told], (report_table(pairs.report, pairs.mix), plan_table(sources))
+
+
+def _sources(
+    data: Conversations | Pairs, recipe: SftRecipe | RewardRecipe, lengths: list[int]
+) -> list[SourcePlan]:
+    """What the training would read of each source, in the order that it would."""
+    per_epoch = data.mix.rows_per_epoch
+    plan = plan_of(recipe.train, rows=per_epoch, seed=recipe.seed, lengths=lengths, mix=data.mix)
+    return plan_sources(data.report, data.mix, plan.order)
+
+
+def _epoch_tokens(mix: Mix) -> list[int]:
+    """Tokens of each row that the first epoch reads."""
+    return [mix.costs[index].tokens for index in mix.epoch(0)]
+
+
+def _pretrain_plan(recipe: PretrainRecipe, start: Start) -> StageParts:
     documents = build_documents(recipe.data, seed=recipe.seed)
     blocks = pack_blocks(documents, start.tokenizer, recipe)
     curriculum, slots = curriculum_of(recipe, blocks), training_slots(recipe, blocks)
     placed = curriculum.rows_placed(slots) if curriculum else 0
     lengths = [recipe.data.block_length] * len(blocks.train)
     rows = _train_rows(recipe.train, start, lengths, None, others=placed)
-    return [*rows, _curriculum_row(curriculum, slots)] if curriculum else rows
+    if curriculum:
+        rows.append(_curriculum_row(curriculum, slots))
+    return rows, (report_table(documents.report),)
 
 
 def _curriculum_row(curriculum: Curriculum, slots: int) -> PlanRow:
@@ -122,40 +156,39 @@ def _train_rows(
     per_pass = train.rows_per_device or train.rows_per_step
     precision = resolve_precision(train.precision)
     model = start.random_model()
-    seconds = _seconds_per_pass(model, rows=per_pass, tokens=round(mean), precision=precision)
+    seconds = seconds_per_pass(model, rows=per_pass, tokens=round(mean), precision=precision)
     tokens = round(steps * train.rows_per_step * mean)
-    memory = _gib(_train_bytes(start, spec, tokens=round(per_pass * mean)))
+    memory = gib(train_bytes(start, spec, tokens=round(per_pass * mean)))
     epochs = (steps * train.rows_per_step - others) / len(lengths)
     longest = max(lengths, default=0)
     return [
         PlanRow("rows", f"{len(lengths):,}", f"{mean:.0f} tokens each on average, {longest} at most"),
         PlanRow("steps", f"{steps:,}", f"{train.rows_per_step} rows each: {epochs:.2f} epochs"),
         PlanRow("tokens", f"{tokens:,}", "read in all, padding aside"),
-        PlanRow("parameters", f"{start.parameters:,}", _trained(start, spec)),
+        PlanRow("parameters", f"{start.parameters:,}", trained_weights(start, spec)),
         PlanRow("memory", memory, "weights, optimiser and activations"),
-        _time_row(seconds, passes=steps * (train.rows_per_step // per_pass)),
+        time_row(seconds, passes=steps * (train.rows_per_step // per_pass)),
         PlanRow("precision", precision.name, precision.reason),
     ]
 
 
-def _ppo_rows(recipe: PpoRecipe, start: Start) -> list[PlanRow]:
+def _ppo_plan(recipe: PpoRecipe, start: Start) -> StageParts:
     data = recipe.data
-    prompts = build_prompts(
-        data.train,
-        start.tokenizer,
-        max_prompt_tokens=data.max_prompt_tokens,
-        seed=recipe.seed,
-        withhold=data.holdout,
-    ).rows
+    longest = data.max_prompt_tokens
+    built = build_training_prompts(data, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
+    return _ppo_rows(recipe, start, built.rows), (report_table(built.report),)
+
+
+def _ppo_rows(recipe: PpoRecipe, start: Start, prompts: Sequence[PromptRow]) -> list[PlanRow]:
     ppo = recipe.ppo
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     mean = sum(len(row.input_ids) for row in prompts) / len(prompts)
     tokens = round(mean + recipe.sampling.max_new_tokens)
     rows = ppo.rows_per_device or episodes // ppo.minibatches
     updates = ppo.epochs * ppo.minibatches
-    seconds = _seconds_per_ppo_step(recipe, start, prompts, tokens=tokens)
+    seconds = seconds_per_ppo_step(recipe, start, prompts, tokens=tokens)
     frozen = 2 * start.parameters * FLOAT_BYTES  # reference and reward, at most
-    memory = _gib(_train_bytes(start, recipe.model, tokens=rows * tokens) + frozen)
+    memory = gib(train_bytes(start, recipe.model, tokens=rows * tokens) + frozen)
     precision = Precision("fp32", "the ratio is sensitive to rounding") if ppo.precision == "auto" else None
     precision = precision or resolve_precision(ppo.precision)
     return [
@@ -166,36 +199,11 @@ def _ppo_rows(recipe: PpoRecipe, start: Start) -> list[PlanRow]:
             f"{ppo.steps * updates:,}",
             f"{ppo.epochs} epochs x {ppo.minibatches} minibatches a step",
         ),
-        PlanRow("parameters", f"{start.parameters:,}", _trained(start, recipe.model)),
+        PlanRow("parameters", f"{start.parameters:,}", trained_weights(start, recipe.model)),
         PlanRow("memory", memory, "policy, reference, reward"),
-        _time_row(seconds, passes=ppo.steps, why="at most: as if no response ended early"),
+        time_row(seconds, passes=ppo.steps, why="at most: as if no response ended early"),
         PlanRow("precision", precision.name, precision.reason),
     ]
-
-
-def _seconds_per_ppo_step(
-    recipe: PpoRecipe, start: Start, prompts: Sequence[PromptRow], *, tokens: int
-) -> float | None:
-    """One rollout of a random model, which rarely ends a response, and the passes of the update."""
-    model = start.random_model()
-    if model is None:
-        return None
-    ppo, sampling = recipe.ppo, recipe.sampling
-    episodes = ppo.prompts_per_step * ppo.samples_per_prompt
-    began = time.perf_counter()
-    sample_responses(
-        model,
-        [row.input_ids for row in prompts[:episodes]],
-        max_new_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        eos_id=-1,  # no answer ends early
-        pad_id=start.tokenizer.pad_token_id or 0,
-    )
-    rollout = time.perf_counter() - began
-    rows = episodes // ppo.minibatches
-    update = _seconds_per_pass(model, rows=rows, tokens=tokens, precision=Precision("fp32", ""))
-    assert update is not None
-    return rollout + update * ppo.epochs * ppo.minibatches
 
 
 def _evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:
@@ -214,9 +222,9 @@ def _evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:
     answers = _answers(recipe, tasks=sum(tasks.values()), prompts=asked)
     if not answers:
         return rows
-    seconds = _seconds_per_answer(recipe, start)
+    seconds = seconds_per_answer(recipe, start)
     why = f"at most, for {answers:,} answers, as if none ended early; documents and pairs come on top"
-    return [*rows, _time_row(seconds, passes=answers, why=why)]
+    return [*rows, time_row(seconds, passes=answers, why=why)]
 
 
 def _answers(recipe: EvaluateRecipe, *, tasks: int, prompts: int) -> int:
@@ -229,70 +237,5 @@ def _answers(recipe: EvaluateRecipe, *, tasks: int, prompts: int) -> int:
     )
 
 
-def _seconds_per_answer(recipe: EvaluateRecipe, start: Start) -> float | None:
-    """A batch of short prompts answered by a random model, which rarely ends an answer."""
-    model = start.random_model()
-    if model is None:
-        return None
-    room = prompt_room(model, recipe.sampling.max_new_tokens)
-    ids_BT = torch.randint(0, start.vocab_size, (SAMPLE_BATCH, min(TYPICAL_PROMPT_TOKENS, room)))
-    began = time.perf_counter()
-    sample_responses(
-        model,
-        ids_BT.tolist(),
-        max_new_tokens=recipe.sampling.max_new_tokens,
-        temperature=recipe.sampling.temperature,
-        eos_id=-1,  # no answer ends early, and nothing is padded
-        pad_id=0,
-    )
-    return (time.perf_counter() - began) / SAMPLE_BATCH
-
-
 def _count(sources: Sequence[SourceSpec], kind: Kind) -> int:
     return sum(len(read_source(source, kind).rows) for source in sources)
-
-
-def _trained(start: Start, spec: ModelSpec | None) -> str:
-    if spec is None or (spec.lora is None and (spec.merge or not start.adapter)):
-        return "all of them trained"
-    return f"{start.adapter_parameters(spec):,} of an adapter are trained"
-
-
-def _train_bytes(start: Start, spec: ModelSpec | None, *, tokens: int) -> int:
-    full = spec is None or (spec.lora is None and (spec.merge or not start.adapter))
-    trained = start.parameters if full or spec is None else start.adapter_parameters(spec)
-    activations = (
-        tokens * start.layers * start.hidden_size * ACTIVATION_FLOATS + 2 * tokens * start.vocab_size
-    )
-    return FLOAT_BYTES * (start.parameters + ADAM_FLOATS * trained + activations)
-
-
-def _seconds_per_pass(
-    model: PreTrainedModel | None, *, rows: int, tokens: int, precision: Precision
-) -> float | None:
-    """One forward and backward pass over (rows, tokens) random ids: the second of two, the first warms up."""
-    if model is None:
-        return None
-    ids_BT = torch.randint(0, model.config.vocab_size, (rows, max(tokens, 2)), device=model.device)
-    for _ in range(2):
-        began = time.perf_counter()
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=precision.name == "bf16"):
-            loss = model(input_ids=ids_BT, labels=ids_BT).loss
-        loss.backward()
-        model.zero_grad()
-    return time.perf_counter() - began
-
-
-def _time_row(
-    seconds: float | None, *, passes: int, why: str = "timed on this machine as it is now"
-) -> PlanRow:
-    if seconds is None:
-        return PlanRow(
-            "time", "not known", f"models of over {TIMED_BELOW:,} parameters are not built to be timed"
-        )
-    total = seconds * passes
-    return PlanRow("time", f"{total / 60:.1f} min" if total >= 60 else f"{total:.0f} s", why)
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB"

@@ -264,6 +264,8 @@ def _print_plan(plan: Plan) -> None:
         for row in stage.rows:
             table.add_row(escape(row.name), escape(row.value), escape(row.why), style=None)
         Console().print(table)
+        for sources in stage.tables:
+            typer.echo("\n".join(["", *sources.lines()]))
 
 
 def copy_starter(folder: Path) -> tuple[int, list[Path]]:

@@ -16,7 +16,8 @@ from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.data.readers.kinds import Kind
 from aligner.errors import DataError, Problem, RunError
 from aligner.models.weights import folder_identity, model_in
-from aligner.recipe.data import CleanSpec, SourceSpec
+from aligner.recipe.clean import CleanSpec
+from aligner.recipe.data import SourceSpec
 from aligner.recipe.stages import (
     EvaluateRecipe,
     PpoRecipe,
@@ -29,6 +30,8 @@ from aligner.run.changes import changed, changes_since
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest, content_of
 
+_WITH_ROWS = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe  # that are trained on
+
 
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     """Read every source and word file once, so that what is wrong is told before anything is trained.
@@ -37,7 +40,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     functions.
     """
     problems: list[Problem] = []
-    seen: set[tuple[str, ...]] = set()
+    seen: set[tuple[str | None, ...]] = set()
     for spec, kind in (found for recipe in recipes for found in sources_of(recipe)):
         key = (joined(spec.path), spec.format, kind, spec.templates, str(spec.rationale))
         if key in seen:
@@ -64,17 +67,20 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
 
 
 def _clean_of(recipe: StageRecipe) -> CleanSpec | None:
-    return recipe.data.clean if isinstance(recipe, PretrainRecipe | SftRecipe | RewardRecipe) else None
+    return recipe.data.clean if isinstance(recipe, _WITH_ROWS) else None
 
 
-def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind]]:
-    """Every source of a recipe, and the kind of rows that the stage reads from it."""
-    parts: list[tuple[Sequence[SourceSpec], Kind]] = []
+def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
+    """Every source of a recipe, and the kind of rows that the stage reads from it (None: as they are)."""
+    parts: list[tuple[Sequence[SourceSpec], Kind | None]] = []
     match recipe:
         case PretrainRecipe():
             parts = [(recipe.data.sources, "document")]
         case SftRecipe():
-            parts = [(recipe.data.train, "conversation"), (recipe.data.holdout.sources, "conversation")]
+            plain = [source for source in recipe.data.train if source.plain]
+            chats = [source for source in recipe.data.train if not source.plain]
+            held = recipe.data.holdout.sources
+            parts = [(plain, "document"), (chats, "conversation"), (held, "conversation")]
         case RewardRecipe():
             data = recipe.data
             parts = [(data.train, "pair"), (data.holdout.sources, "pair"), (recipe.normalise_on, "prompt")]
@@ -85,6 +91,8 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind]]:
             asked = [*suites.tasks.values(), suites.prompts, suites.examples]
             parts = [(suites.documents, "document"), (suites.pairs, "pair")]
             parts += [(sources, "prompt") for sources in asked]
+    if isinstance(recipe, _WITH_ROWS) and recipe.data.decontaminate:
+        parts.append((recipe.data.decontaminate.against, None))
     for sources, kind in parts:
         yield from ((source, kind) for source in sources)
 

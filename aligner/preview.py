@@ -16,7 +16,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
+from aligner.data.build import (
+    build_conversations,
+    build_documents,
+    build_pairs,
+    build_prompts,
+    build_training_prompts,
+)
+from aligner.data.plan import plan_sources
 from aligner.data.report import DataReport
 from aligner.data.rows import Document
 from aligner.data.show import show_documents, show_dropped, show_rows, show_templates
@@ -103,15 +110,15 @@ def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> No
             case SftRecipe() as recipe:
                 built = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed)
                 show_rows(built.train[:count], start.tokenizer)
-                show_templates(built.report)
+                show_templates(plan_sources(built.report, built.mix, built.mix.epoch(0)))
             case RewardRecipe() as recipe:
                 show_rows(
                     build_pairs(recipe.data, start.tokenizer, seed=recipe.seed).train[:count], start.tokenizer
                 )
             case PpoRecipe() as recipe:
                 longest = recipe.data.max_prompt_tokens
-                prompts = build_prompts(
-                    recipe.data.train, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed
+                prompts = build_training_prompts(
+                    recipe.data, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed
                 )
                 show_rows(prompts.rows[:count], start.tokenizer)
             case EvaluateRecipe() as recipe:
@@ -141,13 +148,11 @@ def _reports(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase) -> Iterato
         case RewardRecipe():
             yield build_pairs(recipe.data, tokenizer, seed=recipe.seed).report
         case PpoRecipe():
-            yield build_prompts(
-                recipe.data.train,
-                tokenizer,
-                max_prompt_tokens=recipe.data.max_prompt_tokens,
-                seed=recipe.seed,
-                withhold=recipe.data.holdout,
-            ).report
+            longest = recipe.data.max_prompt_tokens
+            built = build_training_prompts(
+                recipe.data, tokenizer, max_prompt_tokens=longest, seed=recipe.seed
+            )
+            yield built.report
         case EvaluateRecipe():
             asked = [*recipe.suites.tasks.values(), recipe.suites.prompts]
             for sources in asked:

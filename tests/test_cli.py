@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from aligner import cli
 from aligner.errors import Interrupted, Problem, RunError
-from aligner.recipe.plan import Plan, PlanRow, StagePlan
+from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
 from tests.recipe.complete import write_complete
 
 ROOT = Path(__file__).parent.parent
@@ -183,8 +183,10 @@ def test_results_and_the_report_are_named(tmp_path: Path, pipeline: Callable[...
 
 def test_check_prints_the_plan_with_its_reasons(pipeline: Callable[..., None]) -> None:
     rows = (PlanRow("precision", "fp32", "this CPU has no bf16 [amx]"), PlanRow("steps", "120"))
-    pipeline(check_recipe=lambda *_: Plan((StagePlan("sft", rows),)))
+    table = PlanTable(("source", "rows"), (("[a] " + "very_" * 20 + "long.jsonl", "12,000"),))
+    pipeline(check_recipe=lambda *_: Plan((StagePlan("sft", rows, (table,)),)))
     output = invoke("check", "r.yaml").output
+    assert "\n".join(table.lines()) in output
     for said in ("sft", "precision", "fp32", "this CPU has no bf16 [amx]", "steps", "120"):
         assert said in output
 

@@ -15,7 +15,7 @@ from aligner.pipeline import run_recipe, run_stage
 from aligner.planning import planned_stages
 from aligner.preflight import check_ahead
 from aligner.preview import show_dropped_rows, show_recipe
-from aligner.recipe.data import CleanSpec
+from aligner.recipe.clean import CleanSpec
 from aligner.recipe.load import load_recipe
 from aligner.recipe.stages import PretrainRecipe
 from tests.data.tasks import NLI, nli_rows, write_task
@@ -410,6 +410,59 @@ def test_check_and_show_say_what_would_happen_and_train_nothing(
     shown = capsys.readouterr().out
     assert "<|assistant|>" in shown and "is rejected" in shown
     assert not (folder / "runs").exists() and not (folder / "home").exists()
+
+
+def test_check_tells_what_is_read_of_each_source(folder: Path) -> None:
+    mixed = [
+        "data.train=[{path: chats.jsonl}, {path: documents.jsonl, format: documents, share: 0.25}]",
+        "data.mixture={rows: 12}",
+        "data.holdout.rows=2",
+        "train.steps=6",
+    ]
+    (stage,) = check_recipe(Path("sft.yaml"), mixed).stages
+    told = {row.name: row.value for row in stage.rows}
+    assert (told["rows"], told["steps"]) == ("12", "6")
+    read, plan = ([list(row) for row in table.rows] for table in stage.tables)
+    assert [row[0] for row in read] == ["train chats.jsonl", "train documents.jsonl", "holdout chats.jsonl"]
+    assert read[0][1:4] == ["8", "6", "held_out 2"] and read[2][1:4] == ["2", "2", "0"]
+    assert [(row[0], row[1]) for row in plan] == [("chats.jsonl", "18"), ("documents.jsonl", "6")]
+    assert plan[0][5:] == ["3.00", "3x"]
+    tables = {stage.name: len(stage.tables) for stage in check_recipe(Path("all.yaml")).stages}
+    assert tables == {"base (pretrain)": 1, "sft (sft)": 2, "reward (reward)": 2, "ppo (ppo)": 1}
+
+
+def test_a_run_asks_for_the_evaluations_it_was_decontaminated_against(folder: Path) -> None:
+    asked = ["data.decontaminate={against: [{path: prompts.jsonl}, {path: new.jsonl}]}"]
+    (folder / "new.jsonl").write_text('{"prompt": "Which colour has ball 3?"}\n')
+    with pytest.raises(DataError, match=r"chats\.jsonl: \{'contaminated': 8\}"):
+        run_recipe(Path("sft.yaml"), asked)
+    (folder / "prompts.jsonl").write_text('{"prompt": "What else?"}\n')
+    assert run_recipe(Path("sft.yaml"), asked).status == "done"
+    manifest = json.loads((folder / "runs/sft/manifest.json").read_text())
+    assert manifest["data"]["train"][0]["dropped"] == {"contaminated": 1}
+    assert [source["path"] for source in manifest["data"]["against"]] == ["prompts.jsonl", "new.jsonl"]
+    assert run_recipe(Path("sft.yaml"), asked).status == "already_done"
+    (folder / "new.jsonl").write_text('{"prompt": "Which colour has ball 4?"}\n')
+    with pytest.raises(RunError, match=r"made from something else:\n.*new.jsonl: its bytes had sha256"):
+        run_recipe(Path("sft.yaml"), asked)
+    (folder / "new.jsonl").write_text('{"prompt": 5}\n')
+    with pytest.raises(DataError, match="new.jsonl:1"):
+        check_recipe(Path("sft.yaml"), [*asked, "output=runs/other"])
+
+
+def test_a_base_is_another_one_where_its_evaluations_are(folder: Path) -> None:
+    def fingerprint(path: str) -> str:
+        recipe = load_recipe(
+            Path("base.yaml"), [f"data.decontaminate={{against: [{{path: {path}}}]}}"]
+        ).recipe
+        assert isinstance(recipe, PretrainRecipe)
+        return pretrain_fingerprint(recipe)
+
+    (folder / "moved").mkdir()
+    (folder / "moved" / "prompts.jsonl").write_bytes((folder / "prompts.jsonl").read_bytes())
+    assert fingerprint("prompts.jsonl") == fingerprint("moved/prompts.jsonl") != pretrain_fingerprint(_base())
+    (folder / "prompts.jsonl").write_text('{"prompt": "What else?"}\n')
+    assert fingerprint("prompts.jsonl") != fingerprint("moved/prompts.jsonl")
 
 
 def test_check_counts_the_answers_of_an_evaluation(folder: Path) -> None:

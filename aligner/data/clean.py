@@ -25,7 +25,7 @@ from aligner.data.cleaning.rules import line_rules, text_rules
 from aligner.data.cleaning.words import listed_share, read_words
 from aligner.data.readers import SourceRows
 from aligner.data.rows import Document, Pair, Row, row_contents, row_text, with_contents
-from aligner.recipe.data import CleanSpec
+from aligner.recipe.clean import CleanSpec
 
 Judge = Callable[[Measured], str | None]
 Change = Callable[

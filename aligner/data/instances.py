@@ -8,19 +8,20 @@ so a resumed run has nothing to draw again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import islice
 from typing import TypeVar
 
+from aligner.data.mix import Made, Mix
 from aligner.data.mixture import group_of
 from aligner.data.readers import SourceRows
-from aligner.data.readers.tasks.task import gravest
+from aligner.data.readers.tasks.task import gravest, spoken, written_by
 from aligner.data.readers.tasks.template import Luck, Rendering, TaskTemplate, Trials, Unfit, in_random_order
+from aligner.data.report import RowCost
 from aligner.data.rows import Conversation, Example, Row, Turn
 
-MAX_RENDERED = (
-    300_000  # rows of tasks rendered ahead; where there would be more, epochs begin again with the first
-)
+MAX_RENDERED = 300_000  # rows of tasks rendered ahead: epochs beyond them begin again with the first
 MAX_TRIES = 1000  # rows looked at to find those to be shown solved: a template may fit few
 LUCK_BYTES = 8
 
@@ -35,26 +36,8 @@ def one_epoch(rows: int) -> int:
     return 1
 
 
-def has_examples(source: SourceRows) -> bool:
-    """Whether some of a source's rows are fields, still to be rendered."""
-    return any(isinstance(row, Example) for row in source.rows)
-
-
-def converted_anew(
-    sources: Sequence[SourceRows],
-    rows: Sequence[list[Row]],
-    values: Sequence[list[T]],
-    convert: Callable[[list[Row]], list[T]],
-) -> list[list[T]]:
-    """The values of a later epoch: made of the rows given for sources with tasks, the same ones for all others."""
-    return [
-        convert(given) if has_examples(source) else same
-        for source, given, same in zip(sources, rows, values, strict=True)
-    ]
-
-
 class Renderer:
-    """Renders the rows of tasks; which templates it used is counted in their sources.
+    """Renders the rows of tasks.
 
     A text that a held-out row has, too, is not written, nor one that `judge` has a reason against: another template is
     taken (`other_template` counts them). Solved rows are shown in the same template, from the training rows of the
@@ -84,47 +67,27 @@ class Renderer:
         for source in sources if self.withheld else ():
             source.keep(self.reason_against)
 
-    def epochs(
-        self, sources: Sequence[SourceRows], copies: Sequence[Sequence[int]], epochs: Epochs
-    ) -> list[list[list[Row]]]:
-        """For each epoch, the rows of each source, those of tasks rendered; they may show each other solved.
+    def show_solved(self, sources: Sequence[SourceRows]) -> None:
+        """From now on the rows of tasks in these sources, those to be trained on, may be shown solved."""
+        for row in (row for source in sources for row in source.rows):
+            if isinstance(row, Example):
+                self.pools.setdefault(row.task.name, []).append((group_of(row), row))
 
-        epochs: how many are begun with so many rows an epoch. Raises DataError where a template fails too often.
-        """
-        examples = [row for source in sources for row in source.rows if isinstance(row, Example)]
-        for row in examples:
-            self.pools.setdefault(row.task.name, []).append((group_of(row), row))
-        begun = epochs(sum(map(sum, copies))) if examples else 1
-        rendered = max(1, min(begun, MAX_RENDERED // max(len(examples), 1)))
-        written = [
-            [self.rows(*source, epoch=epoch) for source in zip(sources, copies, strict=True)]
-            for epoch in range(rendered)
-        ]
-        self.trials.check()
-        return written
-
-    def rows(
-        self, source: SourceRows, copies: Sequence[int], *, epoch: int = 0, held: bool = False
-    ) -> list[Row]:
-        """The rows of a source, those of tasks rendered for this epoch; each counts as often as it has copies."""
-        if not has_examples(source):
-            return source.rows
+    def rows(self, source: SourceRows, *, epoch: int = 0, held: bool = False) -> list[Row]:
+        """All rows of a source, those of tasks rendered for this epoch."""
         return [
-            self._conversation(row, source, number, epoch, held) if isinstance(row, Example) else row
-            for row, number in zip(source.rows, copies, strict=True)
+            self.conversation(row, source, epoch, held) if isinstance(row, Example) else row
+            for row in source.rows
         ]
 
-    def _conversation(
-        self, row: Example, source: SourceRows, copies: int, epoch: int, held: bool
-    ) -> Conversation:
+    def conversation(self, row: Example, source: SourceRows, epoch: int, held: bool = False) -> Conversation:
+        """A row of a task, rendered for this epoch."""
         template, own = self._first(row, source, epoch, held)
         few, most = row.task.shots
         wanted = few + self._luck(row, "shots", epoch)(0) % (most - few + 1)
         shown = list(islice(self._solved(row, template, epoch), wanted))
         if len(shown) < wanted:
             source.noted["fewer_shots"] += 1
-        source.templates[template.label] += copies
-        source.shots[len(shown)] += copies
         prompt = "\n\n".join([*(f"{each.input}\n{each.target}" for each in shown), own.input])
         turns = (Turn("user", prompt), Turn("assistant", own.target))
         return Conversation(row.origin, turns, row.family, template.label, len(shown))
@@ -157,11 +120,11 @@ class Renderer:
         """The rendering, where it may be written: a held-out text may not, in whatever order its choices stand."""
         if isinstance(found, Unfit):
             return found
-        text = _alone(row, found)
+        text = spoken(row, found)
         if reason := self.judge(text):
             return Unfit(reason)
         if self.withheld and not held:
-            texts = [text, *(_texts_by(row, [template]) if template.shuffles else ())]
+            texts = [text, *(written_by(row, [template]) if template.shuffles else ())]
             if any(group_of(each) in self.withheld for each in texts):
                 return Unfit("in_holdout")
         return found
@@ -184,21 +147,33 @@ class Renderer:
         return lambda draw: int.from_bytes(blake2b(f"{key} {draw}".encode(), digest_size=LUCK_BYTES).digest())
 
 
-def _alone(row: Example, text: Rendering) -> Conversation:
-    return Conversation(row.origin, (Turn("user", text.input), Turn("assistant", text.target)))
+def later_epochs(
+    train: Sequence[Made[T]],
+    mix: Mix,
+    sources: Sequence[SourceRows],
+    renderer: Renderer,
+    convert: Callable[[list[Row]], list[tuple[T, RowCost]]],
+    epochs: Epochs,
+) -> tuple[list[Made[T]], Mix]:
+    """The training rows and, behind them, those of tasks as each later epoch has them; and the mix that knows of these.
+
+    Only what an epoch reads is rendered for it. epochs: how many are begun with so many rows an epoch.
+    """
+    every, places = list(train), [list(range(len(train)))]
+    examples = sum(isinstance(entry.row, Example) for entry in train)
+    begun = min(epochs(mix.rows_per_epoch), MAX_RENDERED // examples) if examples else 1
+    for epoch in range(1, begun):
+        read = {(train[i].source, train[i].number): train[i] for i in mix.epoch(epoch)}
+        anew = [entry for entry in read.values() if isinstance(entry.row, Example)]
+        made = convert([renderer.conversation(entry.row, sources[entry.source], epoch) for entry in anew])
+        found = {(entry.source, entry.number): len(every) + i for i, entry in enumerate(anew)}
+        every += [replace(entry, value=v, cost=cost) for entry, (v, cost) in zip(anew, made, strict=True)]
+        places.append([found.get((entry.source, entry.number), i) for i, entry in enumerate(train)])
+    if not examples:
+        return every, mix
+    return every, mix.rendered([(entry.source, entry.number, entry.cost) for entry in every], places)
 
 
-def _texts(row: Row) -> Iterator[Row]:
+def _texts(row: Row) -> Sequence[Row]:
     """A held-out row as it may be written: itself, or one conversation for each template of its task."""
-    if isinstance(row, Example):
-        yield from _texts_by(row, (*row.task.templates, *row.task.rationales))
-    else:
-        yield row
-
-
-def _texts_by(row: Example, templates: Sequence[TaskTemplate]) -> Iterator[Row]:
-    """The row by each of these templates that fits, its choices always in the same order."""
-    for template in templates:
-        found = template.render(row.fields, row.origin, lambda draw: draw)
-        if isinstance(found, Rendering):
-            yield _alone(row, found)
+    return written_by(row, row.task.all_templates) if isinstance(row, Example) else [row]

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from aligner.data.clean import normalised_hash
 from aligner.data.readers import SourceRows
-from aligner.data.rows import Example, Pair, Row, row_text, turns_text
-from aligner.errors import DataError, Problem
+from aligner.data.readers.files import plain_stem
+from aligner.data.rows import Document, Example, Pair, Row, row_text, turns_text
+from aligner.errors import DataError, Problem, nearest
 
 T = TypeVar("T")
 
@@ -84,13 +85,60 @@ def drop_withheld(sources: Sequence[SourceRows], holdout: Sequence[SourceRows]) 
         source.keep(lambda row: "in_holdout" if group_of(row) in withheld else None)
 
 
+def withhold_families(sources: Sequence[SourceRows], families: Sequence[str]) -> list[SourceRows]:
+    """Take all rows of these families out of the sources, dropped there as `held_out`.
+
+    A row is of the family it says it is (of a pair: its `kind`) and of the one that its file is named after.
+    Returns the rows, one `SourceRows` a source they came from. Raises `DataError` for families without rows.
+    """
+    known = {name for source in sources for row in source.rows for name in _families_of(row)}
+    unknown = [
+        Problem("data.holdout.families", f'no row is of family "{name}"', nearest(name, sorted(known)))
+        for name in families
+        if name not in known
+    ]
+    if unknown:
+        raise DataError(unknown)
+    wanted = set(families)
+    held = [
+        SourceRows(
+            source.path,
+            source.format,
+            source.files,
+            [row for row in source.rows if wanted & _families_of(row)],
+        )
+        for source in sources
+    ]
+    for source in sources:
+        source.keep(lambda row: "held_out" if wanted & _families_of(row) else None)
+    return [source for source in held if source.rows]
+
+
+def _families_of(row: Row) -> set[str]:
+    said = row.kind if isinstance(row, Pair) else "" if isinstance(row, Document) else row.family
+    return {plain_stem(Path(row.origin.path)), said} - {""}
+
+
+def keep_measured(holdout: Sequence[SourceRows], rows: int, *, seed: int) -> None:
+    """Drop, as `not_measured`, held-out rows above this number, at random over all; 0: none."""
+    every = [row for source in holdout for row in source.rows]
+    kept = {id(row) for row in _lowest(every, rows, seed=seed, purpose="measured")}
+    for source in holdout if rows else ():
+        source.keep(lambda row: None if id(row) in kept else "not_measured")
+
+
+def file_of(row: Row) -> str:
+    """What a cap or a rate of its own is for."""
+    return str(row.task.path) if isinstance(row, Example) else row.origin.path
+
+
 def cap_files(source: SourceRows, cap: int | None, *, seed: int) -> None:
     """Keep at most `cap` random rows of each file or task (FLAN, arXiv:2109.01652, 2.1); the others drop as `cap`."""
     if cap is None:
         return
     by_file: dict[str, list[Row]] = defaultdict(list)
     for row in source.rows:
-        by_file[str(row.task.path) if isinstance(row, Example) else row.origin.path].append(row)
+        by_file[file_of(row)].append(row)
     kept = {id(row) for rows in by_file.values() for row in _lowest(rows, cap, seed=seed, purpose="cap")}
     source.keep(lambda row: None if id(row) in kept else "cap")
 

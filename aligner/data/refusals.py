@@ -1,4 +1,4 @@
-"""What a build refuses to hand on: forged control tokens, a part without rows, too many answers without their end."""
+"""What a build refuses to hand on: a part without rows, too many answers without their end, forged control tokens."""
 
 from __future__ import annotations
 
@@ -8,30 +8,13 @@ from typing import TYPE_CHECKING
 
 from aligner.data.readers import SourceRows
 from aligner.data.report import RowCost
-from aligner.data.rows import Row, row_contents, row_turns
+from aligner.data.rows import Document, Row, row_contents, row_turns
 from aligner.data.templates import control_tokens, renders_tools
 from aligner.errors import DataError, Problem
 from aligner.recipe.data import DataSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-def refuse_forged(tokenizer: PreTrainedTokenizerBase) -> Callable[[Row], str | None]:
-    """A judge against rows whose text contains a control token: its id must come from the template alone.
-
-    And against rows with tools (`tool_calls`), where the template writes none.
-    """
-    controls = control_tokens(tokenizer)
-    knows_tools = cache(lambda: renders_tools(tokenizer))
-
-    def reason_against(row: Row) -> str | None:
-        if any(turn.about_tools for turn in row_turns(row)) and not knows_tools():
-            return "tool_calls"
-        forged = any(token in content for content in row_contents(row) for token in controls)
-        return "control_token_in_text" if forged else None
-
-    return reason_against
 
 
 def check_not_empty(sources: Sequence[SourceRows], part: str) -> None:
@@ -62,3 +45,23 @@ def check_cut_answers(costs: Sequence[RowCost], spec: DataSpec) -> None:
                 "raise max_length, or raise cut_answers to train on answers without their end",
             )
         )
+
+
+def refuse_forged(tokenizer: PreTrainedTokenizerBase) -> Callable[[Row], str | None]:
+    """A judge against rows whose text contains a control token: its id must come from the template alone.
+
+    And against rows with tools (`tool_calls`), where the template writes none. In plain documents control tokens are
+    spelt out (see `documents_ids`), so they stay.
+    """
+    controls = control_tokens(tokenizer)
+    knows_tools = cache(lambda: renders_tools(tokenizer))
+
+    def reason_against(row: Row) -> str | None:
+        if isinstance(row, Document) and not row.turns:
+            return None
+        if any(turn.about_tools for turn in row_turns(row)) and not knows_tools():
+            return "tool_calls"
+        forged = any(token in content for content in row_contents(row) for token in controls)
+        return "control_token_in_text" if forged else None
+
+    return reason_against

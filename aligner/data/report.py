@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from aligner.data.agreement import agreement_by_criterion
 from aligner.data.readers import SourceRows
 from aligner.data.rows import Dropped, Row
-from aligner.recipe.plan import PlanRow
 
 
 @dataclass(frozen=True)
@@ -18,13 +17,13 @@ class SourceReport:
     """One source's accounts.
 
     `rows_read` = `rows_used` + the sum of `dropped` (by reason). `rows_per_epoch`, `tokens` and
-    `supervised_tokens` count copies (weights); tokens are 0 for documents, which are tokenised later.
+    `supervised_tokens` count copies (weights), pieces of documents that are too long for one row, and in a mixture
+    what an epoch reads; tokens are 0 for documents to pretrain on, which are tokenised later.
     `prompts_cut` and `answers_cut` count used rows that were too long. `noted` counts rows that were not dropped for
     what was found in them (see `settle_pairs` and `TokenRow.rewritten`), `changed` what cleaning changed in the rows
     that were read, dropped later or not (see `clean_sources`). `agreement`: Krippendorff's alpha by criterion, over all
-    the answers in the files that several annotators could rate. `templates`, `shots`: how often each template of a task
-    ("task/template") wrote a row, and how often a row came behind how many solved ones, in all epochs that are
-    rendered; tokens are those of the first. `samples`: a few dropped rows by reason, to look at, never written.
+    the answers in the files that several annotators could rate. `samples`: a few dropped rows by reason, to look at,
+    never written.
     """
 
     path: str
@@ -41,8 +40,6 @@ class SourceReport:
     noted: dict[str, int] = field(default_factory=dict)
     agreement: dict[str, float | None] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
-    templates: dict[str, int] = field(default_factory=dict)
-    shots: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[Row | Dropped]] = field(default_factory=dict, repr=False)
 
 
@@ -50,59 +47,47 @@ class SourceReport:
 class DataReport:
     """The accounts of all sources, trained on and held out; `curriculum`: trained on early alone.
 
-    `words`: path and sha256 of the word files that the rows were cleaned with.
+    `words`: path and sha256 of the word files that the rows were cleaned with. `against`: the evaluations whose rows
+    were looked for among them.
     """
 
     train: list[SourceReport] = field(default_factory=list)
     holdout: list[SourceReport] = field(default_factory=list)
     curriculum: list[SourceReport] = field(default_factory=list)
     words: list[dict[str, str]] = field(default_factory=list)
+    against: list[SourceReport] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values for a manifest, without samples: a manifest is published, rows may not be."""
         parts = {"train": self.train, "holdout": self.holdout, "curriculum": self.curriculum}
         plain: dict[str, Any] = {part: [_plain(source) for source in given] for part, given in parts.items()}
+        if self.against:
+            plain["against"] = [_plain(source) for source in self.against]
         return plain | ({"words": self.words} if self.words else {})
 
 
 def _plain(source: SourceReport) -> dict[str, Any]:
     plain = asdict(replace(source, samples={}))
     del plain["samples"]
-    later = ("changed", "templates", "shots")  # a run of an older version, which had no such keys, goes on
-    return {key: value for key, value in plain.items() if value or key not in later}
+    if not source.changed:
+        del plain["changed"]  # a run of an older version, which had no such key, goes on from its checkpoint
+    return plain
 
 
-def template_rows(report: DataReport) -> list[PlanRow]:
-    """How often each template of each training task is used, and how many solved rows come before a row."""
-    by_task: dict[str, dict[str, int]] = {}
-    shots: Counter[str] = Counter()
-    for source in report.train:
-        shots.update(source.shots)
-        for label, count in source.templates.items():
-            task, _, name = label.partition("/")
-            by_task.setdefault(task, {})[name] = count
-    rows = [
-        PlanRow(f"task {task}", f"{sum(used.values()):,}", _counts(used) + "; all epochs together")
-        for task, used in by_task.items()
-    ]
-    if set(shots) - {"0"}:
-        rows.append(PlanRow("shots", _counts(shots), "how often so many solved rows come before a row"))
-    return rows
-
-
-def _counts(used: Mapping[str, int]) -> str:
-    return ", ".join(f"{name}: {count:,}" for name, count in used.items())
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there is one of each row
 class RowCost:
-    """What one row takes and gives: ids, supervised ids, and whether it was cut to fit or is not learnt whole."""
+    """What one row takes and gives: ids, supervised ids, and whether it was cut to fit or is not learnt whole.
+
+    Of a task's row: which template wrote it ("task/template"), after how many solved ones.
+    """
 
     tokens: int = 0
     supervised_tokens: int = 0
     prompt_cut: bool = False
     answer_cut: bool = False
     rewritten: bool = False
+    template: str = ""
+    shots: int = 0
 
 
 def report_source(source: SourceRows, costs: Sequence[RowCost], copies: Sequence[int]) -> SourceReport:
@@ -124,7 +109,5 @@ def report_source(source: SourceRows, costs: Sequence[RowCost], copies: Sequence
         noted=dict(sorted(noted.items())),
         agreement=agreement_by_criterion(source.rated),
         changed=dict(sorted(source.changed.items())),
-        templates=dict(sorted(source.templates.items())),
-        shots={str(number): count for number, count in sorted(source.shots.items())},
         samples=source.samples,
     )

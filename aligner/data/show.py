@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from aligner.data.report import DataReport, template_rows
+from aligner.data.plan import SourcePlan, template_rows
+from aligner.data.report import DataReport
 from aligner.data.rows import Document, Dropped, Row, row_text
 from aligner.data.templates import control_tokens
 from aligner.data.tokens import PairRow, PromptRow, TokenRow, document_ids
@@ -75,10 +76,10 @@ def show_dropped(report: DataReport, count: int, *, console: Console | None = No
                 console.print(_dropped_line(row), soft_wrap=True)
 
 
-def show_templates(report: DataReport, *, console: Console | None = None) -> None:
+def show_templates(plans: Sequence[SourcePlan], *, console: Console | None = None) -> None:
     """Print how often each template of a task is used; nothing where there are no tasks."""
     console = console or Console()
-    for row in template_rows(report):
+    for row in template_rows(plans):
         console.print(Text.assemble((f"{row.name}: ", "bold"), f"{row.value}  {row.why}"), soft_wrap=True)
 
 

@@ -251,6 +251,27 @@ def documents_ids(documents: Sequence[Document], tokenizer: PreTrainedTokenizerB
     return [_ended(next(chat_ids if document.turns else plain_ids), tokenizer) for document in documents]
 
 
+def tokenize_documents(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[list[TokenRow]]:
+    """Documents to be learnt whole: every token is supervised but the first, which nothing comes before.
+
+    One that is too long becomes several rows of `max_length` ids and a shorter one. Each begins with the last id of
+    the one before, so every id but the document's first is learnt once.
+    """
+    return [
+        [
+            _document_row(ids[start : start + max_length])
+            for start in range(0, max(len(ids) - 1, 1), max_length - 1)
+        ]
+        for ids in documents_ids(documents, tokenizer)
+    ]
+
+
+def _document_row(ids: list[int]) -> TokenRow:
+    return TokenRow(ids, [index > 0 for index in range(len(ids))], "document")
+
+
 def _ended(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     eos = tokenizer.eos_token_id
     return one_bos(ids, tokenizer) + ([] if eos is None else [eos])

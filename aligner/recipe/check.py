@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from aligner.errors import Problem, RecipeError, nearest
+from aligner.recipe.clean import CleanSpec, RowCleanSpec
 from aligner.recipe.data import (
-    CleanSpec,
+    ConversationFormat,
     DocumentFormat,
     PairFormat,
     PromptFormat,
-    RowCleanSpec,
     SftFormat,
     SourceSpec,
 )
@@ -31,13 +31,20 @@ _MODEL_FIELDS = (
     (EvaluateRecipe, "models"),
     (EvaluateRecipe, "reward"),
 )
+_MIXED_FIELDS = ((SourceSpec, "share"), (SourceSpec, "epochs"))
+_MIXED_STAGES = ("sft", "reward")
 _WORD_FIELDS = ((CleanSpec, "words"), (RowCleanSpec, "words"))
 _FORMATS: dict[tuple[str, str], Any] = {
-    ("pretrain", "data"): DocumentFormat,
-    ("sft", "data"): SftFormat,
-    ("reward", "data"): PairFormat,
+    ("pretrain", "data.train"): DocumentFormat,
+    ("pretrain", "data.curriculum"): DocumentFormat,
+    ("pretrain", "data.holdout"): DocumentFormat,
+    ("sft", "data.train"): SftFormat,
+    ("sft", "data.holdout"): ConversationFormat,
+    ("reward", "data.train"): PairFormat,
+    ("reward", "data.holdout"): PairFormat,
     ("reward", "normalise_on"): PromptFormat,
-    ("ppo", "data"): PromptFormat,
+    ("ppo", "data.train"): PromptFormat,
+    ("ppo", "data.holdout"): PromptFormat,
     ("evaluate", "suites.documents"): DocumentFormat,
     ("evaluate", "suites.pairs"): PairFormat,
     ("evaluate", "suites.prompts"): PromptFormat,
@@ -82,6 +89,8 @@ def check_files(
             yield from _check_paths(seen.entry.node, path, root=folder)
         elif where == (SourceSpec, "format"):
             yield from _check_format(seen, stage)
+        elif where in _MIXED_FIELDS:
+            yield from _check_mixed(seen, stage)
         elif where == (PipelineStage, "use"):
             yield from _check_paths(seen.entry.node, path)
         elif where in _MODEL_FIELDS:
@@ -187,10 +196,20 @@ def _check_format(seen: Visit, stage: str) -> Iterator[Problem]:
             yield Problem(seen.entry.node.place, what, nearest(str(value), fits))
 
 
+def _check_mixed(seen: Visit, stage: str) -> Iterator[Problem]:
+    """What a source says of a mixture is of use in `data.train` of the stages that have one."""
+    left_out = isinstance(seen.entry.node, ScalarNode) and seen.entry.node.value is None
+    if not left_out and (stage not in _MIXED_STAGES or not seen.key.startswith("data.train.")):
+        what = f"{seen.key}: no mixture is made of these sources"
+        yield Problem(
+            seen.entry.node.place, what, f"leave it out; data.train of {' and '.join(_MIXED_STAGES)} has one"
+        )
+
+
 def _overlaps(sources: dict[str, list[ScalarNode]]) -> Iterator[Problem]:
-    """Files that are both trained on and held out."""
+    """Files that are both trained on and held out, or evaluated on."""
     for key, held in sources.items():
-        if not key.startswith("data.holdout"):
+        if not key.startswith(("data.holdout", "data.decontaminate")):
             continue
         trained = {
             name

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from aligner.recipe.base import Spec
+from aligner.recipe.clean import CleanSpec, RowCleanSpec
+from aligner.recipe.mixture import MixtureSpec
 
 ChatFormat = Literal[
     "messages",
@@ -36,37 +39,14 @@ PairFormat = Literal[
     "ratings",
     "rules",
 ]
-SftFormat = Literal[ChatFormat, "tasks"]
-DocumentFormat = Literal["text", "html", "warc", "documents", ChatFormat, "hh"]
+PlainFormat = Literal["text", "html", "warc", "documents"]
+DocumentFormat = Literal[PlainFormat, ChatFormat, "hh"]
+ConversationFormat = Literal[ChatFormat, "tasks"]
+SftFormat = Literal[ConversationFormat, PlainFormat]
 PromptFormat = Literal["prompts", "mt_bench", ChatFormat, "hh"]
 Format = Literal["auto", DocumentFormat, SftFormat, PairFormat, PromptFormat]
 
-CleanRule = Literal[
-    "gopher_quality",
-    "gopher_word_count",
-    "gopher_word_length",
-    "gopher_symbols",
-    "gopher_bullets",
-    "gopher_ellipsis_lines",
-    "gopher_alphabetic",
-    "gopher_stop_words",
-    "gopher_repetition",
-    "gopher_duplicate_lines",
-    "gopher_duplicate_paragraphs",
-    "gopher_duplicate_line_chars",
-    "gopher_duplicate_paragraph_chars",
-    "gopher_top_ngrams",
-    "gopher_duplicate_ngrams",
-    "c4",
-    "c4_unpunctuated_lines",
-    "c4_short_lines",
-    "c4_javascript_lines",
-    "c4_policy_lines",
-    "c4_lorem_ipsum",
-    "c4_curly_brace",
-    "c4_few_sentences",
-]
-Personal = Literal["email", "iban", "card", "ip", "phone"]
+SHARE_TOLERANCE = 1e-6  # of 1: thirds are written with some digits
 
 
 class SourceSpec(Spec):
@@ -91,6 +71,12 @@ class SourceSpec(Spec):
     )
     rationale: float = Field(
         0.0, ge=0, le=1, description="tasks: share of rows that are answered with their reasons"
+    )
+    share: float | None = Field(
+        None, gt=0, le=1, description="of an epoch, with a mixture; sources without one divide what is left"
+    )
+    epochs: float | None = Field(
+        None, gt=0, description="times an epoch reads each row, with mixture by: epochs; 1 when left out"
     )
 
     @model_validator(mode="after")
@@ -121,66 +107,53 @@ class SourceSpec(Spec):
             raise ValueError(f"shots = {self.shots}: there are none below 0")
         return self
 
-
-class CleanSpec(Spec):
-    """Cleaning of documents before pretraining (survey arXiv:2303.18223, 4.1.2).
-
-    The order is fixed, whatever the order of keys: repair, mask, filters, exact repeats, near duplicates.
-    """
-
-    repair: bool = Field(False, description="mend text of a wrong encoding (ftfy; extra data)")
-    mask: list[Personal] = Field(
-        default_factory=list, description="personal data to be replaced by <email>, <phone> and so on"
-    )
-    rules: list[CleanRule] = Field(
-        default_factory=list,
-        description="gopher_quality, gopher_repetition, c4, or single rules of theirs; they are for English prose",
-    )
-    min_chars: int = Field(20, ge=0)
-    max_chars: int | None = Field(1_000_000, gt=0, description="null: no limit")
-    min_letter_share: float = Field(0.4, ge=0, le=1, description="letters and spaces over all characters")
-    words: str | list[str] = Field(
-        default_factory=list, description="files of words that drop a text, one word or phrase a line"
-    )
-    max_words: float = Field(
-        0.0, ge=0, lt=1, description="share of a text's words that may be listed; 0: none"
-    )
-    languages: list[str] = Field(
-        default_factory=list, description="ISO 639-1 codes of the languages that stay (py3langid; extra data)"
-    )
-    deduplicate: bool = Field(True, description="drop exact repeats, whitespace and case aside")
-    near_duplicates: bool = Field(False, description="drop near repeats (MinHash); the first stays")
-
-
-class RowCleanSpec(CleanSpec):
-    """Cleaning of conversations and pairs: as that of documents, but every step is off by default.
-
-    All contents of a row are judged together, as one text; repair and mask change each of them.
-    """
-
-    min_chars: int = Field(0, ge=0)
-    max_chars: int | None = Field(None, gt=0, description="null: no limit")
-    min_letter_share: float = Field(0.0, ge=0, le=1, description="letters and spaces over all characters")
-    deduplicate: bool = Field(False, description="drop exact repeats, whitespace and case aside")
-
-    @model_validator(mode="after")
-    def _lines_stay(self) -> Self:
-        cut = [rule for rule in self.rules if rule.startswith("c4_") and rule.endswith("_lines")]
-        if cut:
-            raise ValueError(f"{' and '.join(cut)}: cuts lines, for documents alone; leave it out")
-        return self
+    @property
+    def plain(self) -> bool:
+        """Whether it is plain text, all of it to be learnt, since its format says so."""
+        return self.format in get_args(PlainFormat)
 
 
 class HoldoutSpec(Spec):
-    """Rows never trained on: own sources, or a number of rows taken out of the training sources."""
+    """Rows never trained on: own sources, whole families, or a number of rows taken out of the training sources."""
 
-    rows: int = Field(0, ge=0, description="rows drawn from the training sources and withheld")
+    rows: int = Field(
+        0,
+        ge=0,
+        description="rows drawn from the training sources and withheld; with families: those measured (0: all)",
+    )
+    families: list[str] = Field(
+        default_factory=list,
+        description="withheld whole: rows of this family or kind, or of a file of this name (without suffix)",
+    )
     sources: list[SourceSpec] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if self.rows and self.sources:
-            raise ValueError("give either rows or sources, not both")
+        if self.sources and (self.rows or self.families):
+            raise ValueError(f"give either {'rows' if self.rows else 'families'} or sources, not both")
+        return self
+
+
+class DecontaminateSpec(Spec):
+    """Rows of evaluations that training may not see (survey arXiv:2303.18223, 4.1; GPT-3 arXiv:2005.14165, C).
+
+    A training row is contaminated where it asks what an evaluation row asks, or shares `ngram` words in a row with one;
+    case and punctuation aside, system turns too.
+    """
+
+    against: list[SourceSpec] = Field(default_factory=list, description="evaluation files, in any format")
+    holdout: bool = Field(False, description="compare with the recipe's own held-out rows, too")
+    ngram: int | None = Field(13, gt=0, description="words in a row; null: the same question alone")
+    ignore_above: int | None = Field(
+        None, gt=0, description="words that more training rows share are a phrase, no leak (GPT-3: 10)"
+    )
+    near_duplicates: bool = Field(False, description="near repeats of evaluation rows (MinHash), too")
+    overlap: Literal["drop", "error"] = Field("drop", description="what becomes of contaminated rows")
+
+    @model_validator(mode="after")
+    def _something_to_compare_with(self) -> Self:
+        if not (self.against or self.holdout):
+            raise ValueError("name evaluation files in against, or set holdout: true")
         return self
 
 
@@ -188,7 +161,13 @@ class DataSpec(Spec):
     """A mixture of sources, their hold-out, and the longest row in tokens."""
 
     train: list[SourceSpec] = Field(min_length=1)
+    mixture: MixtureSpec | None = Field(
+        None, description="shares of the sources; every row once an epoch (or `weight` times) when left out"
+    )
     holdout: HoldoutSpec = Field(default_factory=HoldoutSpec)
+    decontaminate: DecontaminateSpec | None = Field(
+        None, description="what evaluations hold is not trained on"
+    )
     clean: RowCleanSpec = Field(default_factory=RowCleanSpec)
     max_length: int = Field(
         256, gt=1, description="longest row in tokens; longer prompts are cut from the left"
@@ -196,6 +175,12 @@ class DataSpec(Spec):
     cut_answers: float = Field(
         0.01, ge=0, le=1, description="share of rows whose answer may be cut before it is an error"
     )
+
+    @model_validator(mode="after")
+    def _sources_fit_the_mixture(self) -> Self:
+        if faults := mixture_faults(self.mixture, self.train):
+            raise ValueError("; ".join(faults))
+        return self
 
 
 class PairRules(Spec):
@@ -237,12 +222,41 @@ class PretrainDataSpec(Spec):
         None, description="documents that come early and only once; the tokenizer does not learn from them"
     )
     holdout: HoldoutSpec = Field(default_factory=HoldoutSpec)
+    decontaminate: DecontaminateSpec | None = Field(
+        None, description="what evaluations hold is not trained on"
+    )
     clean: CleanSpec = Field(default_factory=CleanSpec)
     block_length: int = Field(128, gt=1, description="tokens in a training block")
     isolate_documents: bool = Field(False, description="no attention between documents that share a block")
 
     @property
     def sources(self) -> list[SourceSpec]:
-        """Every source there is: trained on, early or always, and held out."""
+        """Every source there is to train on, early or always, or held out."""
         early = self.curriculum.sources if self.curriculum else []
         return [*self.train, *early, *self.holdout.sources]
+
+
+def mixture_faults(mixture: MixtureSpec | None, sources: Sequence[SourceSpec]) -> list[str]:
+    """What sources say that their mixture has no use for, or leave out that it needs."""
+    shares = [source.share for source in sources if source.share is not None]
+    by = mixture.by if mixture else None
+    faults = []
+    for number, source in enumerate(sources):
+        if source.share is not None and by in (None, "epochs"):
+            remedy = "leave it out" if by else "add mixture: {by: share}"
+            faults.append(f"train.{number}.share: a share of nothing; {remedy}")
+        if source.epochs is not None and by != "epochs":
+            faults.append(f"train.{number}.epochs: goes with mixture: {{by: epochs}}, and with nothing else")
+        if mixture and source.weight != 1:
+            faults.append(f"train.{number}.weight: the mixture says how often rows come; leave weight out")
+        if by == "share" and source.share is None:
+            faults.append(f"train.{number}.share: by: share needs one of every source")
+    total = sum(shares)
+    if by == "share" and len(shares) == len(sources) and abs(total - 1) > SHARE_TOLERANCE:
+        faults.append(f"the shares add up to {total:.6g}; they must add up to 1")
+    if by in ("examples", "temperature") and shares:
+        if len(shares) == len(sources):
+            faults.append(f"every source has a share, and none is left for by: {by}; use by: share")
+        elif total >= 1:
+            faults.append(f"the shares add up to {total:.6g}, and nothing is left for the other sources")
+    return faults

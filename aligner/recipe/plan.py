@@ -1,4 +1,4 @@
-"""What a command would do, as rows a person can read. `aligner check` prints it; nothing here computes."""
+"""What a command would do, as rows and tables a person can read. `aligner check` prints it; nothing here computes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,30 @@ class PlanRow:
 
 
 @dataclass(frozen=True)
+class PlanTable:
+    """Columns under names; the first is text, the others stand on the right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def lines(self) -> list[str]:
+        """The table as plain lines."""
+        every = (self.columns, *self.rows)
+        widths = [max(map(len, cells)) for cells in zip(*every, strict=True)]
+        return ["  ".join(map(_aligned, row, widths, range(len(row)))).rstrip() for row in every]
+
+
+def _aligned(cell: str, width: int, column: int) -> str:
+    return cell.rjust(width) if column else cell.ljust(width)
+
+
+@dataclass(frozen=True)
 class StagePlan:
-    """What one stage would do: steps, tokens, memory, time, precision."""
+    """What one stage would do: steps, tokens, memory, time, precision; and its sources, what was read and what is."""
 
     name: str
     rows: tuple[PlanRow, ...]
+    tables: tuple[PlanTable, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from aligner.recipe.base import Spec
-from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.clean import RowCleanSpec
+from aligner.recipe.data import DataSpec, DecontaminateSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.model import ArchitectureSpec, ModelSpec, TokenizerSpec
 from aligner.recipe.training import SamplingSpec, TrainSpec
 
@@ -99,6 +100,8 @@ class PromptsSpec(Spec):
 
     train: list[SourceSpec] = Field(min_length=1)
     holdout: list[SourceSpec] = Field(default_factory=list)
+    decontaminate: DecontaminateSpec | None = Field(None, description="what evaluations hold is not asked")
+    clean: RowCleanSpec = Field(default_factory=RowCleanSpec, description="of prompts, those held out too")
     holdout_rows: int = Field(128, gt=0, description="held-out prompts answered at each evaluation")
     max_prompt_tokens: int = Field(192, gt=0, description="longer prompts are cut from the left")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,6 +123,10 @@ class RunFolder:
             versions=current_versions(), commit=current_commit(), hardware=current_hardware(),
             started=self.manifest.started or _now(), ended="",
         )  # fmt: skip
+
+    def note_sources(self, sources: Sequence[Mapping[str, Any]]) -> None:
+        """Note what is read of each source in the whole training."""
+        self._note(sources=[dict(source) for source in sources])
 
     def write_results(self, results: Mapping[str, float]) -> None:
         """results.json; TrainingError for a value that is not finite, ValueError for a key of another form."""

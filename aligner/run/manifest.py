@@ -44,6 +44,7 @@ class Manifest:
     seed: int = 0
     parents: dict[str, str] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    sources: list[dict[str, Any]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     hardware: Hardware | None = None

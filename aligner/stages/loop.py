@@ -7,7 +7,7 @@ number stops the run, Ctrl-C finishes the step and saves, and metrics go to the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from aligner.data.mix import Mix
 from aligner.errors import Interrupted, Problem, TrainingError
 from aligner.recipe.training import TrainSpec
 from aligner.run.checkpoint import SEAL, checkpoint_step, newest_checkpoint, seal_folder
@@ -56,11 +57,11 @@ def plan_of(
     seed: int,
     lengths: list[int] | None = None,
     curriculum: Curriculum | None = None,
-    renderings: Sequence[Sequence[int]] = (),
+    mix: Mix | None = None,
 ) -> LoopPlan:
     """Row order and precision; `lengths` (tokens a row) groups rows of about the same length into steps.
 
-    The rows of the curriculum are numbered from `rows` on. `renderings`: see `row_order`.
+    The rows of the curriculum are numbered from `rows` on. `rows` are those of an epoch, which `mix` chooses.
     """
     steps = optimiser_steps(train, rows=rows)
     order = row_order(
@@ -69,7 +70,7 @@ def plan_of(
         steps=steps,
         seed=seed,
         lengths=lengths,
-        renderings=renderings,
+        epoch_rows=mix.epoch if mix else None,
     )
     if curriculum:
         order = with_curriculum(order, curriculum, rows=rows, seed=seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,22 +19,21 @@ def row_order(
     steps: int,
     seed: int,
     lengths: Sequence[int] | None = None,
-    renderings: Sequence[Sequence[int]] = (),
+    epoch_rows: Callable[[int], Sequence[int]] | None = None,
 ) -> list[int]:
     """Row numbers in training order: `steps * rows_per_step` of them, every row once per epoch.
 
     The rows left over at the end of an epoch open the next one, so no step is ever short and no row is dropped.
-    With `lengths` (tokens a row), the rows of a step have about the same length. `renderings`: where rows differ from
-    epoch to epoch, the numbers they have in each (`lengths` is by these); after the last, the first comes again.
+    With `lengths` (tokens a row), the rows of a step have about the same length. With `epoch_rows`, an epoch (from 0)
+    has the rows that it says, always `rows` of them, instead of all.
     """
     order: list[int] = []
     pool: list[int] = []
     epoch = 0
     while len(order) < steps * rows_per_step:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        drawn = torch.randperm(rows, generator=generator).tolist()
-        numbers = renderings[epoch % len(renderings)] if renderings else range(rows)
-        pool += [numbers[row] for row in drawn]
+        numbers = epoch_rows(epoch) if epoch_rows else range(rows)
+        pool += [numbers[place] for place in torch.randperm(rows, generator=generator).tolist()]
         whole = len(pool) // rows_per_step * rows_per_step
         ready, pool = pool[:whole], pool[whole:]
         order += ready if lengths is None else _grouped(ready, lengths, rows_per_step, generator)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
-from aligner.data.build import build_prompts
+from aligner.data.build import build_prompts, build_training_prompts
 from aligner.data.tokens import PromptRow
 from aligner.errors import Interrupted, Problem
 from aligner.models.heads import ValueHead
@@ -115,11 +115,9 @@ def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
     rewards = load_rewards(recipe.reward, tokenizer)
     data = recipe.data
     limit = min(data.max_prompt_tokens, prompt_room(loaded.model, recipe.sampling.max_new_tokens))
-    train = build_prompts(
-        data.train, tokenizer, max_prompt_tokens=limit, seed=recipe.seed, withhold=data.holdout
-    )
+    train = build_training_prompts(data, tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
     held = (
-        build_prompts(data.holdout, tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
+        build_prompts(data.holdout, tokenizer, max_prompt_tokens=limit, seed=recipe.seed, clean=data.clean)
         if data.holdout
         else None
     )

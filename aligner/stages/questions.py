@@ -9,7 +9,8 @@ from aligner.data.build import build_documents, build_pairs, build_prompts
 from aligner.data.rows import Document
 from aligner.data.tokens import PairRow, PromptRow
 from aligner.evals.suites import Subject
-from aligner.recipe.data import CleanSpec, PairDataSpec, PairRules, PretrainDataSpec, SourceSpec
+from aligner.recipe.clean import CleanSpec
+from aligner.recipe.data import PairDataSpec, PairRules, PretrainDataSpec, SourceSpec
 from aligner.recipe.stages import EvaluateRecipe
 
 EVERY_DOCUMENT = CleanSpec(min_chars=0, min_letter_share=0.0, deduplicate=False)

@@ -13,6 +13,7 @@ from trl import RewardConfig, RewardTrainer
 from trl.trainer.utils import disable_dropout_in_model
 
 from aligner.data.build import build_pairs, build_prompts
+from aligner.data.mix import Mix
 from aligner.data.tokens import PairRow
 from aligner.errors import DataError, Problem, TrainingError
 from aligner.evals.preference import (
@@ -33,6 +34,7 @@ from aligner.run.seed import seed_everything
 from aligner.stages.batches import Batch, PairCollator, PairColumns
 from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
 from aligner.stages.losses import bradley_terry_nats
+from aligner.stages.sources import tell_sources
 from aligner.stages.stage import StageResult, training_arguments
 
 BETA2 = 0.999
@@ -110,8 +112,16 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
         )
     samples = scale_samples(recipe, data.holdout or data.train)
     trainer = pair_trainer(
-        loaded, data.train, scoring, recipe.train, run, seed=recipe.seed, nll_coef=recipe.nll_coef
+        loaded,
+        data.train,
+        scoring,
+        recipe.train,
+        run,
+        seed=recipe.seed,
+        nll_coef=recipe.nll_coef,
+        mix=data.mix,
     )
+    tell_sources(run, data, trainer.plan.order)
     scorer = RewardModel(loaded.model, loaded.tokenizer, scoring=scoring)
     per_pass = 2 * (recipe.train.rows_per_device or recipe.train.rows_per_step)
 
@@ -142,9 +152,14 @@ def pair_trainer(
     *,
     seed: int,
     nll_coef: float = 0.0,
+    mix: Mix | None = None,
 ) -> PairTrainer:
-    """The trainer for these pairs, ready to run; dropout is off, as in every reward model here."""
-    args = training_arguments(train, run, rows=len(pairs), seed=seed, kind=RewardConfig, beta2=BETA2)
+    """The trainer for these pairs, ready to run; dropout is off, as in every reward model here.
+
+    `mix`: which of them an epoch reads; all when left out.
+    """
+    per_epoch = mix.rows_per_epoch if mix else len(pairs)
+    args = training_arguments(train, run, rows=per_epoch, seed=seed, kind=RewardConfig, beta2=BETA2)
     args.max_length = None
     disable_dropout_in_model(loaded.model)  # TRL's trainer of heads would do it, the plain one does not
     rows = weighed_columns(pairs)
@@ -156,10 +171,15 @@ def pair_trainer(
         processing_class=loaded.tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
-    lengths = [max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
+    lengths = [pair_length(pair) for pair in pairs]
     trainer.scoring, trainer.nll_coef = scoring, nll_coef
-    trainer.plan = plan_of(train, rows=len(pairs), seed=seed, lengths=lengths)
+    trainer.plan = plan_of(train, rows=per_epoch, seed=seed, lengths=lengths, mix=mix)
     return trainer
+
+
+def pair_length(pair: PairRow) -> int:
+    """Tokens of the longer answer and the prompt: what a pair takes of a padded batch, twice."""
+    return max(len(pair.chosen_ids), len(pair.rejected_ids))
 
 
 def weighed_columns(pairs: Sequence[PairRow]) -> list[PairColumns]:

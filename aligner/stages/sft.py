@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from aligner.data.build import build_conversations
+from aligner.data.mix import Mix
 from aligner.data.tokens import TokenRow
 from aligner.errors import DataError, Problem
 from aligner.models.load import load_model, save_model
@@ -23,6 +24,7 @@ from aligner.run.seed import seed_everything
 from aligner.stages.batches import AnswerCollator, Batch, LabelledRow
 from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
+from aligner.stages.sources import tell_sources
 from aligner.stages.stage import StageResult, epochs_begun, training_arguments
 
 BETA2 = 0.999
@@ -55,8 +57,9 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
             Problem("data.train", "there are no rows to train on", "look at the sources with `aligner show`")
         )
     trainer = answer_trainer(
-        loaded.model, loaded.tokenizer, data.train, recipe.train, run, seed=recipe.seed, later=data.later
+        loaded.model, loaded.tokenizer, data.train, recipe.train, run, seed=recipe.seed, mix=data.mix
     )
+    tell_sources(run, data, trainer.plan.order)
     per_pass = recipe.train.rows_per_device or recipe.train.rows_per_step
 
     def holdout() -> dict[str, float]:
@@ -94,39 +97,27 @@ def answer_trainer(
     run: RunFolder,
     *,
     seed: int,
-    later: Sequence[Sequence[TokenRow]] = (),
+    mix: Mix | None = None,
 ) -> AnswerTrainer:
     """The trainer for these rows, ready to run: nothing is tokenised, cut, packed or filtered again.
 
-    later: the same rows in later epochs, where they are written otherwise.
+    `mix`: which of them an epoch reads; all when left out.
     """
-    every, renderings = numbered(rows, later)
-    args = training_arguments(train, run, rows=len(rows), seed=seed, kind=SFTConfig, beta2=BETA2)
+    per_epoch = mix.rows_per_epoch if mix else len(rows)
+    args = training_arguments(train, run, rows=per_epoch, seed=seed, kind=SFTConfig, beta2=BETA2)
     args.max_length = None
     args.dataset_kwargs = {"skip_prepare_dataset": True}
     trainer = AnswerTrainer(
         model=model,
         args=args,
         data_collator=AnswerCollator(tokenizer.pad_token_id),
-        train_dataset=Dataset.from_list([labelled(row) for row in every]),
+        train_dataset=Dataset.from_list([labelled(row) for row in rows]),
         processing_class=tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
-    lengths = [len(row.input_ids) for row in every]
-    trainer.plan = plan_of(train, rows=len(rows), seed=seed, lengths=lengths, renderings=renderings)
+    lengths = [len(row.input_ids) for row in rows]
+    trainer.plan = plan_of(train, rows=per_epoch, seed=seed, lengths=lengths, mix=mix)
     return trainer
-
-
-def numbered(
-    rows: Sequence[TokenRow], later: Sequence[Sequence[TokenRow]]
-) -> tuple[list[TokenRow], list[list[int]]]:
-    """All rows there are, those of the first epoch first, and the number that each epoch's rows have among them."""
-    every, places = list(rows), {id(row): number for number, row in enumerate(rows)}
-    for row in (row for epoch in later for row in epoch):
-        if id(row) not in places:
-            places[id(row)] = len(every)
-            every.append(row)
-    return every, [list(range(len(rows))), *([places[id(row)] for row in epoch] for epoch in later)]
 
 
 def labelled(row: TokenRow) -> LabelledRow:

@@ -6,19 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from aligner.data.build import build_conversations, build_documents, build_pairs, build_prompts
+from aligner.data.build import build_conversations, build_documents, build_pairs, build_training_prompts
+from aligner.data.rows import Document
+from aligner.data.tokens import documents_ids
 from aligner.errors import DataError
+from aligner.recipe.clean import CleanSpec, RowCleanSpec
 from aligner.recipe.data import (
-    CleanSpec,
     CurriculumSpec,
     DataSpec,
     HoldoutSpec,
     PairDataSpec,
     PretrainDataSpec,
-    RowCleanSpec,
     SourceSpec,
 )
-from tests.data.chats import THINKING
+from aligner.recipe.stages import PromptsSpec
+from tests.data.chats import ORIGIN, THINKING
 from tests.tiny import tiny_tokenizer
 
 
@@ -89,6 +91,65 @@ def test_rows_of_held_out_sources_are_never_trained_on(tmp_path):
     }
 
 
+@pytest.mark.parametrize("measured", [0, 3])
+def test_families_are_held_out_and_their_equals_are_not_trained_on(tmp_path, measured):
+    rows = [*alpaca(10), *({**row, "family": "sums"} for row in alpaca(6, word="Sum"))]
+    rows.append(alpaca(1, word="sum")[0])  # says the same as a held-out row, and is of another family
+    spec = DataSpec(
+        train=[SourceSpec(path=write(tmp_path / "a.jsonl", rows))],
+        holdout=HoldoutSpec(families=["sums"], rows=measured),
+    )
+    built = build_conversations(spec, tiny_tokenizer(), seed=0)
+    check_accounts(built.report)
+    assert built.report.train[0].dropped == {"held_out": 6, "in_holdout": 1} and len(built.train) == 10
+    assert {row.family for row in built.train} == {"alpaca"} and {row.family for row in built.holdout} == {
+        "sums"
+    }
+    assert len(built.holdout) == (measured or 6)
+    assert built.report.holdout[0].dropped == ({"not_measured": 3} if measured else {})
+
+
+def test_documents_in_instruction_tuning_are_learnt_whole(tmp_path):
+    chats = write(tmp_path / "a.jsonl", [*alpaca(19), {"instruction": "a", "output": "word " * 200}])
+    text = "before <|eos|> after. " + "The cat of Mia is red. " * 30
+    documents = write(tmp_path / "d.jsonl", [{"text": text}, *({"text": f"Short {i}."} for i in range(80))])
+    train = [SourceSpec(path=chats), SourceSpec(path=documents, format="documents", weight=2.0)]
+    spec = DataSpec(train=train, holdout=HoldoutSpec(rows=5), max_length=64, cut_answers=0.05)
+    tokenizer = tiny_tokenizer()
+    built = build_conversations(spec, tokenizer, seed=0)
+    check_accounts(built.report)
+    talks, plain = built.report.train
+    assert (
+        plain.rows_read == plain.rows_used == 81 and talks.dropped["held_out"] == 5
+    )  # documents are not measured
+    whole = documents_ids([Document(ORIGIN, text=text.strip())], tokenizer)[0]
+    pieces = -(-(len(whole) - 1) // 63)
+    assert plain.rows_per_epoch == 2 * (80 + pieces)
+    learnt = [row for row in built.train if row.family == "document"]
+    assert len(learnt) == 2 * (80 + pieces) and max(len(row.input_ids) for row in learnt) == 64
+    ids = {tuple(row.input_ids) for row in learnt}
+    assert tuple(tokenizer.encode("Short 7.", add_special_tokens=False)) == next(
+        row[1:-1] for row in ids if tokenizer.decode(row[1:-1]) == "Short 7."
+    )
+    assert all(
+        row[-1] == tokenizer.eos_token_id for row in ids if row[0] == tokenizer.bos_token_id and len(row) < 64
+    )
+    too_strict = spec.model_copy(update={"cut_answers": 0.04})  # 1 of 20 answers; documents have none
+    with pytest.raises(DataError, match="1 of 20 rows would have their answer cut"):
+        build_conversations(too_strict, tokenizer, seed=0)
+
+
+def test_documents_are_known_by_their_format_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("The cat of Mia is red.")
+    with pytest.raises(DataError, match='format "text" does not give conversation rows'):
+        build_conversations(DataSpec(train=[SourceSpec(path=str(path))]), tiny_tokenizer(), seed=0)
+    held = HoldoutSpec(sources=[SourceSpec(path=str(path), format="text")])
+    chats = SourceSpec(path=write(tmp_path / "a.jsonl", alpaca(3)))
+    with pytest.raises(DataError, match='format "text" does not give conversation rows'):
+        build_conversations(DataSpec(train=[chats], holdout=held), tiny_tokenizer(), seed=0)
+
+
 def test_control_tokens_in_text_are_refused_by_name(tmp_path):
     rows = [
         *alpaca(2),
@@ -128,13 +189,8 @@ def test_prompts_come_shuffled_cut_and_without_withheld_ones(tmp_path):
         tmp_path / "p.jsonl", [{"prompt": f"Question {i} " + "word " * i, "family": "f"} for i in range(30)]
     )
     held = write(tmp_path / "h.jsonl", [{"prompt": "question 0", "gold": {"kind": "unsafe", "answers": []}}])
-    built = build_prompts(
-        [SourceSpec(path=path)],
-        tiny_tokenizer(),
-        max_prompt_tokens=40,
-        seed=0,
-        withhold=[SourceSpec(path=held)],
-    )
+    spec = PromptsSpec(train=[SourceSpec(path=path)], holdout=[SourceSpec(path=held)])
+    built = build_training_prompts(spec, tiny_tokenizer(), max_prompt_tokens=40, seed=0)
     check_accounts(built.report)
     order = [row.prompt.origin.line for row in built.rows]
     assert sorted(order) == list(range(2, 31)) != order

@@ -5,7 +5,7 @@ import pytest
 from aligner.data.clean import clean_sources, cleaner, letter_share, normalised_hash
 from aligner.data.readers import MAX_SAMPLES, SourceRows
 from aligner.data.rows import Conversation, Document, Origin, Pair, Prompt, Row, row_contents, with_contents
-from aligner.recipe.data import CleanSpec, RowCleanSpec
+from aligner.recipe.clean import CleanSpec, RowCleanSpec
 from tests.data.chats import chat
 
 ORIGIN = Origin("a", 1)

@@ -16,7 +16,7 @@ from aligner.data.cleaning.measured import Measured
 from aligner.data.cleaning.repetition import duplicate_ngram_share, duplicates, top_ngram_share
 from aligner.data.cleaning.rules import GROUPS, RULES, line_rules, text_rules
 from aligner.data.rows import Document
-from aligner.recipe.data import CleanRule, CleanSpec, RowCleanSpec
+from aligner.recipe.clean import CleanRule, CleanSpec, RowCleanSpec
 from tests.data.chats import ORIGIN, chat
 
 

@@ -17,7 +17,8 @@ from aligner.data.cleaning.words import listed, listed_share, read_words
 from aligner.data.readers import read_source
 from aligner.data.rows import Document
 from aligner.errors import DataError
-from aligner.recipe.data import CleanSpec, SourceSpec
+from aligner.recipe.clean import CleanSpec
+from aligner.recipe.data import SourceSpec
 from tests.data.chats import ORIGIN
 from tests.data.real import real
 

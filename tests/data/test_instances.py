@@ -16,13 +16,16 @@ from rich.console import Console
 from aligner.data import instances
 from aligner.data.build import Conversations, build_conversations
 from aligner.data.instances import Renderer
+from aligner.data.plan import SourcePlan, plan_sources, template_rows
 from aligner.data.readers import SourceRows, read_source
 from aligner.data.readers.tasks.template import in_random_order
-from aligner.data.report import template_rows
 from aligner.data.rows import Conversation
 from aligner.data.show import show_dropped, show_rows, show_templates
+from aligner.data.tokens import TokenRow
 from aligner.errors import DataError
-from aligner.recipe.data import DataSpec, HoldoutSpec, RowCleanSpec, SourceSpec
+from aligner.recipe.clean import RowCleanSpec
+from aligner.recipe.data import DataSpec, DecontaminateSpec, HoldoutSpec, SourceSpec
+from aligner.recipe.mixture import MixtureSpec
 from tests.data.tasks import NLI, nli_rows, write_task
 from tests.tiny import tiny_tokenizer
 
@@ -48,12 +51,23 @@ def source_of(path: str, **keys: object) -> SourceRows:
 def rendered(source: SourceRows, *, seed: int = 0, epochs: int = 1) -> list[list[Conversation]]:
     """Each epoch's rows of one source that is all there is."""
     renderer = Renderer(lambda row: None, seed=seed)
-    return [rows for (rows,) in renderer.epochs([source], [[1] * len(source.rows)], lambda rows: epochs)]
+    renderer.show_solved([source])
+    return [renderer.rows(source, epoch=epoch) for epoch in range(epochs)]
 
 
 def build(train: list[SourceSpec], *, seed: int = 0, epochs: int = 1, **keys: object) -> Conversations:
     spec = DataSpec(train=train, max_length=512, **keys)
     return build_conversations(spec, tiny_tokenizer(), seed=seed, epochs=lambda rows: epochs)
+
+
+def epochs_of(built: Conversations, count: int) -> list[list[TokenRow]]:
+    return [[built.train[place] for place in built.mix.epoch(epoch)] for epoch in range(count)]
+
+
+def plans_of(built: Conversations, epochs: int) -> list[SourcePlan]:
+    return plan_sources(
+        built.report, built.mix, [i for epoch in range(epochs) for i in built.mix.epoch(epoch)]
+    )
 
 
 def tasks(path: str, **keys: object) -> list[SourceSpec]:
@@ -97,7 +111,6 @@ def test_no_row_is_shown_to_itself_nor_its_equals_nor_twice(tmp_path_factory, se
             fewer += row.shots < few
             assert row.shots == len(before) and min(few, (count + 1) // 2 - 1) <= row.shots
     assert source.noted["fewer_shots"] >= fewer and source.noted.keys() <= {"fewer_shots"}
-    assert sum(source.shots.values()) == sum(source.templates.values()) == 2 * count
 
 
 def test_solved_rows_are_written_as_the_row_is(tmp_path):
@@ -129,10 +142,11 @@ def test_the_rendering_is_a_function_of_seed_row_and_epoch(tmp_path):
 def test_templates_shots_and_choices_are_drawn_evenly(tmp_path):
     source = source_of(write_task(tmp_path, rows=nli_rows(300)), shots=[0, 2], rationale=0.1)
     epochs = rendered(source, epochs=10)
-    assert source.templates == Counter(row.template for rows in epochs for row in rows)
-    assert abs(source.templates["nli/steps"] - 300) < 5 * 17  # binomial(3000, .1): 16.4
-    assert all(abs(source.templates[f"nli/{name}"] - 900) < 5 * 25 for name in ("claim", "options", "write"))
-    assert all(abs(source.shots[number] - 1000) < 5 * 26 for number in (0, 1, 2))
+    templates = Counter(row.template for rows in epochs for row in rows)
+    shots = Counter(row.shots for rows in epochs for row in rows)
+    assert abs(templates["nli/steps"] - 300) < 5 * 17  # binomial(3000, .1): 16.4
+    assert all(abs(templates[f"nli/{name}"] - 900) < 5 * 25 for name in ("claim", "options", "write"))
+    assert all(abs(shots[number] - 1000) < 5 * 26 for number in (0, 1, 2))
     asked = [row.turns[0].content for rows in epochs for row in rows if row.template == "nli/options"]
     ends = Counter(text[-11:] for text in asked)
     assert sum(ends.values()) == len(asked) and set(ends) == {"\n- yes\n- no", "\n- no\n- yes"}
@@ -152,7 +166,8 @@ def test_tasks_do_not_show_each_others_rows(tmp_path):
     )
     renderer = Renderer(lambda row: None, seed=0)
     sources = [source_of(one, shots=3), source_of(other, shots=3)]
-    ((first, second),) = renderer.epochs(sources, [[1] * 20] * 2, lambda rows: 1)
+    renderer.show_solved(sources)
+    first, second = map(renderer.rows, sources)
     assert max(n for row in first for n in numbers_in(row)[0]) < 20
     assert min(n for row in second for n in numbers_in(row)[0]) >= 100
 
@@ -171,17 +186,21 @@ def test_held_out_rows_are_neither_trained_on_nor_shown(tmp_path):
         ]
 
     held = {said(row)[-1] for row in built.holdout}
-    assert len(held) == 20 and len(built.later) == 2
-    for rows in (built.train, *built.later):
+    first, second, third = epochs_of(built, 3)
+    assert len(held) == 20 and len(built.train) == 3 * 40
+    for rows in (first, second, third):
         assert {said(row)[-1] for row in rows} == set(range(60)) - held
         assert not {n for row in rows for n in said(row)} & held
     assert max(row.shots for row in built.holdout) > 0
     assert not {n for row in built.holdout for n in said(row)[:-1]} & held
-    assert [said(row)[-1] for row in built.later[0]] == [said(row)[-1] for row in built.train]
-    assert built.later[0] != built.train
+    assert [said(row)[-1] for row in second] == [said(row)[-1] for row in first] and first != second != third
+    assert epochs_of(built, 4)[3] == first
     (source,) = built.report.train
     assert source.rows_read == 60 == source.rows_used + source.dropped["held_out"]
-    assert sum(source.templates.values()) == 3 * 40 == sum(source.shots.values())
+    (plan,) = plans_of(built, 3)
+    assert plan.templates == Counter(row.template for rows in (first, second, third) for row in rows)
+    assert plan.shots == Counter(row.shots for rows in (first, second, third) for row in rows)
+    assert (plan.rows, plan.epochs, plan.most) == (120, 3.0, 3)
 
 
 def test_held_out_tasks_are_shown_training_rows_of_their_name(tmp_path):
@@ -208,9 +227,8 @@ def test_no_text_is_trained_on_that_a_held_out_row_may_be_written_as(tmp_path):
     spec = HoldoutSpec(sources=tasks(write_task(tmp_path / "held", rows=other), rationale=0.5))
     built = build(tasks(train, rationale=0.5), holdout=spec, epochs=4)
     (source,) = built.report.train
-    assert (
-        source.rows_used == 30 and source.templates["nli/steps"] >= 40 and source.noted["other_template"] > 0
-    )
+    assert source.rows_used == 30 and source.noted["other_template"] > 0
+    assert plans_of(built, 4)[0].templates["nli/steps"] >= 40
     assert build(tasks(train), holdout=spec).report.train[0].dropped == {"in_holdout": 10}
 
 
@@ -225,7 +243,7 @@ def test_a_held_out_conversation_is_not_written_by_a_template(tmp_path):
     (tmp_path / "held.jsonl").write_text(json.dumps(chat))
     holdout = HoldoutSpec(sources=[SourceSpec(path=str(tmp_path / "held.jsonl"))])
     built = build(tasks(train, shots=20), epochs=8, holdout=holdout)
-    texts = [tiny_tokenizer().decode(row.input_ids) for rows in (built.train, *built.later) for row in rows]
+    texts = [tiny_tokenizer().decode(row.input_ids) for row in built.train]
     assert not any("I said 7\n" in text or "I said 7<" in text for text in texts)
     assert any("said 7\n" in text for text in texts)
 
@@ -236,18 +254,19 @@ def test_control_tokens_come_neither_from_fields_nor_from_templates(tmp_path):
     built = build(tasks(write_task(tmp_path, text, rows, "counted"), shots=5), epochs=2)
     (source,) = built.report.train
     assert source.dropped == {"control_token_in_text": 1} and source.rows_read == 40
-    assert source.templates.keys() == {"counted/a", "counted/b"} and source.noted["other_template"] > 10
+    assert plans_of(built, 2)[0].templates.keys() == {"counted/a", "counted/b"}
+    assert source.noted["other_template"] > 10
     eos = tiny_tokenizer().eos_token_id
-    assert all(row.input_ids.count(eos) == 1 for rows in (built.train, *built.later) for row in rows)
+    assert all(row.input_ids.count(eos) == 1 for row in built.train)
 
 
 def test_a_cap_is_of_each_task_though_they_share_a_table(tmp_path):
     write_task(tmp_path, COUNTED, numbers(40), "counted")
     second = COUNTED.replace("name: counted", "name: second").replace("ask {{ n }}", "tell {{ n }}")
     (tmp_path / "second.yaml").write_text(second)
-    (source,) = build(tasks(str(tmp_path / "*.yaml"), cap=10)).report.train
-    used = Counter(label.partition("/")[0] for label, n in source.templates.items() for _ in range(n))
-    assert used == {"counted": 10, "second": 10} and source.dropped == {"cap": 60}
+    built = build(tasks(str(tmp_path / "*.yaml"), cap=10))
+    assert Counter(row.template.partition("/")[0] for row in built.train) == {"counted": 10, "second": 10}
+    assert built.report.train[0].dropped == {"cap": 60}
 
 
 def test_rows_are_cleaned_by_what_templates_read_of_them(tmp_path):
@@ -278,17 +297,37 @@ def test_sources_without_tasks_are_the_same_in_every_epoch(tmp_path):
         "".join(json.dumps({"instruction": f"Say {i}", "output": f"{i}"}) + "\n" for i in range(9))
     )
     alone = build([SourceSpec(path=str(chats))], epochs=5)
-    assert alone.later == [] and "templates" not in json.dumps(alone.report.to_json())
+    assert len(alone.train) == 9 and alone.mix.places == []
     both = build([SourceSpec(path=str(chats), weight=2.0), *tasks(write_task(tmp_path))], epochs=3)
-    assert len(both.train) == 18 + 40 and [len(rows) for rows in both.later] == [58, 58]
-    for rows in both.later:
-        assert all(now is before for now, before in zip(rows, both.train, strict=True) if not before.template)
-        assert sum(now != before for now, before in zip(rows, both.train, strict=True)) > 15
+    first, *others = epochs_of(both, 3)
+    assert len(first) == both.mix.rows_per_epoch == 18 + 40 and len(both.train) == 58 + 2 * 40
+    for rows in others:
+        assert all(now is before for now, before in zip(rows, first, strict=True) if not before.template)
+        assert sum(now != before for now, before in zip(rows, first, strict=True)) > 15
+
+
+def test_only_what_a_mixture_reads_is_rendered_for_an_epoch(tmp_path):
+    """Ten rows of forty an epoch: all for the first, for their lengths, and ten more for each other one."""
+    built = build(tasks(write_task(tmp_path)), epochs=3, mixture=MixtureSpec(rows=10))
+    assert len(built.train) == 40 + 10 + 10 and built.mix.rows_per_epoch == 10
+    assert sorted({place for epoch in (1, 2) for place in built.mix.epoch(epoch)}) == list(range(40, 60))
+    (plan,) = plans_of(built, 3)
+    assert sum(plan.templates.values()) == plan.rows == 30 and plan.most == 1
+
+
+def test_rows_of_tasks_are_compared_with_evaluations_in_every_template(tmp_path):
+    train = write_task(tmp_path, COUNTED, numbers(30), "counted")
+    (tmp_path / "eval.jsonl").write_text(
+        '{"prompt": "please ASK 7!"}\n{"prompt": "ask 8 now"}\n{"prompt": "ask it now"}\n'
+    )
+    against = DecontaminateSpec(against=[SourceSpec(path=str(tmp_path / "eval.jsonl"))])
+    built = build(tasks(train), decontaminate=against)
+    assert built.report.train[0].dropped == {"contaminated": 2} and len(built.train) == 28
 
 
 def test_epochs_beyond_what_is_held_in_memory_begin_again(tmp_path, monkeypatch):
     monkeypatch.setattr(instances, "MAX_RENDERED", 100)
-    assert len(build(tasks(write_task(tmp_path)), epochs=50).later) == 1  # twice forty rows
+    assert len(build(tasks(write_task(tmp_path)), epochs=50).train) == 2 * 40
 
 
 def test_answers_that_lose_their_end_in_later_epochs_count_too(tmp_path):
@@ -309,7 +348,7 @@ def test_random_order_is_a_permutation_and_fair():
 
 def test_what_was_used_is_told(tmp_path):
     built = build(tasks(write_task(tmp_path), shots=[0, 1]), epochs=2)
-    (told, shots) = template_rows(built.report)
+    (told, shots) = template_rows(plans_of(built, 2))
     assert told.name == "task nli" and told.value == "80"
     counts = {name: int(n) for name, n in re.findall(r"(\w+): (\d+)", told.why)}
     assert set(counts) == {"claim", "options", "write"} and sum(counts.values()) == 80
@@ -317,7 +356,7 @@ def test_what_was_used_is_told(tmp_path):
     out = io.StringIO()
     console = Console(file=out, width=200)
     show_rows(built.train[:1], tiny_tokenizer(), console=console)
-    show_templates(built.report, console=console)
+    show_templates(plans_of(built, 2), console=console)
     show_dropped(built.report, 1, console=console)
     row = built.train[0]
     assert f"1: entailment ({row.template}, {row.shots} shots), {len(row.input_ids)} tokens" in out.getvalue()

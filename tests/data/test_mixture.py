@@ -5,9 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from aligner.data.mixture import cap_files, chance, draw_holdout, drop_withheld, shuffled, weigh
+from aligner.data.mixture import (
+    cap_files,
+    chance,
+    draw_holdout,
+    drop_withheld,
+    keep_measured,
+    shuffled,
+    weigh,
+    withhold_families,
+)
 from aligner.data.readers import SourceRows
-from aligner.data.rows import Document, Origin, Pair, Row
+from aligner.data.rows import Conversation, Document, Origin, Pair, Prompt, Row
 from aligner.errors import DataError
 from tests.data.chats import chat
 
@@ -93,6 +102,43 @@ def test_other_pairs_of_a_held_out_prompt_are_dropped_from_training():
     train, held = source(*rows), source(Pair(Origin("h", 1), chat("Prompt  1"), "better", "worse"))
     drop_withheld([train], [held])
     assert lines(train.rows) == [0, 1, 2, 6, 7, 8] and train.dropped == {"in_holdout": 3}
+
+
+def test_families_are_withheld_whole_by_what_rows_say_and_by_files():
+    rows: list[Row] = [
+        Conversation(Origin("d/mixed.jsonl", 1), chat("a", "b"), "reading"),
+        Conversation(Origin("d/mixed.jsonl", 2), chat("c", "d"), "sums"),
+        Conversation(Origin("d/reading.jsonl.gz", 3), chat("e", "f"), "other"),
+        Prompt(Origin("d/asked.jsonl", 4), chat("g"), "reading"),
+        Pair(Origin("d/asked.jsonl", 5), chat("h"), "x", "y", kind="reading"),
+        Document(Origin("d/reading.txt", 6), text="i"),
+        Document(Origin("d/reading more.txt", 7), text="j"),
+    ]
+    one, other = source(*rows[:4]), source(*rows[4:])
+    held = withhold_families([one, other], ["reading"])
+    assert [lines(part.rows) for part in held] == [[1, 3, 4], [5, 6]]
+    assert (lines(one.rows), lines(other.rows)) == ([2], [7])
+    assert one.dropped == {"held_out": 3} and one.rows_read == 4
+
+
+def test_unknown_families_are_told_all_at_once_with_the_nearest():
+    given = source(Conversation(Origin("d/x.jsonl", 1), chat("a", "b"), "reading"))
+    with pytest.raises(
+        DataError, match='(?s)no row is of family "readin".*did you mean "reading".*"sums"'
+    ) as told:
+        withhold_families([given], ["readin", "sums", "x"])
+    assert len(told.value.problems) == 2 and "valid: reading, x" in str(told.value)
+
+
+def test_some_held_out_rows_are_measured_and_the_others_counted():
+    parts = [source(*documents("a", 30)), source(*documents("b", 10))]
+    keep_measured(parts, 12, seed=0)
+    assert sum(len(part.rows) for part in parts) == 12 and 0 < len(parts[1].rows) < 10
+    assert [part.rows_read for part in parts] == [30, 10]
+    assert sum(part.dropped["not_measured"] for part in parts) == 28
+    whole = [source(*documents("a", 3))]
+    keep_measured(whole, 0, seed=0)
+    assert len(whole[0].rows) == 3 and not whole[0].dropped
 
 
 def test_shuffling_gives_every_copy_in_an_order_of_the_seed():

@@ -19,7 +19,8 @@ from aligner.data.cleaning.near import (
 )
 from aligner.data.readers import read_source
 from aligner.data.rows import Document
-from aligner.recipe.data import CleanSpec, SourceSpec
+from aligner.recipe.clean import CleanSpec
+from aligner.recipe.data import SourceSpec
 from tests.data.chats import ORIGIN
 from tests.data.real import real
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from aligner.data.tokens import (
     render_prompt,
     tokenize_conversation,
     tokenize_conversations,
+    tokenize_documents,
     tokenize_pairs,
     tokenize_prompts,
 )
@@ -292,6 +294,23 @@ def test_prompts_keep_their_end_within_the_limit(any_tokenizer):
     assert len(long.input_ids) == 40 and long.prompt_cut and long.prompt is prompts[1]
     tail = any_tokenizer.decode(short.input_ids).split("short")[1]
     assert any_tokenizer.decode(long.input_ids).endswith("the end?" + tail)
+
+
+@pytest.mark.parametrize("longest", [2, 3, 7, 16, 1000])
+def test_documents_to_be_learnt_are_split_and_every_id_is_learnt_once(any_tokenizer, longest):
+    given = [Document(ORIGIN, text="The cat of Mia is red. " * n) for n in (1, 3)] + [
+        Document(ORIGIN, text="a")
+    ]
+    for document, rows in zip(given, tokenize_documents(given, any_tokenizer, longest), strict=True):
+        ids = document_ids(document, any_tokenizer)
+        assert all(2 <= len(row.input_ids) <= longest for row in rows)
+        assert all(len(row.input_ids) == longest for row in rows[:-1])
+        learnt = [
+            t for row in rows for t, counts in zip(row.input_ids, row.supervised, strict=True) if counts
+        ]
+        assert [rows[0].input_ids[0], *learnt] == ids  # each in its place
+        assert all(b.input_ids[0] == a.input_ids[-1] for a, b in pairwise(rows))
+        assert not any(row.prompt_cut or row.answer_cut or row.rewritten for row in rows)
 
 
 def test_documents_cannot_forge_control_tokens(any_tokenizer):

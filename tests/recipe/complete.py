@@ -64,9 +64,37 @@ data:
 """
 
 
+_MIXTURE = """\
+    - path: train.jsonl
+      format: pairs
+      share: 0.1
+  mixture:
+    by: examples
+    rows: 100
+    temperature: null
+    rate_cap: 50
+    each: source
+    share_of: tokens
+"""
+_DECONTAMINATE = f"""\
+  decontaminate:
+    against:
+{_source("held.jsonl", "prompts")}    holdout: true
+    ngram: 8
+    ignore_above: 10
+    near_duplicates: true
+    overlap: error
+"""
+
+
 def _data(form: str) -> str:
     held = _source("held.jsonl", form).replace("    ", "      ", 1).replace("\n      ", "\n        ")
     return _DATA.format(train=_source("train.jsonl", form), holdout=held)
+
+
+def _mixed(data: str) -> str:
+    """The training source without its weight, and a mixture."""
+    return data.replace("      weight: 0.5\n", _MIXTURE, 1)
 
 
 _HEAD = "seed: 3\noutput: runs/one\n"
@@ -88,7 +116,9 @@ data:
   train:
 {_source("train.jsonl", "documents")}  holdout:
     rows: 20
-  clean:
+    families:
+      - held
+{_DECONTAMINATE}  clean:
     min_chars: 10
     max_chars: 1000
     min_letter_share: 0.5
@@ -110,7 +140,7 @@ data:
     "sft": f"stage: sft\n{_HEAD}{_LORA_MODEL}{_data('messages')}{_TRAIN}",
     "reward": f"""\
 stage: reward
-{_HEAD}{_LORA_MODEL}{_data("pairs")}  pairs:
+{_HEAD}{_LORA_MODEL}{_mixed(_data("pairs"))}{_DECONTAMINATE}  pairs:
     conflicts: drop
     repeats: once
     weigh: prompt
@@ -132,6 +162,8 @@ data:
 {_source("train.jsonl", "prompts")}  holdout:
 {_source("held.jsonl", "prompts")}  holdout_rows: 16
   max_prompt_tokens: 64
+{_DECONTAMINATE}  clean:
+    deduplicate: true
 {_SAMPLING}ppo:
   steps: 10
   prompts_per_step: 8

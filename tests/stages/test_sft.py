@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,39 @@ def test_learns_the_answers(tmp_path: Path) -> None:
     assert not list((tmp_path / "run" / "checkpoints").glob("checkpoint-*"))
 
 
+def mixed(folder: Path, name: str) -> SftRecipe:
+    """Six steps of 8 rows, in epochs of 20: 18 of the 56 conversations and 2 of the 5 documents in each."""
+    asked = recipe(folder, name)
+    (folder / "text.txt").write_text("\n\n".join(f"{who} has a cat. " * 130 for who in (*NAMES, "Eve")))
+    data = asked.data.model_dump() | {"mixture": {"rows": 20}, "max_length": 2000}
+    data["train"].append({"path": str(folder / "text.txt"), "format": "text", "share": 0.1})
+    return SftRecipe.model_validate(asked.model_dump() | {"data": data})
+
+
+def test_a_mixture_is_trained_told_noted_and_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, _ = run_to_end(mixed(tmp_path, "straight"))
+    said = [line.split() for line in capsys.readouterr().err.splitlines()]
+    broken = mixed(tmp_path, "broken")
+    with pytest.raises(Interrupted, match="step 4 of 6"), open_run(broken) as run:
+        interrupt_when_logged(run, 3)
+        train_sft(broken, run)
+    again, _ = run_to_end(broken)
+    assert again == results
+    assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
+    chats, text = json.loads((tmp_path / "straight" / "manifest.json").read_text())["sources"]
+    assert (chats["rows"], text["rows"]) in [
+        (48 - n, n) for n in (4, 5, 6)
+    ]  # 2 an epoch; 8 rows of the third
+    assert chats["share"] + text["share"] == pytest.approx(1)
+    assert chats["most"] == math.ceil(chats["epochs"]) == 2  # its rows in turn
+    assert text["supervised_tokens"] == text["tokens"] - text["rows"] > chats["tokens"]
+    assert [str(chats["rows"]), str(text["rows"])] == [
+        line[1] for line in said if line and line[0].endswith(("chats.jsonl", "text.txt"))
+    ]
+
+
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_interrupted_and_resumed_is_the_straight_run(tmp_path: Path, lora: dict[str, Any] | None) -> None:
     settings = {"lora": lora, "rows_per_device": 4, "evaluate_every": 2}
@@ -221,8 +255,9 @@ def test_tasks_are_rendered_anew_each_epoch_and_resume_exactly(tmp_path: Path) -
 
     results, rows = run_to_end(asked("straight"))
     manifest = json.loads((tmp_path / "straight" / "manifest.json").read_text())
-    (source,) = manifest["data"]["train"]
-    assert sum(source["templates"].values()) == 4 * 24 == sum(source["shots"].values())
+    (source,) = manifest["sources"]
+    assert sum(source["templates"].values()) == 10 * 8 == sum(source["shots"].values()) == source["rows"]
+    assert source["epochs"] == pytest.approx(80 / 24)
     with pytest.raises(Interrupted, match="step 6 of 10"), open_run(broken := asked("broken")) as run:
         interrupt_when_logged(run, 5)
         train_sft(broken, run)
@@ -233,18 +268,3 @@ def test_tasks_are_rendered_anew_each_epoch_and_resume_exactly(tmp_path: Path) -
     ]
     assert losses[0] == losses[1] and len(losses[0]) == 10
     assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
-
-
-def test_the_trainer_reads_each_epochs_own_rows(tmp_path: Path) -> None:
-    first, second, third = (some_rows(count=8, seed=seed) for seed in range(3))
-    later = [[*second[:7], first[7]], [*third[:7], first[7]]]  # the last row is no task's
-    asked = recipe(tmp_path, steps=8, rows_per_step=4)
-    with open_run(asked) as run:
-        trainer = answer_trainer(
-            fresh_model(lora=False), tiny_tokenizer(), first, asked.train, run, seed=0, later=later
-        )
-    assert len(trainer.train_dataset) == 8 + 7 + 7
-    read = [trainer.train_dataset[number]["input_ids"] for number in trainer.plan.order]
-    for epoch, rows in enumerate([first, *later, first]):
-        ids = sorted(row.input_ids for row in rows)
-        assert sorted(read[8 * epoch : 8 * epoch + 8]) == ids

@@ -12,7 +12,8 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
     "\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_TOKEN = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+|[^\\w\\s]")
+_WORD = f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+"
+_WORDS, _TOKEN = re.compile(_WORD), re.compile(f"{_WORD}|[^\\w\\s]")
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,8 @@ def share(part: float, whole: float) -> float:
 def tokens(text: str) -> list[str]:
     """Words and punctuation marks in their order, case aside; in scripts without spaces every character is a word."""
     return _TOKEN.findall(text.casefold())
+
+
+def spoken_words(text: str) -> list[str]:
+    """The `tokens` that are no punctuation marks."""
+    return _WORDS.findall(text.casefold())

@@ -36,10 +36,15 @@ def shingles(text: str) -> Hashes:
     width = min(SHINGLE_WORDS, len(words))
     if not width:
         return word_hashes
-    combined = np.zeros(len(words) - width + 1, dtype=np.uint64)
+    return np.unique(hashed_runs(word_hashes, np.arange(len(words) - width + 1), width))
+
+
+def hashed_runs(word_hashes: Hashes, starts: NDArray[np.intp], width: int) -> Hashes:
+    """A hash of each run of `width` words, by where it starts: (S,)."""
+    combined = np.zeros(len(starts), dtype=np.uint64)
     for i in range(width):  # whole numbers wrap around at 2^64
-        combined = _mixed(combined + word_hashes[i : len(words) - width + 1 + i])
-    return np.unique(combined)
+        combined = mixed(combined + word_hashes[starts + i])
+    return combined
 
 
 def signature(text: str) -> Hashes | None:
@@ -47,10 +52,10 @@ def signature(text: str) -> Hashes | None:
     found = shingles(text)
     if not len(found):
         return None
-    seeds = _mixed(np.arange(1, HASHES + 1, dtype=np.uint64) * _STEP)
+    seeds = mixed(np.arange(1, HASHES + 1, dtype=np.uint64) * _STEP)
     least = np.full(HASHES, np.iinfo(np.uint64).max, dtype=np.uint64)
     for start in range(0, len(found), _CHUNK):
-        hashed = _mixed(found[start : start + _CHUNK, None] ^ seeds)
+        hashed = mixed(found[start : start + _CHUNK, None] ^ seeds)
         least = np.minimum(least, hashed.min(axis=0))
     return least
 
@@ -60,7 +65,7 @@ def estimated_similarity(one: Hashes, other: Hashes) -> float:
     return float((one == other).mean())
 
 
-def _mixed(values: Hashes) -> Hashes:
+def mixed(values: Hashes) -> Hashes:
     """Every bit of the input decides every bit of the output (the last part of splitmix64)."""
     values = (values ^ (values >> np.uint64(30))) * _MIX_1
     values = (values ^ (values >> np.uint64(27))) * _MIX_2
@@ -75,14 +80,23 @@ class NearDuplicates:
 
     def seen(self, text: str) -> bool:
         """Whether the text is near to one before it; if not, it is remembered. A text without words is near to none."""
-        least = signature(text)
-        if least is None:
-            return False
-        bands = {
-            blake2b(band.tobytes(), digest_size=16, salt=bytes([i])).digest()
-            for i, band in enumerate(least.reshape(BANDS, BAND_ROWS))
-        }
+        bands = _bands(text)
         if bands & self._bands:
             return True
         self._bands |= bands
         return False
+
+    def near(self, text: str) -> bool:
+        """Whether the text is near to a remembered one; it is not remembered itself."""
+        return bool(_bands(text) & self._bands)
+
+
+def _bands(text: str) -> set[bytes]:
+    """Hashes of the bands of a text's signature, none for a text without words."""
+    least = signature(text)
+    if least is None:
+        return set()
+    return {
+        blake2b(band.tobytes(), digest_size=16, salt=bytes([i])).digest()
+        for i, band in enumerate(least.reshape(BANDS, BAND_ROWS))
+    }

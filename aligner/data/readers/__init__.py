@@ -26,8 +26,7 @@ class SourceRows:
 
     rated: what annotators said, where several rated an answer. noted: rows in which something was found that is no
     reason to drop them. changed: what cleaning changed in the rows, dropped later or not (see `clean_sources`).
-    samples: the first few dropped rows by reason, so that one can look at them. templates, shots: how often each
-    template wrote a task's row, and how often a row came after how many solved ones, over all epochs that are rendered.
+    samples: the first few dropped rows by reason, so that one can look at them.
     """
 
     path: str
@@ -39,8 +38,6 @@ class SourceRows:
     noted: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[Row | Dropped]] = field(default_factory=dict)
-    templates: Counter[str] = field(default_factory=Counter)
-    shots: Counter[int] = field(default_factory=Counter)
 
     @property
     def rows_read(self) -> int:
@@ -70,8 +67,8 @@ class SourceRows:
         return files_sha256(self.files)
 
 
-def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
-    """All rows of a source, as rows of `kind`.
+def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
+    """All rows of a source, as rows of `kind`; None: of the kinds that their format gives.
 
     Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind or has no
     use for the source's criteria.
@@ -82,9 +79,12 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     source = SourceRows(joined(spec.path), "", source_files(spec))
     for file in named:
         name = detect_format(file, kind) if spec.format == "auto" else spec.format
-        if name not in FORMATS_OF[kind]:
+        if kind and name not in FORMATS_OF[kind]:
             valid = ", ".join(FORMATS_OF[kind])
-            raise fault(at(file), f'format "{name}" does not give {kind} rows', f"formats that do: {valid}")
+            whole = f"to train on all of it, set format: {name}; " if kind == "conversation" else ""
+            raise fault(
+                at(file), f'format "{name}" does not give {kind} rows', f"{whole}formats that do: {valid}"
+            )
         if spec.criteria and name not in ("ratings", "rules"):
             raise fault(at(file), f'format "{name}" has no criteria', "leave criteria out of this source")
         if spec.of_tasks and name != "tasks":
@@ -97,7 +97,7 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
             if isinstance(item, Rated):
                 source.rated.append(item)
                 continue
-            given = item if isinstance(item, Dropped) else as_kind(item, kind)
+            given = as_kind(item, kind) if kind and not isinstance(item, Dropped) else item
             if isinstance(given, Dropped):
                 source.drop(given, given.reason)
             else:

@@ -60,6 +60,11 @@ def plain_suffix(path: Path) -> str:
     return Path(path.stem if path.suffix in _PACKED else path.name).suffix.lower()
 
 
+def plain_stem(path: Path) -> str:
+    """The file's name without its suffixes: "add" of add.jsonl.gz."""
+    return Path(path.stem if path.suffix in _PACKED else path.name).stem
+
+
 def _is_data(path: Path, suffixes: tuple[str, ...]) -> bool:
     name = path.name.lower()
     return plain_suffix(path) in suffixes and not name.startswith((".", *_NOT_DATA))

@@ -42,7 +42,7 @@ from aligner.data.readers.text import read_text
 from aligner.data.readers.tool_calls import has_tools
 from aligner.data.readers.warc import read_warc
 from aligner.data.rows import Dropped, Rated, Row
-from aligner.recipe.data import DocumentFormat, PairFormat, PromptFormat, SftFormat
+from aligner.recipe.data import ConversationFormat, DocumentFormat, PairFormat, PromptFormat
 
 Reader = Callable[[Record], Iterator[Row | Dropped | Rated]]
 
@@ -86,16 +86,16 @@ COLUMNS: dict[str, Columns] = {"flan_cot": flan_cot.COLUMNS, "mmlu": mmlu.COLUMN
 TOOL_FORMATS = ("messages", "sharegpt", "sharegpt_pairs", "documents")
 FORMATS_OF: dict[Kind, tuple[str, ...]] = {
     "document": get_args(DocumentFormat),
-    "conversation": get_args(SftFormat),
+    "conversation": get_args(ConversationFormat),
     "pair": get_args(PairFormat),
     "prompt": get_args(PromptFormat),
 }
 
 
 def read_rows(
-    path: Path, name: str, kind: Kind, criteria: Mapping[str, float]
+    path: Path, name: str, kind: Kind | None, criteria: Mapping[str, float]
 ) -> Iterator[Row | Dropped | Rated]:
-    """What a file in the format `name` holds, where rows of `kind` are wanted.
+    """What a file in the format `name` holds, where rows of `kind` (None: any) are wanted.
 
     Rows with tools are `tool_calls` in a format that reads none: without them the answers would be other ones.
     """
@@ -114,7 +114,7 @@ def read_rows(
             yield from reader(record)
 
 
-def _reader(name: str, kind: Kind, criteria: Mapping[str, float]) -> Reader:
+def _reader(name: str, kind: Kind | None, criteria: Mapping[str, float]) -> Reader:
     """The reader of a format's rows, by what is wanted of them."""
     if name == "oasst" and kind != "pair":
         return read_oasst_chats

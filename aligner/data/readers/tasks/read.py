@@ -26,7 +26,7 @@ def read_examples(path: Path, spec: SourceSpec) -> Iterator[Example | Dropped]:
     task = load_task(file, spec)
     records = [record for rows in file.row_files for record in read_records(rows)]
     check_fields(task, file, records)
-    templates = (*task.templates, *task.rationales)
+    templates = task.all_templates
     trials = Trials()
     for number, record in enumerate(records):
         example = task.example(record, file.spec.integers)

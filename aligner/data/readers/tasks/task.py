@@ -8,8 +8,8 @@ from pathlib import Path
 
 from aligner.data.readers.records import Record, fault
 from aligner.data.readers.tasks.file import SEPARATOR, TaskFile, TemplateText, choices_text
-from aligner.data.readers.tasks.template import TaskTemplate
-from aligner.data.rows import Example, row_text
+from aligner.data.readers.tasks.template import Rendering, TaskTemplate
+from aligner.data.rows import Conversation, Example, Turn, row_text
 from aligner.errors import DataError, Problem, nearest
 from aligner.recipe.data import SourceSpec
 
@@ -34,9 +34,14 @@ class Task:
     shots: tuple[int, int]
 
     @property
+    def all_templates(self) -> tuple[TaskTemplate, ...]:
+        """Those that only answer, then those that give reasons."""
+        return (*self.templates, *self.rationales)
+
+    @property
     def fields(self) -> frozenset[str]:
         """All that its templates read of a row: what two rows must share to be the same row."""
-        return frozenset(name for each in (*self.templates, *self.rationales) for name in each.fields)
+        return frozenset(name for each in self.all_templates for name in each.fields)
 
     def example(self, record: Record, integers: Sequence[str]) -> Example:
         """A row of the table, of which only what templates read is kept."""
@@ -50,6 +55,18 @@ class Task:
             what = "a field holds half of a surrogate pair"
             raise fault(record.origin, what, "write the character whole (UTF-8)") from error
         return example
+
+
+def written_by(example: Example, templates: Sequence[TaskTemplate]) -> list[Conversation]:
+    """The row by each of these templates that fits, its choices always in the same order."""
+    found = [each.render(example.fields, example.origin, lambda draw: draw) for each in templates]
+    return [spoken(example, text) for text in found if isinstance(text, Rendering)]
+
+
+def spoken(example: Example, text: Rendering) -> Conversation:
+    """A rendering of a row as what a user asks and an assistant answers."""
+    turns = (Turn("user", text.input), Turn("assistant", text.target))
+    return Conversation(example.origin, turns, example.family)
 
 
 def load_task(file: TaskFile, spec: SourceSpec) -> Task:
@@ -84,7 +101,7 @@ def check_fields(task: Task, file: TaskFile, records: Sequence[Record]) -> None:
             f'template "{each.written.name}" reads the field "{name}", which no row of {file.row_files[0]} has',
             nearest(name, sorted(known)),
         )
-        for each in (*task.templates, *task.rationales)
+        for each in task.all_templates
         for name in sorted(each.fields - known)
     ]
     problems += [

@@ -1,0 +1,142 @@
+"""What a training reads of each source, and what was read of its files, as numbers and as tables."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aligner.data.mix import Mix
+from aligner.data.report import DataReport, SourceReport
+from aligner.recipe.plan import PlanRow, PlanTable
+
+BARS = "▁▂▃▄▅▆▇█"
+BINS = 8
+SHOWN_NAME = 40  # characters of a source's paths, the last of them
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """What a whole training reads of one source, repeats counted.
+
+    `share`: of all tokens, 0..1. `epochs`: how often its rows are read on average; `most`: the one that is read most.
+    Of tasks: how often rows come as each template ("task/template") writes them, and after how many solved ones.
+    """
+
+    path: str
+    rows: int
+    tokens: int
+    supervised_tokens: int
+    share: float
+    epochs: float
+    most: int
+    templates: dict[str, int] = field(default_factory=dict)
+    shots: dict[int, int] = field(default_factory=dict)
+
+
+def plan_sources(report: DataReport, mix: Mix, order: Sequence[int]) -> list[SourcePlan]:
+    """The plan of a training that reads the training rows in this order."""
+    times = Counter(order)
+    tokens: Counter[int] = Counter()
+    supervised: Counter[int] = Counter()
+    read: list[Counter[int]] = [Counter() for _ in report.train]
+    templates: list[Counter[str]] = [Counter() for _ in report.train]
+    shots: list[Counter[int]] = [Counter() for _ in report.train]
+    for index, count in times.items():
+        source, cost = mix.sources[index], mix.costs[index]
+        tokens[source] += count * cost.tokens
+        supervised[source] += count * cost.supervised_tokens
+        read[source][mix.numbers[index]] += count
+        if cost.template:
+            templates[source][cost.template] += count
+            shots[source][cost.shots] += count
+    there = Counter(source for source, _ in set(zip(mix.sources, mix.numbers, strict=True)))
+    return [
+        SourcePlan(
+            path=source.path,
+            rows=read[i].total(),
+            tokens=tokens[i],
+            supervised_tokens=supervised[i],
+            share=tokens[i] / max(tokens.total(), 1),
+            epochs=read[i].total() / max(there[i], 1),
+            most=max(read[i].values(), default=0),
+            templates=dict(sorted(templates[i].items())),
+            shots=dict(sorted(shots[i].items())),
+        )
+        for i, source in enumerate(report.train)
+    ]
+
+
+def plan_table(plans: Sequence[SourcePlan]) -> PlanTable:
+    """What the training reads, a line a source."""
+    return PlanTable(
+        ("trained on", "rows", "tokens", "share", "supervised", "epochs", "most often"),
+        tuple(
+            (
+                _name(plan.path),
+                f"{plan.rows:,}",
+                f"{plan.tokens:,}",
+                f"{plan.share:.1%}",
+                f"{plan.supervised_tokens / max(plan.tokens, 1):.0%}",
+                f"{plan.epochs:.2f}",
+                f"{plan.most}x",
+            )
+            for plan in plans
+        ),
+    )
+
+
+def template_rows(plans: Sequence[SourcePlan]) -> list[PlanRow]:
+    """How often each template of each task is used, and how many solved rows come before a row."""
+    by_task: dict[str, Counter[str]] = defaultdict(Counter)
+    shots: Counter[int] = Counter()
+    for plan in plans:
+        shots.update(plan.shots)
+        for label, count in plan.templates.items():
+            task, _, name = label.partition("/")
+            by_task[task][name] += count
+    rows = [PlanRow(f"task {task}", f"{used.total():,}", _counts(used)) for task, used in by_task.items()]
+    if any(shots):
+        rows.append(PlanRow("shots", _counts(shots), "how often so many solved rows come before a row"))
+    return rows
+
+
+def _counts(used: Mapping[object, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in used.items())
+
+
+def report_table(report: DataReport, mix: Mix | None = None) -> PlanTable:
+    """What became of the rows of every source; with a mix, how long the training rows are, too."""
+    longest = max((cost.tokens for cost in mix.costs), default=0) if mix else 0
+    parts = {
+        "train": report.train, "curriculum": report.curriculum, "holdout": report.holdout, "against": report.against
+    }  # fmt: skip
+    rows = []
+    for part, sources in parts.items():
+        for number, source in enumerate(sources):
+            lengths = _lengths(mix, number) if mix and part == "train" else []
+            rows.append((*_fates(part, source), *([histogram(lengths, longest)] if mix else [])))
+    last = (f"tokens, 1 to {longest}",) if mix else ()
+    return PlanTable(("source", "read", "used", "dropped", *last), tuple(rows))
+
+
+def _fates(part: str, source: SourceReport) -> tuple[str, ...]:
+    dropped = ", ".join(f"{reason} {count:,}" for reason, count in source.dropped.items())
+    return f"{part} {_name(source.path)}", f"{source.rows_read:,}", f"{source.rows_used:,}", dropped or "0"
+
+
+def _lengths(mix: Mix, source: int) -> list[int]:
+    """Tokens of each row of a source, copies aside."""
+    rows = zip(mix.sources, mix.numbers, mix.costs, strict=True)
+    return list({number: cost.tokens for owner, number, cost in rows if owner == source}.values())
+
+
+def histogram(lengths: Sequence[int], longest: int) -> str:
+    """Eight bars: how many of the lengths lie in each eighth of 1 to `longest`, by the fullest; "·" for none."""
+    bins = Counter((length - 1) * BINS // max(longest, 1) for length in lengths)
+    top = max(bins.values(), default=1)
+    return "".join(BARS[(bins[i] * len(BARS) - 1) // top] if bins[i] else "·" for i in range(BINS))
+
+
+def _name(path: str) -> str:
+    return path if len(path) <= SHOWN_NAME else f"…{path[1 - SHOWN_NAME :]}"
