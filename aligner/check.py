@@ -97,11 +97,9 @@ def _sft_plan(recipe: SftRecipe, start: Start) -> StageParts:
     tokens, supervised = sum(one.tokens for one in sources), sum(one.supervised_tokens for one in sources)
     share = f"{supervised / max(tokens, 1):.0%}"
     learnt = PlanRow("supervised", share, "share of the tokens that are learnt")
-    rows = _train_rows(recipe.train, start, _epoch_tokens(data.mix), recipe.model)
-    return [*rows, learnt, *template_rows(sources)], (
-        report_table(data.report, data.mix),
-        plan_table(sources),
-    )
+    rows = _train_rows(recipe.train, start, _epoch_tokens(data.mix), recipe.model, tokens=tokens)
+    tables = report_table(data.report, data.mix), plan_table(sources)
+    return [*rows, learnt, *template_rows(sources)], tables
 
 
 def _reward_plan(recipe: RewardRecipe, start: Start) -> StageParts:
@@ -109,7 +107,8 @@ def _reward_plan(recipe: RewardRecipe, start: Start) -> StageParts:
     sources = _sources(pairs, recipe, [pair_length(pair) for pair in pairs.train])
     score = f"{recipe.score} x {recipe.beta:g}" if recipe.score == "likelihood" else recipe.score
     told = PlanRow("score", score, "the time leaves out sampling for its scale")
-    rows = _train_rows(recipe.train, start, _epoch_tokens(pairs.mix), recipe.model)
+    tokens = sum(one.tokens for one in sources)
+    rows = _train_rows(recipe.train, start, _epoch_tokens(pairs.mix), recipe.model, tokens=tokens)
     return [*rows, told], (report_table(pairs.report, pairs.mix), plan_table(sources))
 
 
@@ -133,7 +132,8 @@ def _pretrain_plan(recipe: PretrainRecipe, start: Start) -> StageParts:
     curriculum, slots = curriculum_of(recipe, blocks), training_slots(recipe, blocks)
     placed = curriculum.rows_placed(slots) if curriculum else 0
     lengths = [recipe.data.block_length] * len(blocks.train)
-    rows = _train_rows(recipe.train, start, lengths, None, others=placed)
+    tokens = slots * recipe.data.block_length
+    rows = _train_rows(recipe.train, start, lengths, None, tokens=tokens, others=placed)
     if curriculum:
         rows.append(_curriculum_row(curriculum, slots))
     return rows, (report_table(documents.report),)
@@ -148,16 +148,24 @@ def _curriculum_row(curriculum: Curriculum, slots: int) -> PlanRow:
 
 
 def _train_rows(
-    train: TrainSpec, start: Start, lengths: Sequence[int], spec: ModelSpec | None, *, others: int = 0
+    train: TrainSpec,
+    start: Start,
+    lengths: Sequence[int],
+    spec: ModelSpec | None,
+    *,
+    tokens: int,
+    others: int = 0,
 ) -> list[PlanRow]:
-    """The plan of a supervised stage; `others` rows, not among those of these lengths, take some of its slots."""
+    """The plan of a supervised stage that has epochs of rows of these lengths and reads so many tokens in all.
+
+    `others` rows, not among those, take some of its slots.
+    """
     steps = optimiser_steps(train, rows=len(lengths))
     mean = sum(lengths) / max(len(lengths), 1)
     per_pass = train.rows_per_device or train.rows_per_step
     precision = resolve_precision(train.precision)
     model = start.random_model()
     seconds = seconds_per_pass(model, rows=per_pass, tokens=round(mean), precision=precision)
-    tokens = round(steps * train.rows_per_step * mean)
     memory = gib(train_bytes(start, spec, tokens=round(per_pass * mean)))
     epochs = (steps * train.rows_per_step - others) / len(lengths)
     longest = max(lengths, default=0)

@@ -114,8 +114,8 @@ def report_table(report: DataReport, mix: Mix | None = None) -> PlanTable:
     rows = []
     for part, sources in parts.items():
         for number, source in enumerate(sources):
-            lengths = _lengths(mix, number) if mix and part == "train" else []
-            rows.append((*_fates(part, source), *([histogram(lengths, longest)] if mix else [])))
+            bars = histogram(_lengths(mix, number), longest) if mix and part == "train" else ""
+            rows.append((*_fates(part, source), *([bars] if mix else [])))
     last = (f"tokens, 1 to {longest}",) if mix else ()
     return PlanTable(("source", "read", "used", "dropped", *last), tuple(rows))
 

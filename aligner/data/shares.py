@@ -109,7 +109,8 @@ def row_shares(parts: Sequence[Part], sources: Sequence[SourceSpec], mixture: Mi
             part.tokens if share else by_rate / all_rates for share, part in zip(given, parts, strict=True)
         ]
         shares = [share / length for share, length in zip(shares, lengths, strict=True)]
-    return [share / fsum(shares) for share in shares]
+    total = fsum(shares)
+    return [share / total for share in shares]
 
 
 def _rate(part: Part, mixture: MixtureSpec) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,17 @@ def recipe(
 def run_to_end(asked: RewardRecipe) -> tuple[dict[str, float], list[dict[str, Any]]]:
     with open_run(asked) as run:
         return train_reward(asked, run).results, run.metrics.rows()
+
+
+def test_a_mixture_of_pairs_has_epochs_of_its_own_length(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, steps=None, epochs=3, rows_per_step=8)
+    data = asked.data.model_dump() | {"mixture": {"rows": 16}}
+    mixed = RewardRecipe.model_validate(asked.model_dump() | {"data": data})
+    with open_run(mixed) as run:
+        train_reward(mixed, run)
+        steps = [row["step"] for row in run.metrics.rows()]
+    (source,) = json.loads((tmp_path / "run" / "manifest.json").read_text())["sources"]
+    assert steps[-1] == 6 and (source["rows"], source["most"], source["epochs"]) == (48, 1, 48 / 80)
 
 
 def some_pairs(*, count: int, margins: bool = False, seed: int = 0) -> list[PairRow]:

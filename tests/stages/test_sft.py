@@ -198,11 +198,11 @@ def test_learns_the_answers(tmp_path: Path) -> None:
 
 
 def mixed(folder: Path, name: str) -> SftRecipe:
-    """Six steps of 8 rows, in epochs of 20: 18 of the 56 conversations and 2 of the 5 documents in each."""
+    """Six steps of 8 rows, in epochs of 20: 10 conversations and twice the 5 documents in each."""
     asked = recipe(folder, name)
-    (folder / "text.txt").write_text("\n\n".join(f"{who} has a cat. " * 130 for who in (*NAMES, "Eve")))
+    (folder / "text.txt").write_text("\n\n".join(f"{who} has a cat. " * 6 for who in (*NAMES, "Eve")))
     data = asked.data.model_dump() | {"mixture": {"rows": 20}, "max_length": 2000}
-    data["train"].append({"path": str(folder / "text.txt"), "format": "text", "share": 0.1})
+    data["train"].append({"path": str(folder / "text.txt"), "format": "text", "share": 0.5})
     return SftRecipe.model_validate(asked.model_dump() | {"data": data})
 
 
@@ -219,12 +219,13 @@ def test_a_mixture_is_trained_told_noted_and_resumed(
     assert again == results
     assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
     chats, text = json.loads((tmp_path / "straight" / "manifest.json").read_text())["sources"]
-    assert (chats["rows"], text["rows"]) in [
-        (48 - n, n) for n in (4, 5, 6)
-    ]  # 2 an epoch; 8 rows of the third
+    assert 20 <= text["rows"] <= 28 and chats["rows"] == 48 - text["rows"]  # of the third epoch 8 rows of 20
     assert chats["share"] + text["share"] == pytest.approx(1)
-    assert chats["most"] == math.ceil(chats["epochs"]) == 2  # its rows in turn
-    assert text["supervised_tokens"] == text["tokens"] - text["rows"] > chats["tokens"]
+    for source in (chats, text):
+        assert (
+            source["most"] <= math.ceil(source["epochs"]) + 1
+        )  # in turn, but for where the last epoch stops
+    assert text["supervised_tokens"] == text["tokens"] - text["rows"]
     assert [str(chats["rows"]), str(text["rows"])] == [
         line[1] for line in said if line and line[0].endswith(("chats.jsonl", "text.txt"))
     ]
