@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aligner
+from aligner.data.readers import source_files
 from aligner.data.readers.files import files_sha256, find_files
 from aligner.recipe.stages import PretrainRecipe
 
@@ -53,9 +54,8 @@ def pretrain_fingerprint(recipe: PretrainRecipe) -> str:
     digest.update(json.dumps(recipe.model_dump(exclude=_PLACES), sort_keys=True).encode())
     clean = recipe.data.clean
     evaluations = recipe.data.decontaminate.against if recipe.data.decontaminate else []
-    sources = [source.path for source in (*recipe.data.sources, *evaluations)]
-    for paths in [*sources, *([clean.words] if clean.words else [])]:
-        files = find_files(paths)
+    sources = [source_files(source) for source in (*recipe.data.sources, *evaluations)]
+    for files in [*sources, *([find_files(clean.words)] if clean.words else [])]:
         digest.update(json.dumps([file.name for file in files]).encode())
         digest.update(files_sha256(files).encode())
     for path in code_files():

@@ -7,6 +7,7 @@ same shape with random weights on this machine; memory is counted from the shape
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from aligner.data.build import (
@@ -18,7 +19,7 @@ from aligner.data.build import (
     build_training_prompts,
 )
 from aligner.data.mix import Mix
-from aligner.data.plan import SourcePlan, plan_sources, plan_table, report_table
+from aligner.data.plan import SourcePlan, plan_sources, plan_table, report_table, template_rows
 from aligner.data.readers import read_source
 from aligner.data.readers.kinds import Kind
 from aligner.data.tokens import PromptRow
@@ -46,7 +47,7 @@ from aligner.stages.loop import plan_of
 from aligner.stages.order import Curriculum
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
 from aligner.stages.reward import pair_length
-from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
+from aligner.stages.stage import Precision, epochs_begun, optimiser_steps, resolve_precision
 
 StageParts = tuple[list[PlanRow], tuple[PlanTable, ...]]
 
@@ -90,13 +91,15 @@ def _plan(stage: PlannedStage, start: Start) -> StageParts:
 
 
 def _sft_plan(recipe: SftRecipe, start: Start) -> StageParts:
-    data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed)
+    begun = partial(epochs_begun, recipe.train)
+    data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed, epochs=begun)
     sources = _sources(data, recipe, [len(row.input_ids) for row in data.train])
     tokens, supervised = sum(one.tokens for one in sources), sum(one.supervised_tokens for one in sources)
     share = f"{supervised / max(tokens, 1):.0%}"
     learnt = PlanRow("supervised", share, "share of the tokens that are learnt")
     rows = _train_rows(recipe.train, start, _epoch_tokens(data.mix), recipe.model, tokens=tokens)
-    return [*rows, learnt], (report_table(data.report, data.mix), plan_table(sources))
+    tables = report_table(data.report, data.mix), plan_table(sources)
+    return [*rows, learnt, *template_rows(sources)], tables
 
 
 def _reward_plan(recipe: RewardRecipe, start: Start) -> StageParts:

@@ -7,10 +7,11 @@ it still stands on what it was made from. No torch is needed but for reward func
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aligner.data.readers import read_source
+from aligner.data.readers import read_source, source_files
 from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.data.readers.kinds import Kind
 from aligner.errors import DataError, Problem, RunError
@@ -39,9 +40,9 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     functions.
     """
     problems: list[Problem] = []
-    seen: set[tuple[str, str, Kind | None]] = set()
+    seen: set[tuple[str | None, ...]] = set()
     for spec, kind in (found for recipe in recipes for found in sources_of(recipe)):
-        key = (joined(spec.path), spec.format, kind)
+        key = (joined(spec.path), spec.format, kind, spec.templates, str(spec.rationale))
         if key in seen:
             continue
         seen.add(key)
@@ -141,14 +142,11 @@ def _changed_parents(recipe: StageRecipe, before: Mapping[str, str]) -> Iterator
 def _changed_data(recipe: StageRecipe, report: Mapping[str, Any]) -> Iterator[str]:
     before = dict(_hashes(report))
     clean = _clean_of(recipe)
-    words = [clean.words] if clean and clean.words else []
-    for name, paths in {joined(paths): paths for paths in (*words, *_paths(recipe))}.items():
-        if name in before and before[name] != (now := files_sha256(find_files(paths))):
+    named = [(joined(clean.words), partial(find_files, clean.words))] if clean and clean.words else []
+    named += [(joined(spec.path), partial(source_files, spec)) for spec, _ in sources_of(recipe)]
+    for name, files in dict(named).items():
+        if name in before and before[name] != (now := files_sha256(files())):
             yield f"{name}: its bytes had sha256 {before[name][:12]}, now {now[:12]}"
-
-
-def _paths(recipe: StageRecipe) -> list[str | list[str]]:
-    return [spec.path for spec, _ in sources_of(recipe)]
 
 
 def _hashes(report: object) -> Iterator[tuple[str, str]]:

@@ -23,9 +23,10 @@ from aligner.data.build import (
     build_prompts,
     build_training_prompts,
 )
+from aligner.data.plan import plan_sources
 from aligner.data.report import DataReport
 from aligner.data.rows import Document
-from aligner.data.show import show_documents, show_dropped, show_rows
+from aligner.data.show import show_documents, show_dropped, show_rows, show_templates
 from aligner.errors import Problem, RecipeError
 from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
@@ -107,8 +108,9 @@ def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> No
                 show_documents(documents.train[:count], start.tokenizer)
                 show_documents(documents.curriculum[:count], start.tokenizer, part="curriculum ")
             case SftRecipe() as recipe:
-                rows = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed).train[:count]
-                show_rows(rows, start.tokenizer)
+                built = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed)
+                show_rows(built.train[:count], start.tokenizer)
+                show_templates(plan_sources(built.report, built.mix, built.mix.epoch(0)))
             case RewardRecipe() as recipe:
                 show_rows(
                     build_pairs(recipe.data, start.tokenizer, seed=recipe.seed).train[:count], start.tokenizer

@@ -18,6 +18,7 @@ from aligner.preview import show_dropped_rows, show_recipe
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.load import load_recipe
 from aligner.recipe.stages import PretrainRecipe
+from tests.data.tasks import NLI, nli_rows, write_task
 
 BASE = """\
 stage: pretrain
@@ -493,3 +494,31 @@ def test_check_counts_the_answers_of_an_evaluation(folder: Path) -> None:
     empty = ["suites={documents: [{path: documents.jsonl, format: documents}]}", "reference=null"]
     (stage,) = check_recipe(Path("evaluate.yaml"), empty).stages
     assert [row.name for row in stage.rows if row.name in ("documents", "time")] == ["documents"]
+
+
+TASKS = "data.train=[{path: tasks/*.yaml, format: tasks, shots: [0, 1], rationale: 0.2}]"
+
+
+def test_tasks_are_planned_shown_run_and_their_rows_watched(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_task(folder / "tasks", rows=nli_rows(12))
+    (planned,) = check_recipe(Path("sft.yaml"), [TASKS, "train.steps=6"]).stages
+    (task,) = [row for row in planned.rows if row.name == "task nli"]
+    assert task.value == "24" and "claim: " in task.why  # 6 steps of 4 rows: two epochs of 12
+    show_recipe(Path("sft.yaml"), [TASKS], count=2)
+    assert "task nli: 12" in capsys.readouterr().out
+    assert run_recipe(Path("sft.yaml"), [TASKS]).status == "done"
+    assert run_recipe(Path("sft.yaml"), [TASKS]).status == "already_done"
+    with (folder / "tasks/nli.jsonl").open("a") as file:
+        file.write(json.dumps(nli_rows(13)[-1]) + "\n")
+    with pytest.raises(RunError, match=r"tasks/\*.yaml: its bytes had sha256"):
+        run_recipe(Path("sft.yaml"), [TASKS])
+
+
+def test_a_wrong_task_is_told_before_its_base_is_made(folder: Path) -> None:
+    write_task(folder / "tasks", NLI.replace("{{ premise }}", "{{ premis }}"))
+    with pytest.raises(DataError) as told:
+        run_recipe(Path("sft.yaml"), [TASKS])
+    assert len(told.value.problems) == 4 and 'did you mean "premise"?' in str(told.value)
+    assert not (folder / "home").exists()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from aligner.data.clean import clean_sources
 from aligner.data.cleaning.words import word_files
 from aligner.data.contamination import decontaminate
+from aligner.data.instances import Epochs, Renderer, later_epochs, one_epoch
 from aligner.data.mix import Mix, in_random_order, make, mix_of, report_made
 from aligner.data.mixture import (
     cap_files,
@@ -72,34 +74,43 @@ class Step(Generic[T]):
     share: OfAll = lambda sources: None
     plain: bool = False
 
+    def singles(self, rows: list[Row]) -> list[tuple[T, RowCost]]:
+        """Rows that become one value each, with what it costs."""
+        return [(value, self.cost(value)) for (value,) in self.convert(rows)]
+
     def kind_of(self, spec: SourceSpec) -> Kind:
         """The kind of rows that are read from a source to train on."""
         return "document" if self.plain and spec.plain else self.kind
 
 
-def assemble(asked: Asked, step: Step[T], *, seed: int) -> Built[T]:
-    """All sources read and made into rows, in the order of things that `build` tells of; `DataError` as it says."""
-    sources = _read(asked.train, step, asked.clean, step.kind_of)
-    early = _read(asked.curriculum, step, asked.clean, step.kind_of)
-    holdout, held_copies = _withhold(asked, sources, early, step, seed)
+def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epoch) -> Built[T]:
+    """All sources read and made into rows, in the order of things that `build` tells of; `DataError` as it says.
+
+    epochs: how many are begun with so many rows; the rows of tasks are rendered for each.
+    """
+    renderer = Renderer(step.reason_against, seed=seed)
+    sources = _read(asked.train, step, asked.clean, step.kind_of, renderer)
+    early = _read(asked.curriculum, step, asked.clean, step.kind_of, renderer)
+    holdout, held_copies = _withhold(asked, sources, early, step, renderer, seed)
+    renderer.withhold(holdout, sources)
     against = decontaminate([*sources, *early], holdout, asked.decontaminate)
     copies = [_mix(source, spec, seed) for source, spec in zip(sources, asked.train, strict=True)]
     early_copies = [_mix(source, spec, seed) for source, spec in zip(early, asked.curriculum, strict=True)]
     check_not_empty(sources, "train")
-    if asked.curriculum:
-        check_not_empty(early, "curriculum")
-    if asked.holdout.sources:
-        check_not_empty(holdout, "holdout")
+    check_not_empty(early, "curriculum")
+    check_not_empty(holdout, "holdout")
     step.share(sources)
-    made, early_made, held_made = (
-        make(part, times, step.convert, step.cost)
-        for part, times in ((sources, copies), (early, early_copies), (holdout, held_copies))
-    )
+    renderer.show_solved(sources)
+    made = make(sources, copies, step.convert, step.cost, renderer.rows)
+    early_made = make(early, early_copies, step.convert, step.cost, renderer.rows)
+    held_made = make(holdout, held_copies, step.convert, step.cost, partial(renderer.rows, held=True))
     train = in_random_order(made, seed=seed)
     mix = mix_of(train, asked.train, asked.mixture, seed=seed)
+    every, mix = later_epochs(train, mix, sources, renderer, step.singles, epochs)
+    renderer.trials.check()
     per_epoch = [mix.draws.rows_of(i) if mix.draws else None for i in range(len(sources))]
     return Built(
-        train=[entry.value for entry in train],
+        train=[entry.value for entry in every],
         curriculum=[entry.value for entry in in_random_order(early_made, seed=seed)],
         holdout=[entry.value for part in held_made for entry in part for _ in range(entry.copies)],
         report=DataReport(
@@ -111,7 +122,7 @@ def assemble(asked: Asked, step: Step[T], *, seed: int) -> Built[T]:
         ),
         answers=[
             entry.cost
-            for part in (*made, *early_made, *held_made)
+            for part in (*made, every[len(train) :], *early_made, *held_made)
             for entry in part
             if not isinstance(entry.row, Document)
         ],
@@ -120,7 +131,12 @@ def assemble(asked: Asked, step: Step[T], *, seed: int) -> Built[T]:
 
 
 def _withhold(
-    asked: Asked, sources: list[SourceRows], early: list[SourceRows], step: Step[T], seed: int
+    asked: Asked,
+    sources: list[SourceRows],
+    early: list[SourceRows],
+    step: Step[T],
+    renderer: Renderer,
+    seed: int,
 ) -> tuple[list[SourceRows], list[list[int]]]:
     """The held-out rows, which are no longer among the others, and how often each counts."""
     held = asked.holdout
@@ -133,7 +149,7 @@ def _withhold(
         holdout = draw_holdout(measured, held.rows, seed=seed)
         drop_withheld(early, holdout)
     else:
-        holdout = _read(held.sources, step, asked.clean, lambda spec: step.kind)
+        holdout = _read(held.sources, step, asked.clean, lambda spec: step.kind, renderer)
         copies = [_mix(source, spec, seed) for source, spec in zip(holdout, held.sources, strict=True)]
         drop_withheld([*sources, *early], holdout)
         return holdout, copies
@@ -141,13 +157,18 @@ def _withhold(
 
 
 def _read(
-    specs: Sequence[SourceSpec], step: Step[T], clean: CleanSpec | None, kind_of: KindOf
+    specs: Sequence[SourceSpec],
+    step: Step[T],
+    clean: CleanSpec | None,
+    kind_of: KindOf,
+    renderer: Renderer,
 ) -> list[SourceRows]:
     sources = [read_source(spec, kind_of(spec)) for spec in specs]
     if clean is not None:
         clean_sources(sources, clean)
     for source in sources:
         source.keep(step.reason_against)
+        source.keep(renderer.reason_against)
     step.settle(sources)
     return sources
 

@@ -1,8 +1,8 @@
 """The one public door: specs in; rows ready to train on out, with an account of every row.
 
 Order of things: read → clean → refuse forged control tokens → settle contradictions (pairs) → draw or
-read the hold-out → decontaminate → cap → weigh → tokenise → shuffle → mix. Training rows come in a random order that
-depends on the seed; held-out rows keep the order of their files.
+read the hold-out → decontaminate → cap → weigh → render tasks → tokenise → shuffle → mix. Training rows come in a
+random order that depends on the seed; held-out rows keep the order of their files.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from aligner.data.assembly import Asked, Step, assemble
+from aligner.data.instances import Epochs, one_epoch
 from aligner.data.mix import Mix
 from aligner.data.preferences import settle_pairs, share_weights
 from aligner.data.readers import SourceRows
@@ -53,7 +54,10 @@ class Documents:
 
 @dataclass(frozen=True)
 class Conversations:
-    """Conversations, and plain documents among those to train on, as ids with their supervised masks."""
+    """Conversations, and plain documents among those to train on, as ids with their supervised masks.
+
+    `train`: the rows of the first epoch and, where there are tasks, their rows as later epochs have them; `mix` knows.
+    """
 
     train: list[TokenRow]
     holdout: list[TokenRow]
@@ -95,9 +99,12 @@ def build_documents(spec: PretrainDataSpec, *, seed: int) -> Documents:
     return Documents(built.train, built.curriculum, built.holdout, built.report)
 
 
-def build_conversations(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Conversations:
+def build_conversations(
+    spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, epochs: Epochs = one_epoch
+) -> Conversations:
     """Conversations for instruction tuning, mixed with the plain documents of sources whose format says so.
 
+    epochs: how many are begun with so many rows; the rows of tasks are rendered for each of them.
     `DataError` where too many answers would be cut.
     """
 
@@ -110,7 +117,7 @@ def build_conversations(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, s
         ]
 
     step = Step[TokenRow]("conversation", refuse_forged(tokenizer), convert, _conversation_cost, plain=True)
-    built = assemble(_asked(spec), step, seed=seed)
+    built = assemble(_asked(spec), step, seed=seed, epochs=epochs)
     check_cut_answers(built.answers, spec)
     return Conversations(built.train, built.holdout, built.report, built.mix)
 
@@ -171,7 +178,8 @@ def _asked(spec: DataSpec) -> Asked:
 
 
 def _conversation_cost(row: TokenRow) -> RowCost:
-    return RowCost(len(row.input_ids), sum(row.supervised), row.prompt_cut, row.answer_cut, row.rewritten)
+    cut = row.prompt_cut, row.answer_cut
+    return RowCost(len(row.input_ids), sum(row.supervised), *cut, row.rewritten, row.template, row.shots)
 
 
 def _pair_cost(row: PairRow) -> RowCost:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from aligner.data.cleaning.measured import spoken_words
 from aligner.data.cleaning.near import Hashes, NearDuplicates, hashed_runs, mixed
 from aligner.data.readers import SourceRows, read_source
-from aligner.data.rows import Document, Pair, Row, row_turns
+from aligner.data.readers.tasks.task import written_by
+from aligner.data.rows import Document, Example, Pair, Row, row_turns
 from aligner.errors import DataError, Problem
 from aligner.recipe.data import DecontaminateSpec
 
@@ -89,8 +90,8 @@ def _leaks(
     rows: Sequence[Row], against: Sequence[Row], spec: DecontaminateSpec
 ) -> tuple[dict[int, Row], set[int]]:
     """By `id` of the row: the evaluation row that it has something of; and the rows that share a phrase alone."""
-    asked = {question: row for row in reversed(against) if (question := _question(row))}
-    leaks = {id(row): asked[question] for row in rows if (question := _question(row)) in asked}
+    asked = {question: row for row in reversed(against) for question in _questions(row)}
+    leaks = {id(row): asked[question] for row in rows for question in _questions(row) if question in asked}
     if spec.ngram is None:
         return leaks, set()
     grams = EvaluationGrams(against, spec.ngram)
@@ -161,15 +162,25 @@ class EvaluationGrams:
 
 
 def _texts(row: Row) -> list[str]:
-    """What a row says, system turns aside: one text, of a pair one with either answer."""
+    """What a row says, system turns aside: one text, of a pair one with either answer, of a task's one a template."""
+    if isinstance(row, Example):
+        return [text for each in written_by(row, row.task.all_templates) for text in _texts(each)]
     if isinstance(row, Document) and not row.turns:
         return [row.text]
     said = "\n".join(text for turn in row_turns(row) if turn.role != "system" for text in turn.texts)
     return [f"{said}\n{row.chosen}", f"{said}\n{row.rejected}"] if isinstance(row, Pair) else [said]
 
 
+def _questions(row: Row) -> list[bytes]:
+    """What two rows share where their users say the same words; of plain texts, all of the text. None of no words.
+
+    A row of a task asks what each of its templates asks.
+    """
+    asking = written_by(row, row.task.all_templates) if isinstance(row, Example) else [row]
+    return [question for each in asking if (question := _question(each))]
+
+
 def _question(row: Row) -> bytes:
-    """What two rows share where their users say the same words; of plain texts, all of the text. b"" of no words."""
     if isinstance(row, Document) and not row.turns:
         words = spoken_words(row.text)
     else:

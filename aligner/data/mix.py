@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Generic, TypeVar
 
@@ -35,22 +35,34 @@ class Made(Generic[T]):
 class Mix:
     """Of each training row its source, its number there (copies of a row have the same), and its cost.
 
-    Without `draws` an epoch reads every training row once.
+    Without `draws` an epoch reads every training row once. `places`: where each row lies in each epoch, where there are
+    tasks, whose rows are rendered anew for each; after the last, the first comes again.
     """
 
     sources: list[int]
     numbers: list[int]
     costs: list[RowCost]
     draws: Draws | None = None
+    places: list[list[int]] = field(default_factory=list)
 
     @property
     def rows_per_epoch(self) -> int:
         """Rows an epoch reads."""
-        return self.draws.rows_per_epoch if self.draws else len(self.sources)
+        return self.draws.rows_per_epoch if self.draws else len(self._first)
 
     def epoch(self, number: int) -> Sequence[int]:
         """Numbers of the training rows that an epoch (from 0) reads, in no order to train in."""
-        return self.draws.epoch(number) if self.draws else range(len(self.sources))
+        read = self.draws.epoch(number) if self.draws else range(len(self._first))
+        return [self.places[number % len(self.places)][row] for row in read] if self.places else read
+
+    @property
+    def _first(self) -> Sequence[int]:
+        return self.places[0] if self.places else self.sources
+
+    def rendered(self, rows: Sequence[tuple[int, int, RowCost]], places: list[list[int]]) -> Mix:
+        """The same mix of more rows, (source, number there, cost) each, that lie at `places`."""
+        sources, numbers, costs = (list(given) for given in zip(*rows, strict=True))
+        return Mix(sources, numbers, costs, self.draws, places)
 
 
 def make(
@@ -58,11 +70,12 @@ def make(
     copies: Sequence[Sequence[int]],
     convert: Callable[[list[Row]], list[list[T]]],
     cost: Callable[[T], RowCost],
+    write: Callable[[SourceRows], list[Row]],
 ) -> list[list[Made[T]]]:
-    """The rows of each source converted; a row may become several values, one after the other."""
+    """The rows of each source, as they are written, converted; a row may become several values, one after the other."""
     made: list[list[Made[T]]] = []
     for place, (source, times) in enumerate(zip(sources, copies, strict=True)):
-        rows = zip(source.rows, times, convert(source.rows), strict=True)
+        rows = zip(source.rows, times, convert(write(source)), strict=True)
         values = [(row, count, value) for row, count, given in rows for value in given]
         made.append(
             [Made(place, i, row, value, count, cost(value)) for i, (row, count, value) in enumerate(values)]

@@ -11,7 +11,7 @@ from typing import TypeVar
 from aligner.data.clean import normalised_hash
 from aligner.data.readers import SourceRows
 from aligner.data.readers.files import plain_stem
-from aligner.data.rows import Document, Pair, Row, row_text, turns_text
+from aligner.data.rows import Document, Example, Pair, Row, row_text, turns_text
 from aligner.errors import DataError, Problem, nearest
 
 T = TypeVar("T")
@@ -129,11 +129,11 @@ def keep_measured(holdout: Sequence[SourceRows], rows: int, *, seed: int) -> Non
 
 def file_of(row: Row) -> str:
     """What a cap or a rate of its own is for."""
-    return row.origin.path
+    return str(row.task.path) if isinstance(row, Example) else row.origin.path
 
 
 def cap_files(source: SourceRows, cap: int | None, *, seed: int) -> None:
-    """Keep at most `cap` random rows of each file (FLAN, arXiv:2109.01652, 2.1); the others drop as `cap`."""
+    """Keep at most `cap` random rows of each file or task (FLAN, arXiv:2109.01652, 2.1); the others drop as `cap`."""
     if cap is None:
         return
     by_file: dict[str, list[Row]] = defaultdict(list)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from aligner.data.mix import Mix
 from aligner.data.report import DataReport, SourceReport
-from aligner.recipe.plan import PlanTable
+from aligner.recipe.plan import PlanRow, PlanTable
 
 BARS = "▁▂▃▄▅▆▇█"
 BINS = 8
@@ -20,6 +20,7 @@ class SourcePlan:
     """What a whole training reads of one source, repeats counted.
 
     `share`: of all tokens, 0..1. `epochs`: how often its rows are read on average; `most`: the one that is read most.
+    Of tasks: how often rows come as each template ("task/template") writes them, and after how many solved ones.
     """
 
     path: str
@@ -29,6 +30,8 @@ class SourcePlan:
     share: float
     epochs: float
     most: int
+    templates: dict[str, int] = field(default_factory=dict)
+    shots: dict[int, int] = field(default_factory=dict)
 
 
 def plan_sources(report: DataReport, mix: Mix, order: Sequence[int]) -> list[SourcePlan]:
@@ -37,11 +40,16 @@ def plan_sources(report: DataReport, mix: Mix, order: Sequence[int]) -> list[Sou
     tokens: Counter[int] = Counter()
     supervised: Counter[int] = Counter()
     read: list[Counter[int]] = [Counter() for _ in report.train]
+    templates: list[Counter[str]] = [Counter() for _ in report.train]
+    shots: list[Counter[int]] = [Counter() for _ in report.train]
     for index, count in times.items():
         source, cost = mix.sources[index], mix.costs[index]
         tokens[source] += count * cost.tokens
         supervised[source] += count * cost.supervised_tokens
         read[source][mix.numbers[index]] += count
+        if cost.template:
+            templates[source][cost.template] += count
+            shots[source][cost.shots] += count
     there = Counter(source for source, _ in set(zip(mix.sources, mix.numbers, strict=True)))
     return [
         SourcePlan(
@@ -52,6 +60,8 @@ def plan_sources(report: DataReport, mix: Mix, order: Sequence[int]) -> list[Sou
             share=tokens[i] / max(tokens.total(), 1),
             epochs=read[i].total() / max(there[i], 1),
             most=max(read[i].values(), default=0),
+            templates=dict(sorted(templates[i].items())),
+            shots=dict(sorted(shots[i].items())),
         )
         for i, source in enumerate(report.train)
     ]
@@ -74,6 +84,25 @@ def plan_table(plans: Sequence[SourcePlan]) -> PlanTable:
             for plan in plans
         ),
     )
+
+
+def template_rows(plans: Sequence[SourcePlan]) -> list[PlanRow]:
+    """How often each template of each task is used, and how many solved rows come before a row."""
+    by_task: dict[str, Counter[str]] = defaultdict(Counter)
+    shots: Counter[int] = Counter()
+    for plan in plans:
+        shots.update(plan.shots)
+        for label, count in plan.templates.items():
+            task, _, name = label.partition("/")
+            by_task[task][name] += count
+    rows = [PlanRow(f"task {task}", f"{used.total():,}", _counts(used)) for task, used in by_task.items()]
+    if any(shots):
+        rows.append(PlanRow("shots", _counts(shots), "how often so many solved rows come before a row"))
+    return rows
+
+
+def _counts(used: Mapping[object, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in used.items())
 
 
 def report_table(report: DataReport, mix: Mix | None = None) -> PlanTable:

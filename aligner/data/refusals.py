@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def check_not_empty(sources: Sequence[SourceRows], part: str) -> None:
-    """`DataError` where no source has a row left; it names why, and the first row of each reason."""
-    if any(source.rows for source in sources):
+    """`DataError` where no source of a part has a row left; it names why, and the first row of each reason."""
+    if not sources or any(source.rows for source in sources):
         return
     reasons = [f"{source.path}: {dict(source.dropped) or 'no rows'}{_such_as(source)}" for source in sources]
     raise DataError(

@@ -76,13 +76,18 @@ def _plain(source: SourceReport) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)  # there is one of each row
 class RowCost:
-    """What one row takes and gives: ids, supervised ids, and whether it was cut to fit or is not learnt whole."""
+    """What one row takes and gives: ids, supervised ids, and whether it was cut to fit or is not learnt whole.
+
+    Of a task's row: which template wrote it ("task/template"), after how many solved ones.
+    """
 
     tokens: int = 0
     supervised_tokens: int = 0
     prompt_cut: bool = False
     answer_cut: bool = False
     rewritten: bool = False
+    template: str = ""
+    shots: int = 0
 
 
 def report_source(source: SourceRows, costs: Sequence[RowCost], copies: Sequence[int]) -> SourceReport:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from aligner.data.readers.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,16 @@ class Document:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns, the assistant's ones to be learnt."""
+    """Turns, the assistant's ones to be learnt.
+
+    Of a task's row: `template` wrote it ("task/template"), after `shots` solved ones.
+    """
 
     origin: Origin
     turns: tuple[Turn, ...]
     family: str = ""
+    template: str = ""
+    shots: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,27 @@ class Prompt:
     gold: Mapping[str, object] = field(default_factory=dict)
 
 
-Row = Document | Conversation | Pair | Prompt
+@dataclass(frozen=True)
+class Example:
+    """A row of a task: the fields that its templates read. It becomes a conversation when it is rendered."""
+
+    origin: Origin
+    fields: Mapping[str, object]
+    task: Task
+
+    @property
+    def family(self) -> str:
+        """The task's."""
+        return self.task.family
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of its content, its line and its file's name; not of the folder, so that a project may move."""
+        key = f"{Path(self.origin.path).name}|{self.origin.line}|{row_text(self)}"
+        return blake2b(key.encode(), digest_size=16).hexdigest()
+
+
+Row = Document | Conversation | Pair | Prompt | Example
 
 
 @dataclass(frozen=True)
@@ -124,6 +156,8 @@ def with_contents(row: Row, change: Callable[[str], str]) -> Row:
         )
     if isinstance(row, Document) and not row.turns:
         return replace(row, text=change(row.text))
+    if isinstance(row, Example):
+        return replace(row, fields={name: _rewritten(value, change) for name, value in row.fields.items()})
     return replace(row, turns=_changed(row.turns, change))
 
 
@@ -131,10 +165,29 @@ def _changed(turns: tuple[Turn, ...], change: Callable[[str], str]) -> tuple[Tur
     return tuple(replace(turn, content=change(turn.content)) for turn in turns)
 
 
+def _rewritten(value: object, change: Callable[[str], str]) -> object:
+    """A field with every text in it changed; names of members stay."""
+    if isinstance(value, list):
+        return [_rewritten(item, change) for item in value]
+    if isinstance(value, dict):
+        return {key: _rewritten(item, change) for key, item in value.items()}
+    return change(value) if isinstance(value, str) else value
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(item)
+
+
 def row_text(row: Row) -> str:
     """All of a row's text, roles named; what two rows must share to be the same row."""
     if isinstance(row, Pair):
         return f"{turns_text(row.prompt)}\nchosen: {row.chosen}\nrejected: {row.rejected}"
+    if isinstance(row, Example):
+        return json.dumps(row.fields, ensure_ascii=False, sort_keys=True, default=str)
     return row.text if isinstance(row, Document) and not row.turns else turns_text(row.turns)
 
 
@@ -149,9 +202,13 @@ def row_contents(row: Row) -> list[str]:
         return [*(text for turn in row.prompt for text in turn.texts), row.chosen, row.rejected]
     if isinstance(row, Document) and not row.turns:
         return [row.text]
+    if isinstance(row, Example):
+        return list(_texts_in(dict(row.fields)))
     return [text for turn in row.turns for text in turn.texts]
 
 
 def row_turns(row: Row) -> tuple[Turn, ...]:
-    """A row's turns: of a pair those of its prompt, of plain text none."""
+    """A row's turns: of a pair those of its prompt, of plain text and of fields none."""
+    if isinstance(row, Example):
+        return ()
     return row.prompt if isinstance(row, Pair) else row.turns

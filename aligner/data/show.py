@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from aligner.data.plan import SourcePlan, template_rows
 from aligner.data.report import DataReport
 from aligner.data.rows import Document, Dropped, Row, row_text
 from aligner.data.templates import control_tokens
@@ -75,6 +76,13 @@ def show_dropped(report: DataReport, count: int, *, console: Console | None = No
                 console.print(_dropped_line(row), soft_wrap=True)
 
 
+def show_templates(plans: Sequence[SourcePlan], *, console: Console | None = None) -> None:
+    """Print how often each template of a task is used; nothing where there are no tasks."""
+    console = console or Console()
+    for row in template_rows(plans):
+        console.print(Text.assemble((f"{row.name}: ", "bold"), f"{row.value}  {row.why}"), soft_wrap=True)
+
+
 def _dropped_line(row: Row | Dropped) -> Text:
     """A dropped row on one line; of one that could not be read there is its place alone."""
     text = "" if isinstance(row, Dropped) else " ".join(row_text(row).split())
@@ -113,4 +121,6 @@ def _title(row: TokenRow | PairRow | PromptRow) -> str:
         return f"{row.kind or 'pair'}, {len(row.chosen_ids)} and {len(row.rejected_ids)} tokens"
     if isinstance(row, PromptRow):
         return f"{row.prompt.family or 'prompt'} ({row.prompt.origin}), {len(row.input_ids)} tokens"
-    return f"{row.family or 'conversation'}, {len(row.input_ids)} tokens, {sum(row.supervised)} supervised"
+    written = f" ({row.template}, {row.shots} shots)" if row.template else ""
+    lengths = f"{len(row.input_ids)} tokens, {sum(row.supervised)} supervised"
+    return f"{row.family or 'conversation'}{written}, {lengths}"

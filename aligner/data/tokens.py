@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aligner.data.rows import Conversation, Document, Pair, Prompt, Turn
@@ -28,6 +28,7 @@ class TokenRow:
 
     `prompt_cut`: something was cut from the left to fit. `answer_cut`: the answer lost its end. `rewritten`: earlier
     answers are not learnt, since the template shows them otherwise than they are given (see `encode_conversations`).
+    `template`, `shots`: as of the `Conversation`.
     """
 
     input_ids: list[int]
@@ -36,6 +37,8 @@ class TokenRow:
     prompt_cut: bool = False
     answer_cut: bool = False
     rewritten: bool = False
+    template: str = ""
+    shots: int = 0
 
     @property
     def labels(self) -> list[int]:
@@ -93,9 +96,13 @@ def tokenize_conversations(
     all_encoded = encode_conversations(
         [row.turns for row in rows], tokenizer, origins=[row.origin for row in rows]
     )
-    return [
+    made = [
         _token_row(row.turns, encoded, row.family, tokenizer, max_length)
         for row, encoded in zip(rows, all_encoded, strict=True)
+    ]
+    return [
+        replace(token_row, template=row.template, shots=row.shots) if row.template else token_row
+        for row, token_row in zip(rows, made, strict=True)
     ]
 
 

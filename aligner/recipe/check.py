@@ -13,7 +13,7 @@ from typing import Any, get_args
 from aligner.errors import Problem, RecipeError, nearest
 from aligner.recipe.clean import CleanSpec, RowCleanSpec
 from aligner.recipe.data import (
-    ChatFormat,
+    ConversationFormat,
     DocumentFormat,
     PairFormat,
     PromptFormat,
@@ -39,7 +39,7 @@ _FORMATS: dict[tuple[str, str], Any] = {
     ("pretrain", "data.curriculum"): DocumentFormat,
     ("pretrain", "data.holdout"): DocumentFormat,
     ("sft", "data.train"): SftFormat,
-    ("sft", "data.holdout"): ChatFormat,
+    ("sft", "data.holdout"): ConversationFormat,
     ("reward", "data.train"): PairFormat,
     ("reward", "data.holdout"): PairFormat,
     ("reward", "normalise_on"): PromptFormat,

@@ -41,10 +41,10 @@ PairFormat = Literal[
 ]
 PlainFormat = Literal["text", "html", "warc", "documents"]
 DocumentFormat = Literal[PlainFormat, ChatFormat, "hh"]
-SftFormat = Literal[ChatFormat, PlainFormat]
+ConversationFormat = Literal[ChatFormat, "tasks"]
+SftFormat = Literal[ConversationFormat, PlainFormat]
 PromptFormat = Literal["prompts", "mt_bench", ChatFormat, "hh"]
-Format = Literal["auto", DocumentFormat, ChatFormat, PairFormat, PromptFormat]
-
+Format = Literal["auto", DocumentFormat, SftFormat, PairFormat, PromptFormat]
 
 SHARE_TOLERANCE = 1e-6  # of 1: thirds are written with some digits
 
@@ -54,11 +54,23 @@ class SourceSpec(Spec):
 
     path: str | list[str] = Field(description="file, folder or glob; several as a list")
     format: Format = Field("auto", description="how the rows are written; auto looks at the first row")
-    cap: int | None = Field(None, gt=0, description="at most this many rows of each file (FLAN's cap)")
+    cap: int | None = Field(
+        None, gt=0, description="at most this many rows of each file, or task (FLAN's cap)"
+    )
     weight: float = Field(1.0, gt=0, description="copies of each row per epoch; 0.5 takes a random half")
     criteria: dict[str, float] = Field(
         default_factory=dict,
         description="ratings: weight of each criterion that counts; rules: cost of each broken one; left out: 1 each",
+    )
+    templates: Literal["all", "original", "none"] = Field(
+        "all",
+        description="tasks: which are used; original: those that do not turn the task around; none: the inputs alone",
+    )
+    shots: int | list[int] = Field(
+        0, description="tasks: solved rows shown before each row, from the training rows; or [fewest, most]"
+    )
+    rationale: float = Field(
+        0.0, ge=0, le=1, description="tasks: share of rows that are answered with their reasons"
     )
     share: float | None = Field(
         None, gt=0, le=1, description="of an epoch, with a mixture; sources without one divide what is left"
@@ -71,6 +83,28 @@ class SourceSpec(Spec):
     def _criteria_are_of_feedback(self) -> Self:
         if self.criteria and self.format not in ("auto", "ratings", "rules"):
             raise ValueError(f"criteria: for format ratings or rules alone, not {self.format}; leave it out")
+        return self
+
+    @property
+    def of_tasks(self) -> str:
+        """The first key that is set and says something of tasks alone; "" where none does."""
+        changed = {"templates": self.templates != "all", "shots": self.shots, "rationale": self.rationale}
+        return next((key for key, asked in changed.items() if asked), "")
+
+    @property
+    def shot_range(self) -> tuple[int, int]:
+        """The fewest and the most solved rows that are shown."""
+        given = self.shots if isinstance(self.shots, list) else [self.shots]
+        return given[0], given[-1]
+
+    @model_validator(mode="after")
+    def _tasks_alone_are_rendered(self) -> Self:
+        if self.of_tasks and self.format not in ("auto", "tasks"):
+            raise ValueError(f"{self.of_tasks}: for format tasks alone, not {self.format}; leave it out")
+        if isinstance(self.shots, list) and (len(self.shots) != 2 or self.shots != sorted(self.shots)):
+            raise ValueError(f"shots = {self.shots}: give a number, or [fewest, most]")
+        if self.shot_range[0] < 0:
+            raise ValueError(f"shots = {self.shots}: there are none below 0")
         return self
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,9 +83,12 @@ def scalar(text: str) -> Value:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def parse(text: str, file: str) -> tuple[Node | None, list[Problem]]:
-    """The tree of one YAML document and what is wrong with the text; no tree where it cannot be understood."""
-    reader = _Reader(file)
+def parse(text: str, file: str, *, tags: Container[str] = ()) -> tuple[Node | None, list[Problem]]:
+    """The tree of one YAML document and what is wrong with the text; no tree where it cannot be understood.
+
+    Of `tags`, such as "!Template", only the values are read, as if the tag were not there.
+    """
+    reader = _Reader(file, tags)
     try:
         tree = reader.document(yaml.parse(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
@@ -177,8 +180,8 @@ def _move(node: Node, place: str) -> None:
 class _Reader:
     """Turns the parser's events into a tree, noting what a recipe may not contain."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, file: str, tags: Container[str]) -> None:
+        self.file, self.tags = file, tags
         self.problems: list[Problem] = []
 
     def document(self, events: Iterator[Any]) -> Node:
@@ -186,7 +189,7 @@ class _Reader:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if tree is not None:
-                    self._stop(event, "a second document", "a file holds one recipe: take out the line ---")
+                    self._stop(event, "a second document", "a file holds one document: take out the line ---")
                 tree = self._node(next(events), events, None, 0)
         return tree if tree is not None else ScalarNode(f"{self.file}:1:1", None)
 
@@ -199,7 +202,7 @@ class _Reader:
 
     def _node(self, event: Any, events: Iterator[Any], key_place: str | None, depth: int) -> Node:
         if depth > MAX_DEPTH:
-            self._stop(event, "nested too deeply", f"a recipe has at most {MAX_DEPTH} levels")
+            self._stop(event, "nested too deeply", f"there are at most {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
             self._stop(
                 event,
@@ -210,7 +213,7 @@ class _Reader:
             self._stop(
                 event, f"an anchor (&{event.anchor})", "take it out; text that starts with & needs quotes"
             )
-        if event.tag:
+        if event.tag and event.tag not in self.tags:
             self._stop(event, f"a tag ({event.tag})", "take it out; text that starts with ! needs quotes")
         if isinstance(event, yaml.ScalarEvent):
             value = scalar(event.value) if event.implicit[0] and not event.style else event.value

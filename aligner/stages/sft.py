@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from datasets import Dataset
@@ -24,7 +25,7 @@ from aligner.stages.batches import AnswerCollator, Batch, LabelledRow
 from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
 from aligner.stages.sources import tell_sources
-from aligner.stages.stage import StageResult, training_arguments
+from aligner.stages.stage import StageResult, epochs_begun, training_arguments
 
 BETA2 = 0.999
 
@@ -48,7 +49,8 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
     """Load, tokenise, train (LoRA or all weights), measure the answers held out, save."""
     seed_everything(recipe.seed)
     loaded = load_model(recipe.model)
-    data = build_conversations(recipe.data, loaded.tokenizer, seed=recipe.seed)
+    begun = partial(epochs_begun, recipe.train)
+    data = build_conversations(recipe.data, loaded.tokenizer, seed=recipe.seed, epochs=begun)
     run.start(parents={"base": loaded.identity}, data=data.report.to_json(), seed=recipe.seed)
     if not data.train:
         raise DataError(

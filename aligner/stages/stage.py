@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -55,6 +56,11 @@ def optimiser_steps(train: TrainSpec, *, rows: int) -> int:
         return train.steps
     assert train.epochs is not None  # the recipe checks that one of the two is given
     return max(1, round(train.epochs * rows / train.rows_per_step))
+
+
+def epochs_begun(train: TrainSpec, rows: int) -> int:
+    """How many times training goes to the first of `rows` rows; the last time it may stop on the way."""
+    return ceil(optimiser_steps(train, rows=rows) * train.rows_per_step / rows)
 
 
 def micro_batches(train: TrainSpec) -> int:

@@ -24,6 +24,7 @@ from aligner.stages.losses import next_token_nats
 from aligner.stages.order import FixedOrder
 from aligner.stages.sft import answer_trainer, labelled, train_sft
 from aligner.stages.stage import training_arguments
+from tests.data.tasks import nli_rows, write_task
 from tests.stages.tools import (
     TRAIN,
     assert_bit_identical,
@@ -240,4 +241,31 @@ def test_interrupted_and_resumed_is_the_straight_run(tmp_path: Path, lora: dict[
         train_sft(broken, run)
     again, _ = run_to_end(broken)
     assert again == results
+    assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
+
+
+def test_tasks_are_rendered_anew_each_epoch_and_resume_exactly(tmp_path: Path) -> None:
+    """24 rows, 8 a step: three epochs and a bit; the interruption is in the second."""
+    path = write_task(tmp_path / "tasks", rows=nli_rows(30))
+    tasks = [{"path": path, "format": "tasks", "shots": [0, 2], "rationale": 0.2}]
+
+    def asked(name: str) -> SftRecipe:
+        whole = recipe(tmp_path, name, steps=10, checkpoint_every=2).model_dump()
+        whole["data"] |= {"train": tasks, "holdout": {"rows": 6}}
+        return SftRecipe.model_validate(whole)
+
+    results, rows = run_to_end(asked("straight"))
+    manifest = json.loads((tmp_path / "straight" / "manifest.json").read_text())
+    (source,) = manifest["sources"]
+    assert sum(source["templates"].values()) == 10 * 8 == sum(source["shots"].values()) == source["rows"]
+    assert source["epochs"] == pytest.approx(80 / 24)
+    with pytest.raises(Interrupted, match="step 6 of 10"), open_run(broken := asked("broken")) as run:
+        interrupt_when_logged(run, 5)
+        train_sft(broken, run)
+    again, resumed = run_to_end(broken)
+    assert again == results
+    losses = [
+        [row["train/loss_nats"] for row in told if "train/loss_nats" in row] for told in (rows, resumed)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 10
     assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))

@@ -24,7 +24,13 @@ from aligner.stages.order import Curriculum, row_order, with_curriculum
 from aligner.stages.pretrain import train_pretrain
 from aligner.stages.reward import train_reward
 from aligner.stages.sft import train_sft
-from aligner.stages.stage import micro_batches, optimiser_steps, resolve_precision, training_arguments
+from aligner.stages.stage import (
+    epochs_begun,
+    micro_batches,
+    optimiser_steps,
+    resolve_precision,
+    training_arguments,
+)
 from aligner.stages.stop import gentle_stop
 from tests.stages import test_pretrain, test_reward, test_sft
 from tests.stages.tools import open_run, write_jsonl
@@ -52,6 +58,16 @@ def test_an_epoch_may_say_which_rows_it_reads() -> None:
     assert order == row_order(rows=5, rows_per_step=4, steps=5, seed=3, epoch_rows=of_epoch)
     everything = row_order(rows=5, rows_per_step=4, steps=5, seed=3, epoch_rows=lambda _: range(5))
     assert everything == row_order(rows=5, rows_per_step=4, steps=5, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "begun"), [(64, 2, 2), (64, 0.5, 1), (65, 2, 2), (79, 1, 2), (7, 3, 4)]
+)
+def test_epochs_begun_are_those_whose_rows_are_read(rows: int, epochs: float, begun: int) -> None:
+    train = TrainSpec(epochs=epochs, rows_per_step=8)
+    assert epochs_begun(train, rows) == begun
+    order = row_order(rows=rows, rows_per_step=8, steps=optimiser_steps(train, rows=rows), seed=0)
+    assert max(Counter(order).values()) == begun
 
 
 def test_length_groups_save_padding_and_lose_no_row() -> None:

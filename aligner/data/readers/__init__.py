@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligner.data.readers.detection import detect_format
-from aligner.data.readers.files import files_sha256, find_files, joined
+from aligner.data.readers.files import TASK_SUFFIXES, files_sha256, find_files, joined, plain_suffix
 from aligner.data.readers.formats import FORMATS_OF, read_rows
 from aligner.data.readers.kinds import Kind, as_kind
 from aligner.data.readers.records import fault
+from aligner.data.readers.tasks.read import check_rationales, check_tasks, files_of_task, read_examples
 from aligner.data.rows import Dropped, Rated, Row
 from aligner.errors import at
 from aligner.recipe.data import SourceSpec
@@ -72,10 +73,11 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
     Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind or has no
     use for the source's criteria.
     """
-    files = find_files(spec.path)
     formats: list[str] = []
-    source = SourceRows(joined(spec.path), "", files)
-    for file in files:
+    named = _named_files(spec)
+    check_tasks(_task_files(named, spec), spec)
+    source = SourceRows(joined(spec.path), "", source_files(spec))
+    for file in named:
         name = detect_format(file, kind) if spec.format == "auto" else spec.format
         if kind and name not in FORMATS_OF[kind]:
             valid = ", ".join(FORMATS_OF[kind])
@@ -85,8 +87,13 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
             )
         if spec.criteria and name not in ("ratings", "rules"):
             raise fault(at(file), f'format "{name}" has no criteria', "leave criteria out of this source")
+        if spec.of_tasks and name != "tasks":
+            raise fault(
+                at(file), f'format "{name}" has no templates', f"leave {spec.of_tasks} out of this source"
+            )
         formats.append(name)
-        for item in read_rows(file, name, kind, spec.criteria):
+        items = read_examples(file, spec) if name == "tasks" else read_rows(file, name, kind, spec.criteria)
+        for item in items:
             if isinstance(item, Rated):
                 source.rated.append(item)
                 continue
@@ -95,5 +102,22 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
                 source.drop(given, given.reason)
             else:
                 source.rows.append(given)
+    check_rationales(spec, source.rows)
     source.format = ", ".join(dict.fromkeys(formats))
     return source
+
+
+def source_files(spec: SourceSpec) -> list[Path]:
+    """Every file that a source's rows come from: those it names and, of tasks, those that they name."""
+    named = _named_files(spec)
+    tasks = _task_files(named, spec)
+    return [*named, *dict.fromkeys(file for task in tasks for file in files_of_task(task))]
+
+
+def _task_files(named: list[Path], spec: SourceSpec) -> list[Path]:
+    return [file for file in named if spec.format == "tasks" or plain_suffix(file) in TASK_SUFFIXES]
+
+
+def _named_files(spec: SourceSpec) -> list[Path]:
+    """The files that a source names; in a folder of tasks, the task files."""
+    return find_files(spec.path, TASK_SUFFIXES) if spec.format == "tasks" else find_files(spec.path)

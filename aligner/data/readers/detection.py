@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aligner.data.readers.by_value import finer_format
-from aligner.data.readers.files import PAGE_SUFFIXES, TABLE_SUFFIXES, TEXT_SUFFIXES, plain_suffix
+from aligner.data.readers.files import (
+    PAGE_SUFFIXES,
+    TABLE_SUFFIXES,
+    TASK_SUFFIXES,
+    TEXT_SUFFIXES,
+    plain_suffix,
+)
 from aligner.data.readers.formats import COLUMNS, FILE_READERS, READERS, read_records
 from aligner.data.readers.kinds import Kind
 from aligner.data.readers.records import Record, fault
@@ -18,6 +24,7 @@ _FORMAT_OF_SUFFIX = {
     **dict.fromkeys(TEXT_SUFFIXES, "text"),
     **dict.fromkeys(PAGE_SUFFIXES, "html"),
     ".warc": "warc",
+    **dict.fromkeys(TASK_SUFFIXES, "tasks"),
 }
 # The keys that tell a format apart, the most telling first.
 _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (

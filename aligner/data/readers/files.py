@@ -15,17 +15,21 @@ TEXT_SUFFIXES = (".txt", ".text", ".md")
 TABLE_SUFFIXES = (".csv", ".tsv")
 PAGE_SUFFIXES = (".html", ".htm")
 SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *PAGE_SUFFIXES, ".json", ".jsonl", ".parquet", ".warc")
+TASK_SUFFIXES = (".yaml", ".yml")
 _PACKED = (".gz", ".zst")
 _NOT_DATA = ("license", "readme", "copying", "notice")
 
 
-def find_files(paths: str | list[str]) -> list[Path]:
-    """The files of a source, in a fixed order, each once; a path that matches nothing is a `DataError`."""
+def find_files(paths: str | list[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+    """The files of a source, in a fixed order, each once; a path that matches nothing is a `DataError`.
+
+    suffixes: those of the files that are meant in a folder.
+    """
     found: list[Path] = []
     for path in [paths] if isinstance(paths, str) else paths:
-        files = list(_matches(path))
+        files = list(_matches(path, suffixes))
         if not files:
-            kinds = ", ".join(SUFFIXES)
+            kinds = ", ".join(suffixes)
             raise DataError(
                 Problem(
                     path, "no such data file", f"give a file, a folder with {kinds} (.gz, .zst), or a glob"
@@ -40,11 +44,13 @@ def joined(paths: str | list[str]) -> str:
     return paths if isinstance(paths, str) else ", ".join(paths)
 
 
-def _matches(path: str) -> Iterator[Path]:
+def _matches(path: str, suffixes: tuple[str, ...]) -> Iterator[Path]:
     if has_magic(path) and not Path(path).exists():
         yield from (file for name in sorted(glob(path, recursive=True)) if (file := Path(name)).is_file())
     elif Path(path).is_dir():
-        yield from sorted(file for file in Path(path).rglob("*") if file.is_file() and _is_data(file))
+        yield from sorted(
+            file for file in Path(path).rglob("*") if file.is_file() and _is_data(file, suffixes)
+        )
     elif Path(path).is_file():
         yield Path(path)
 
@@ -59,9 +65,9 @@ def plain_stem(path: Path) -> str:
     return Path(path.stem if path.suffix in _PACKED else path.name).stem
 
 
-def _is_data(path: Path) -> bool:
+def _is_data(path: Path, suffixes: tuple[str, ...]) -> bool:
     name = path.name.lower()
-    return plain_suffix(path) in SUFFIXES and not name.startswith((".", *_NOT_DATA))
+    return plain_suffix(path) in suffixes and not name.startswith((".", *_NOT_DATA))
 
 
 def files_sha256(files: list[Path]) -> str:

@@ -42,7 +42,7 @@ from aligner.data.readers.text import read_text
 from aligner.data.readers.tool_calls import has_tools
 from aligner.data.readers.warc import read_warc
 from aligner.data.rows import Dropped, Rated, Row
-from aligner.recipe.data import ChatFormat, DocumentFormat, PairFormat, PromptFormat
+from aligner.recipe.data import ConversationFormat, DocumentFormat, PairFormat, PromptFormat
 
 Reader = Callable[[Record], Iterator[Row | Dropped | Rated]]
 
@@ -86,7 +86,7 @@ COLUMNS: dict[str, Columns] = {"flan_cot": flan_cot.COLUMNS, "mmlu": mmlu.COLUMN
 TOOL_FORMATS = ("messages", "sharegpt", "sharegpt_pairs", "documents")
 FORMATS_OF: dict[Kind, tuple[str, ...]] = {
     "document": get_args(DocumentFormat),
-    "conversation": get_args(ChatFormat),
+    "conversation": get_args(ConversationFormat),
     "pair": get_args(PairFormat),
     "prompt": get_args(PromptFormat),
 }

@@ -53,7 +53,7 @@ def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     in IANA's text/tab-separated-values.
     """
     csv.field_size_limit(CELL_CHARS)
-    file = io.StringIO(_decode(path), newline="")
+    file = io.StringIO(decoded(path), newline="")
     if plain_suffix(path) == ".tsv":
         reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
@@ -75,7 +75,8 @@ def _header(path: Path, line: int, cells: list[str]) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def _decode(path: Path) -> str:
+def decoded(path: Path) -> str:
+    """The text of a file in UTF-8; `DataError` with the line where it is none."""
     data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")

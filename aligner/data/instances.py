@@ -1,0 +1,179 @@
+"""Formatted instances (survey arXiv:2303.18223, 5.1.1): rows of tasks as conversations.
+
+Which template writes a row, behind which solved rows and with its choices in which order, is a function of
+(seed, row, epoch): in another epoch the same row may be asked in other words. All epochs are rendered before training,
+so a resumed run has nothing to draw again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from itertools import islice
+from typing import TypeVar
+
+from aligner.data.mix import Made, Mix
+from aligner.data.mixture import group_of
+from aligner.data.readers import SourceRows
+from aligner.data.readers.tasks.task import gravest, spoken, written_by
+from aligner.data.readers.tasks.template import Luck, Rendering, TaskTemplate, Trials, Unfit, in_random_order
+from aligner.data.report import RowCost
+from aligner.data.rows import Conversation, Example, Row, Turn
+
+MAX_RENDERED = 300_000  # rows of tasks rendered ahead: epochs beyond them begin again with the first
+MAX_TRIES = 1000  # rows looked at to find those to be shown solved: a template may fit few
+LUCK_BYTES = 8
+
+T = TypeVar("T")
+Judge = Callable[[Row], str | None]
+Epochs = Callable[[int], int]  # rows an epoch -> how many epochs are begun
+Written = tuple[TaskTemplate, Rendering]
+
+
+def one_epoch(rows: int) -> int:
+    """A look at the first epoch alone."""
+    return 1
+
+
+class Renderer:
+    """Renders the rows of tasks.
+
+    A text that a held-out row has, too, is not written, nor one that `judge` has a reason against: another template is
+    taken (`other_template` counts them). Solved rows are shown in the same template, from the training rows of the
+    same task alone, none of them equal to the row or to each other; where there are too few it is `fewer_shots`.
+    """
+
+    def __init__(self, judge: Judge, *, seed: int) -> None:
+        self.judge, self.seed = judge, seed
+        self.trials = Trials()
+        self.withheld: set[bytes] = set()
+        self.pools: dict[str, list[tuple[bytes, Example]]] = {}
+
+    def reason_against(self, row: Row) -> str | None:
+        """The reason to drop a row of a task: none of its templates makes a text of it that may be written."""
+        if not isinstance(row, Example):
+            return None
+        reasons = []
+        for _, found in self._tried(row, 0, held=False):
+            if isinstance(found, Rendering):
+                return None
+            reasons.append(found.reason)
+        return gravest(reasons)
+
+    def withhold(self, holdout: Sequence[SourceRows], sources: Sequence[SourceRows]) -> None:
+        """From now on write no text that a held-out row has in any of its templates; rows without others go."""
+        self.withheld = {group_of(text) for source in holdout for row in source.rows for text in _texts(row)}
+        for source in sources if self.withheld else ():
+            source.keep(self.reason_against)
+
+    def show_solved(self, sources: Sequence[SourceRows]) -> None:
+        """From now on the rows of tasks in these sources, those to be trained on, may be shown solved."""
+        for row in (row for source in sources for row in source.rows):
+            if isinstance(row, Example):
+                self.pools.setdefault(row.task.name, []).append((group_of(row), row))
+
+    def rows(self, source: SourceRows, *, epoch: int = 0, held: bool = False) -> list[Row]:
+        """All rows of a source, those of tasks rendered for this epoch."""
+        return [
+            self.conversation(row, source, epoch, held) if isinstance(row, Example) else row
+            for row in source.rows
+        ]
+
+    def conversation(self, row: Example, source: SourceRows, epoch: int, held: bool = False) -> Conversation:
+        """A row of a task, rendered for this epoch."""
+        template, own = self._first(row, source, epoch, held)
+        few, most = row.task.shots
+        wanted = few + self._luck(row, "shots", epoch)(0) % (most - few + 1)
+        shown = list(islice(self._solved(row, template, epoch), wanted))
+        if len(shown) < wanted:
+            source.noted["fewer_shots"] += 1
+        prompt = "\n\n".join([*(f"{each.input}\n{each.target}" for each in shown), own.input])
+        turns = (Turn("user", prompt), Turn("assistant", own.target))
+        return Conversation(row.origin, turns, row.family, template.label, len(shown))
+
+    def _first(self, row: Example, source: SourceRows, epoch: int, held: bool) -> Written:
+        """The first template that fits; where none does any more (for an order of choices), the first epoch's."""
+        for number, (template, found) in enumerate(self._tried(row, epoch, held)):
+            if isinstance(found, Rendering):
+                if number:
+                    source.noted["other_template"] += 1
+                return template, found
+        assert epoch > 0, "rows that no template fits were dropped"
+        return self._first(row, source, 0, held)
+
+    def _tried(
+        self, row: Example, epoch: int, held: bool
+    ) -> Iterator[tuple[TaskTemplate, Rendering | Unfit]]:
+        """The templates in the order drawn for (row, epoch), with what each makes of the row."""
+        reasons = self._luck(row, "rationale", epoch)(0) < row.task.rationale * 2 ** (8 * LUCK_BYTES)
+        kinds = (row.task.templates, row.task.rationales)
+        for kind in reversed(kinds) if reasons else kinds:
+            for number in in_random_order(len(kind), self._luck(row, "template", epoch)):
+                found = kind[number].render(row.fields, row.origin, self._luck(row, "choices", epoch))
+                self.trials.note(kind[number], row.origin, found)
+                yield kind[number], self._judged(row, kind[number], found, held)
+
+    def _judged(
+        self, row: Example, template: TaskTemplate, found: Rendering | Unfit, held: bool
+    ) -> Rendering | Unfit:
+        """The rendering, where it may be written: a held-out text may not, in whatever order its choices stand."""
+        if isinstance(found, Unfit):
+            return found
+        text = spoken(row, found)
+        if reason := self.judge(text):
+            return Unfit(reason)
+        if self.withheld and not held:
+            texts = [text, *(written_by(row, [template]) if template.shuffles else ())]
+            if any(group_of(each) in self.withheld for each in texts):
+                return Unfit("in_holdout")
+        return found
+
+    def _solved(self, row: Example, template: TaskTemplate, epoch: int) -> Iterator[Rendering]:
+        """Other training rows of the task in random order, as the template writes them."""
+        pool = self.pools.get(row.task.name, [])
+        seen = {group_of(row)}
+        order = in_random_order(len(pool), self._luck(row, "solved", epoch))
+        for key, other in (pool[number] for number in islice(order, MAX_TRIES)):
+            if key in seen:
+                continue
+            seen.add(key)
+            found = template.render(other.fields, other.origin, self._luck(other, "choices", epoch))
+            if isinstance(judged := self._judged(other, template, found, held=False), Rendering):
+                yield judged
+
+    def _luck(self, row: Example, purpose: str, epoch: int) -> Luck:
+        key = f"{self.seed}|{row.digest}|{purpose} {epoch}"
+        return lambda draw: int.from_bytes(blake2b(f"{key} {draw}".encode(), digest_size=LUCK_BYTES).digest())
+
+
+def later_epochs(
+    train: Sequence[Made[T]],
+    mix: Mix,
+    sources: Sequence[SourceRows],
+    renderer: Renderer,
+    convert: Callable[[list[Row]], list[tuple[T, RowCost]]],
+    epochs: Epochs,
+) -> tuple[list[Made[T]], Mix]:
+    """The training rows and, behind them, those of tasks as each later epoch has them; and the mix that knows of these.
+
+    Only what an epoch reads is rendered for it. epochs: how many are begun with so many rows an epoch.
+    """
+    every, places = list(train), [list(range(len(train)))]
+    examples = sum(isinstance(entry.row, Example) for entry in train)
+    begun = min(epochs(mix.rows_per_epoch), MAX_RENDERED // examples) if examples else 1
+    for epoch in range(1, begun):
+        read = {(train[i].source, train[i].number): train[i] for i in mix.epoch(epoch)}
+        anew = [entry for entry in read.values() if isinstance(entry.row, Example)]
+        made = convert([renderer.conversation(entry.row, sources[entry.source], epoch) for entry in anew])
+        found = {(entry.source, entry.number): len(every) + i for i, entry in enumerate(anew)}
+        every += [replace(entry, value=v, cost=cost) for entry, (v, cost) in zip(anew, made, strict=True)]
+        places.append([found.get((entry.source, entry.number), i) for i, entry in enumerate(train)])
+    if not examples:
+        return every, mix
+    return every, mix.rendered([(entry.source, entry.number, entry.cost) for entry in every], places)
+
+
+def _texts(row: Row) -> Sequence[Row]:
+    """A held-out row as it may be written: itself, or one conversation for each template of its task."""
+    return written_by(row, row.task.all_templates) if isinstance(row, Example) else [row]
