@@ -31,6 +31,7 @@ from aligner.recipe.stages import EvaluateRecipe, PpoRecipe, PretrainRecipe, Rew
 from aligner.recipe.training import TrainSpec
 from aligner.stages.order import Curriculum
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
+from aligner.stages.sft import padding_row
 from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
 
 FLOAT_BYTES = 4
@@ -76,7 +77,8 @@ def _rows(stage: PlannedStage, start: Start) -> list[PlanRow]:
                 f"{supervised / max(sum(lengths), 1):.0%}",
                 "share of the tokens that are learnt",
             )
-            return [*_train_rows(recipe.train, start, lengths, recipe.model), learnt]
+            padding = padding_row(recipe, lengths, start.random_model)
+            return [*_train_rows(recipe.train, start, lengths, recipe.model), learnt, padding]
         case RewardRecipe() as recipe:
             pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
             lengths = [len(row.chosen_ids) + len(row.rejected_ids) for row in pairs.train]
