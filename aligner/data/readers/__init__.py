@@ -13,9 +13,10 @@ from aligner.data.readers.formats import FORMATS_OF, read_rows
 from aligner.data.readers.kinds import Kind, as_kind
 from aligner.data.readers.records import fault
 from aligner.data.rows import Dropped, Rated, Row
-from aligner.errors import at
+from aligner.errors import DataError, Problem, at
 from aligner.recipe.data import SourceSpec
 
+MAX_FAULTS = 3  # malformed rows of a source that are told one by one
 MAX_SAMPLES = 10  # dropped rows kept of each reason of a source
 
 
@@ -69,11 +70,12 @@ class SourceRows:
 def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
     """All rows of a source, as rows of `kind`.
 
-    Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind or has no
-    use for the source's criteria.
+    Raises `DataError` where a file is missing, the format gives rows of another kind or has no use for the source's
+    criteria, or there is no row at all; and for malformed rows, the first few of them and how many more there are.
     """
     files = find_files(spec.path)
     formats: list[str] = []
+    faults: list[DataError] = []
     source = SourceRows(joined(spec.path), "", files)
     for file in files:
         name = detect_format(file, kind) if spec.format == "auto" else spec.format
@@ -84,6 +86,9 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
             raise fault(at(file), f'format "{name}" has no criteria', "leave criteria out of this source")
         formats.append(name)
         for item in read_rows(file, name, kind, spec.criteria):
+            if isinstance(item, DataError):
+                faults.append(item)
+                continue
             if isinstance(item, Rated):
                 source.rated.append(item)
                 continue
@@ -93,4 +98,20 @@ def read_source(spec: SourceSpec, kind: Kind) -> SourceRows:
             else:
                 source.rows.append(given)
     source.format = ", ".join(dict.fromkeys(formats))
+    _check_rows(source, faults)
     return source
+
+
+def _check_rows(source: SourceRows, faults: list[DataError]) -> None:
+    told = [problem for error in faults[:MAX_FAULTS] for problem in error.problems]
+    if len(faults) > MAX_FAULTS:
+        what = (
+            f"{len(faults):,} rows cannot be read, the first {MAX_FAULTS} as told; {source.rows_read:,} can"
+        )
+        told.append(Problem(source.path, what, "mend or delete them, or name another format"))
+    if told:
+        raise DataError(told)
+    if not source.rows_read:
+        raise fault(
+            source.path, "there are no rows", "name other files, or take the source out of the recipe"
+        )
