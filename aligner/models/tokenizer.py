@@ -137,9 +137,8 @@ def ensure_end(tokenizer: PreTrainedTokenizerBase) -> None:
     except TemplateError:
         return
     after = text.rpartition(said)[2]
-    end = min(
-        (token for token in tokenizer.all_special_tokens if token in after), key=after.index, default=None
-    )
+    controls = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    end = min((token for token in controls if token in after), key=after.index, default=None)
     if end not in (None, tokenizer.eos_token):
         logger.warning(
             "%s: its chat template ends an answer with %s, not with its end token %s; so that is the end token now",

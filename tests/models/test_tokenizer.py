@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from jinja2 import TemplateError
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, GenerationConfig
 
 from aligner.errors import ModelError
@@ -126,9 +127,10 @@ def test_the_end_of_an_answer_is_the_end_token_that_sampling_stops_at(tmp_path: 
     gemmas.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).eos_token == "<|system|>"
     phis = tiny_tokenizer()  # and the end of text behind it
-    phis.chat_template = CHAT_TEMPLATE.replace("eos_token", "'<|system|>'") + "{{ '<|eos|>' }}"
+    phis.add_tokens(AddedToken("<|end|>", special=True))  # named nowhere else, as in its tokenizer
+    phis.chat_template = CHAT_TEMPLATE.replace("eos_token", "'<|end|>'") + "{{ '<|eos|>' }}"
     ensure_end(phis)
-    assert phis.eos_token == "<|system|>"
+    assert phis.eos_token == "<|end|>"
     for template in ("{{ raise_exception('no') }}", "{% for m in messages %}{{ m.content }}{% endfor %}"):
         other = tiny_tokenizer()
         other.chat_template = template
