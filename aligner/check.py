@@ -11,15 +11,13 @@ from functools import partial
 from pathlib import Path
 
 from aligner.data.build import (
-    Conversations,
-    Pairs,
     build_conversations,
     build_documents,
     build_pairs,
     build_training_prompts,
 )
 from aligner.data.mix import Mix
-from aligner.data.plan import SourcePlan, plan_sources, plan_table, report_table, template_rows
+from aligner.data.plan import plan_sources, plan_table, report_table, template_rows
 from aligner.data.readers import read_source
 from aligner.data.readers.kinds import Kind
 from aligner.data.tokens import PromptRow
@@ -47,6 +45,7 @@ from aligner.stages.loop import plan_of
 from aligner.stages.order import Curriculum
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
 from aligner.stages.reward import pair_length
+from aligner.stages.sft import batches_of, pack_length_of, padding_row, rows_read
 from aligner.stages.stage import Precision, epochs_begun, optimiser_steps, resolve_precision
 
 StageParts = tuple[list[PlanRow], tuple[PlanTable, ...]]
@@ -93,32 +92,29 @@ def _plan(stage: PlannedStage, start: Start) -> StageParts:
 def _sft_plan(recipe: SftRecipe, start: Start) -> StageParts:
     begun = partial(epochs_begun, recipe.train)
     data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed, epochs=begun)
-    sources = _sources(data, recipe, [len(row.input_ids) for row in data.train])
+    lengths = [len(row.input_ids) for row in data.train]
+    batches = batches_of(recipe.train, lengths, pack_length_of(recipe), seed=recipe.seed, mix=data.mix)
+    sources = plan_sources(data.report, data.mix, rows_read(batches))
     tokens, supervised = sum(one.tokens for one in sources), sum(one.supervised_tokens for one in sources)
     share = f"{supervised / max(tokens, 1):.0%}"
     learnt = PlanRow("supervised", share, "share of the tokens that are learnt")
     rows = _train_rows(recipe.train, start, _epoch_tokens(data.mix), recipe.model, tokens=tokens)
     tables = report_table(data.report, data.mix), plan_table(sources)
-    return [*rows, learnt, *template_rows(sources)], tables
+    padding = padding_row(recipe, batches, lengths, start.random_model)
+    return [*rows, learnt, padding, *template_rows(sources)], tables
 
 
 def _reward_plan(recipe: RewardRecipe, start: Start) -> StageParts:
     pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
-    sources = _sources(pairs, recipe, [pair_length(pair) for pair in pairs.train])
+    lengths = [pair_length(pair) for pair in pairs.train]
+    per_epoch = pairs.mix.rows_per_epoch
+    plan = plan_of(recipe.train, rows=per_epoch, seed=recipe.seed, lengths=lengths, mix=pairs.mix)
+    sources = plan_sources(pairs.report, pairs.mix, plan.order)
     score = f"{recipe.score} x {recipe.beta:g}" if recipe.score == "likelihood" else recipe.score
     told = PlanRow("score", score, "the time leaves out sampling for its scale")
     tokens = sum(one.tokens for one in sources)
     rows = _train_rows(recipe.train, start, _epoch_tokens(pairs.mix), recipe.model, tokens=tokens)
     return [*rows, told], (report_table(pairs.report, pairs.mix), plan_table(sources))
-
-
-def _sources(
-    data: Conversations | Pairs, recipe: SftRecipe | RewardRecipe, lengths: list[int]
-) -> list[SourcePlan]:
-    """What the training would read of each source, in the order that it would."""
-    per_epoch = data.mix.rows_per_epoch
-    plan = plan_of(recipe.train, rows=per_epoch, seed=recipe.seed, lengths=lengths, mix=data.mix)
-    return plan_sources(data.report, data.mix, plan.order)
 
 
 def _epoch_tokens(mix: Mix) -> list[int]:

@@ -31,7 +31,7 @@ from aligner.errors import Problem, RecipeError
 from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
 from aligner.models.sources import base_source, loading, resolve_source
-from aligner.models.tokenizer import train_tokenizer
+from aligner.models.tokenizer import ensure_end, ensure_template, train_tokenizer
 from aligner.planning import PlannedStage, bases_of, is_recipe, named_stage, planned_stages
 from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.recipe.stages import (
@@ -188,6 +188,8 @@ def _stored(base: str) -> Start:
     with loading(source):
         tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
         config = AutoConfig.from_pretrained(full.name, revision=full.revision)
+    ensure_template(tokenizer)
+    ensure_end(tokenizer)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     return Start(tokenizer, config, model.num_parameters(), adapter=source.is_adapter)

@@ -163,6 +163,17 @@ def test_the_curriculum_is_in_fingerprint_plan_show_and_preflight(
         check_ahead([recipe])
 
 
+def test_what_is_wrong_with_every_source_is_told_at_once(folder: Path) -> None:
+    recipes = [load_recipe(Path(name)).recipe for name in ("sft.yaml", "reward.yaml", "ppo.yaml")]
+    for name, wrong in (("chats", "{oops\n[]\n"), ("pairs", '{"prompt": "a"}\n')):
+        (folder / f"{name}.jsonl").write_text((folder / f"{name}.jsonl").read_text() + wrong)
+    (folder / "prompts.jsonl").write_text("")
+    with pytest.raises(DataError) as error:
+        check_ahead(recipes)
+    told = [problem.where for problem in error.value.problems]
+    assert told == ["chats.jsonl:9", "chats.jsonl:10", "pairs.jsonl:9", "prompts.jsonl"]
+
+
 CLEAN = ["data.clean={words: [bad.words], mask: [email], deduplicate: false}"]
 
 
@@ -420,6 +431,10 @@ def test_check_and_show_say_what_would_happen_and_train_nothing(
     assert not [rows for rows in plan.values() if "before" in rows]
     (alone,) = check_recipe(Path("sft.yaml")).stages
     assert {row.name: row.value for row in alone.rows}["before"] == "pretrain"
+    (packed,) = check_recipe(Path("sft.yaml"), ["train.packing=true"]).stages
+    for stage, how in ((alone, "rows of about one length"), (packed, "rows packed to lines of 64 tokens")):
+        (padding,) = [row for row in stage.rows if row.name == "padding"]
+        assert how in padding.why and 0 <= float(padding.value.removesuffix("%")) < 50
     show_recipe(Path("all.yaml"), count=1)
     shown = capsys.readouterr().out
     assert "<|assistant|>" in shown and "is rejected" in shown

@@ -1,7 +1,8 @@
-"""Documents joined end to end and cut to blocks of one length."""
+"""Documents joined end to end and cut to blocks of one length; whole rows fitted into packs."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,3 +58,30 @@ def pack_documents(
 
 def _block(ids: list[int], owners: list[int]) -> Block:
     return Block(ids, [owner - owners[0] for owner in owners])
+
+
+def best_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Every index of `lengths` in one pack, the lengths (1 to `room`) of a pack together at most `room`; no row is cut.
+
+    Best fit decreasing, as in Ding et al. 2024 (arXiv:2404.10830): the longest row first, each into the pack that it
+    leaves the least room in. Rows of one length come in the order they are given, so which rows share a pack is up to
+    the caller's order, how many packs there are is not. n log n, a long integer of `room` bits at hand.
+    """
+    packs: list[list[int]] = []
+    with_room: dict[int, list[int]] = defaultdict(list)  # tokens of room left -> packs
+    rooms = 0  # the bits that are set are the keys of `with_room` that hold a pack
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        length = lengths[index]
+        fitting = rooms >> length
+        if fitting:
+            left = (fitting & -fitting).bit_length() - 1
+            pack = with_room[left + length].pop()
+            if not with_room[left + length]:
+                rooms ^= 1 << left + length
+        else:
+            left, pack = room - length, len(packs)
+            packs.append([])
+        packs[pack].append(index)
+        with_room[left].append(pack)
+        rooms |= 1 << left
+    return packs

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from jinja2 import TemplateError
 
+from aligner.data.ids import encode_texts, ids_inside, one_bos
 from aligner.data.messages import as_messages, tools_of
 from aligner.data.rows import Origin, ToolCall, Turn
 from aligner.errors import DataError, Problem
@@ -53,34 +54,6 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     special |= set(tokenizer.all_special_tokens)
     steering = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
     return tuple(sorted(token for token in special if token != tokenizer.unk_token or token in steering))
-
-
-def encode_texts(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, plain: bool = False
-) -> list[list[int]]:
-    """Ids of each text, nothing added. In `plain` text a control token is spelt out, not obeyed."""
-    if not texts:
-        return []
-    unique = list(dict.fromkeys(texts))  # both answers of a pair share their prompt
-    encoding = tokenizer(
-        unique,
-        add_special_tokens=False,
-        split_special_tokens=plain,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    ids: dict[str, list[int]] = dict(zip(unique, encoding["input_ids"], strict=True))
-    return [ids[text] for text in texts]
-
-
-def one_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids with exactly one beginning-of-text token in front, where the tokenizer has one."""
-    bos = tokenizer.bos_token_id
-    if bos is None:
-        return ids
-    first = next((index for index, token in enumerate(ids) if token != bos), len(ids))
-    return ids if first == 1 else [bos, *ids[first:]]
 
 
 def render_texts(
@@ -283,11 +256,11 @@ def _encoded(
 def _encoded_in_pieces(answers: list[_Answer], text: str, tokenizer: PreTrainedTokenizerBase) -> Encoded:
     """Each prompt part and answer tokenised for itself, where one token would lie across their border."""
     borders = [0, *(border for answer in answers for border in (len(answer.prompt), answer.end))]
-    pieces = [text[start:end] for start, end in pairwise(borders)]
-    ids: list[int] = []
+    first, *later = [text[start:end] for start, end in pairwise(borders)]
+    ids = one_bos(encode_texts([first], tokenizer)[0], tokenizer)
     spans: list[Span] = []
-    for index, piece in enumerate(encode_texts(pieces, tokenizer)):
-        start, ids = len(ids), (ids + piece if ids else one_bos(piece, tokenizer))
-        if index % 2:
+    for index, piece in enumerate(later):
+        start, ids = len(ids), ids + ids_inside(piece, tokenizer)
+        if index % 2 == 0:
             spans.append(Span(start, len(ids)))
     return Encoded(ids, spans)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from aligner.data.ids import encode_texts, one_bos
 from aligner.data.rows import Conversation, Document, Pair, Prompt, Turn
 from aligner.data.templates import (
     Encoded,
@@ -13,8 +14,6 @@ from aligner.data.templates import (
     control_tokens,
     encode_conversations,
     encode_prompts,
-    encode_texts,
-    one_bos,
     render_texts,
 )
 
@@ -195,7 +194,8 @@ def _fit_prompt(turns: Turns, ids: list[int], room: int, tokenizer: PreTrainedTo
         ids = render_prompt(turns, tokenizer)
     if len(ids) <= room:
         return ids
-    head = _prefix_length(turns, ids, room // 2, tokenizer)
+    begun = ids[0] == tokenizer.bos_token_id and room > 1
+    head = max(_prefix_length(turns, ids, room // 2, tokenizer), int(begun))
     return ids[:head] + ids[len(ids) - (room - head) :]
 
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from aligner.data.ids import encode_texts, one_bos
 from aligner.data.rows import Prompt, Turn
-from aligner.data.templates import encode_texts, one_bos
 from aligner.data.tokens import render_prompt
 from aligner.evals.gold import exact_match
 from aligner.evals.gold_rows import gold_of

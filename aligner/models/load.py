@@ -33,7 +33,7 @@ from aligner.models.adapters import (
 )
 from aligner.models.attention import choose_attention
 from aligner.models.sources import TOKENIZER_CONFIG, Source, base_source, loading, resolve_source
-from aligner.models.tokenizer import check_tokenizer, ensure_pad, ensure_template
+from aligner.models.tokenizer import check_tokenizer, ensure_end, ensure_pad, ensure_template
 from aligner.recipe.model import ModelSpec
 
 Quantize = Literal["none", "8bit", "4bit"]
@@ -214,6 +214,7 @@ def _load_tokenizer(source: Source, base: Source) -> PreTrainedTokenizerBase:
             place.name, revision=place.revision, trust_remote_code=False, padding_side="right"
         )
     ensure_template(tokenizer)
+    ensure_end(tokenizer)
     return tokenizer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -121,3 +122,28 @@ def ensure_template(tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
         logger.warning('%s: no chat template; using "User: ... Assistant: ..."', tokenizer.name_or_path)
+
+
+def ensure_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make the control token that ends an answer in the chat template the tokenizer's end token.
+
+    Answers are learnt up to that token, and sampling stops at the end token alone: under the templates of Gemma, Phi-3
+    or a Qwen base it is another one, and no answer would end. A template that refuses the probe refuses rows, too.
+    """
+    said = "said7"
+    talk = [{"role": "user", "content": "asked"}, {"role": "assistant", "content": said}]
+    try:
+        text = str(tokenizer.apply_chat_template(talk, tokenize=False))
+    except TemplateError:
+        return
+    after = text.rpartition(said)[2]
+    controls = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    end = min((token for token in controls if token in after), key=after.index, default=None)
+    if end not in (None, tokenizer.eos_token):
+        logger.warning(
+            "%s: its chat template ends an answer with %s, not with its end token %s; so that is the end token now",
+            tokenizer.name_or_path,
+            end,
+            tokenizer.eos_token,
+        )
+        tokenizer.eos_token = end

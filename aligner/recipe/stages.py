@@ -11,7 +11,7 @@ from aligner.recipe.base import Spec
 from aligner.recipe.clean import RowCleanSpec
 from aligner.recipe.data import DataSpec, DecontaminateSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.model import ArchitectureSpec, ModelSpec, TokenizerSpec
-from aligner.recipe.training import SamplingSpec, TrainSpec
+from aligner.recipe.training import SamplingSpec, SftTrainSpec, TrainSpec
 
 
 class StageRecipe(Spec):
@@ -47,7 +47,16 @@ class SftRecipe(TunedRecipe):
 
     stage: Literal["sft"]
     data: DataSpec
-    train: TrainSpec
+    train: SftTrainSpec
+
+    @model_validator(mode="after")
+    def _rows_fit_their_packs(self) -> Self:
+        if (self.train.pack_length or self.data.max_length) < self.data.max_length:
+            raise ValueError(
+                f"train.pack_length = {self.train.pack_length} does not hold a row of"
+                f" data.max_length = {self.data.max_length} tokens, and packing cuts none; make it at least as long"
+            )
+        return self
 
 
 class RewardRecipe(TunedRecipe):

@@ -54,6 +54,26 @@ class TrainSpec(Spec):
         return self
 
 
+class SftTrainSpec(TrainSpec):
+    """The training of an `sft` stage: its rows may be packed."""
+
+    packing: bool = Field(
+        False,
+        description="several rows share a line, blind to each other; else rows of about one length are padded",
+    )
+    pack_length: int | None = Field(
+        None, gt=1, description="tokens of such a line; data.max_length when left out"
+    )
+
+    @model_validator(mode="after")
+    def _length_of_packs(self) -> Self:
+        if self.pack_length is not None and not self.packing:
+            raise ValueError(
+                f"pack_length = {self.pack_length} is for packing: true alone; leave it out, or set that"
+            )
+        return self
+
+
 class SamplingSpec(Spec):
     """How responses are drawn. Nothing is inherited from a model's own generation config."""
 

@@ -10,6 +10,7 @@ METRICS: Final[dict[str, str]] = {
     "train/learning_rate": "Learning rate of this step.",
     "train/grad_norm": "Length of the gradient before clipping.",
     "train/tokens_per_second": "Tokens trained on per second, padding aside.",
+    "train/padding_share": "Share of padding in the batches since the last line: computed, and nothing learnt from it.",
     "holdout/loss_nats": "Mean cross-entropy per supervised token of held-out rows, in nats.",
     "holdout/bits_per_byte": "Bits needed per byte of held-out text; comparable between tokenizers.",
     # reward
@@ -79,6 +80,7 @@ RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
     "base_holdout_loss_nats": "The same loss of the model that training started from.",
     "parameters": "Weights of the model.",
     "tokens": "Tokens trained on.",
+    "padding_share": "Share of padding in the training batches.",
     "curriculum_blocks": "Blocks that came once, in the first part of the training alone.",
     "curriculum_left_out_blocks": "Blocks of the curriculum that found no slot there.",
     "pairs": "Pairs measured.",
@@ -88,6 +90,7 @@ BETTER: Final[dict[str, Literal["higher", "lower"]]] = {
     "loss_nats": "lower",
     "bits_per_byte": "lower",
     "calibration_error_share": "lower",
+    "padding_share": "lower",
     "repetition_share": "lower",
     "unknown_share": "lower",
     "refusal_share": "lower",

@@ -26,6 +26,12 @@ class LabelledRow(TypedDict):
     labels: list[int]
 
 
+class BatchNumber(TypedDict):
+    """Which of the batches that were planned beforehand."""
+
+    number: int
+
+
 class PairColumns(TypedDict, total=False):
     """A pair as TRL's data sets hold it; `margin` in all rows or in none, and so `weight`."""
 
@@ -47,6 +53,33 @@ class AnswerCollator:
         next_labels = [[*row["labels"][1:], IGNORED] for row in rows]
         targets_BT, _ = right_padded(next_labels, pad_id=IGNORED, device=CPU)
         return {"input_ids": ids_BT, "attention_mask": mask_BT.long(), "targets": targets_BT}
+
+
+class PackCollator:
+    """The numbers of `batches` to `input_ids`, `position_ids` and `targets` (B, T), and `lengths` (B,), padding aside.
+
+    A batch is packs of rows, a pack a line. Positions start anew with each row, and there is no `attention_mask`: so
+    transformers' models know that the rows of a line are not to see each other (see `check_isolation`).
+    """
+
+    def __init__(
+        self, rows: Sequence[LabelledRow], batches: Sequence[Sequence[Sequence[int]]], pad_id: int
+    ) -> None:
+        self.rows, self.batches, self.pad_id = rows, batches, pad_id
+
+    def __call__(self, numbers: Sequence[BatchNumber]) -> Batch:
+        lines = [
+            [self.rows[row] for row in pack] for each in numbers for pack in self.batches[each["number"]]
+        ]
+        ids = [[token for row in line for token in row["input_ids"]] for line in lines]
+        places = [[place for row in line for place in range(len(row["input_ids"]))] for line in lines]
+        targets = [[label for row in line for label in (*row["labels"][1:], IGNORED)] for line in lines]
+        return {
+            "input_ids": right_padded(ids, pad_id=self.pad_id, device=CPU)[0],
+            "position_ids": right_padded(places, pad_id=0, device=CPU)[0],
+            "targets": right_padded(targets, pad_id=IGNORED, device=CPU)[0],
+            "lengths": torch.tensor([len(line) for line in ids]),
+        }
 
 
 class PairCollator:

@@ -43,11 +43,12 @@ OptimizerChoice = tuple[Callable[[], Callable[..., torch.optim.Optimizer]], dict
 
 @dataclass
 class LoopPlan:
-    """What a `StageTrainer` follows; `tokens` is what it has read since the last line of metrics, padding aside."""
+    """What a `StageTrainer` follows, and what it has read since the last line of metrics: `tokens`, `padding` aside."""
 
     order: list[int]
     precision: Precision
     tokens: int = 0
+    padding: int = 0
 
 
 def plan_of(
@@ -144,7 +145,9 @@ class StageTrainer(Trainer):
             raise TrainingError(
                 Problem(self.args.output_dir, fault, "lower train.learning_rate, or train in fp32")
             )
-        self.plan.tokens += _num_tokens(inputs)
+        tokens = _num_tokens(inputs)
+        self.plan.tokens += tokens
+        self.plan.padding += inputs["input_ids"].numel() - tokens
         return loss
 
     def _get_train_sampler(self, train_dataset: object = None) -> Sampler[int]:
@@ -166,6 +169,8 @@ class StageTrainer(Trainer):
 
 
 def _num_tokens(batch: Batch) -> int:
+    if "lengths" in batch:
+        return int(batch["lengths"].sum())
     mask = batch.get("attention_mask")
     return int(mask.sum()) if mask is not None and mask.ndim == 2 else batch["input_ids"].numel()
 
@@ -232,7 +237,7 @@ class RunCallback(TrainerCallback):
             "train/tokens_per_second": self.trainer.plan.tokens / max(now - self.since, 1e-9),
             **self.trainer.more_metrics(),
         }
-        self.trainer.plan.tokens, self.since = 0, now
+        self.trainer.plan.tokens, self.trainer.plan.padding, self.since = 0, 0, now
         self.run.metrics.log(state.global_step, values)
         self.bar.advance(0, loss=logs["loss"])
 

@@ -19,11 +19,12 @@ def next_token_nats(model: nn.Module, head: nn.Module, batch: Mapping[str, Tenso
     """Sum of the cross-entropy, in nats, over the positions whose target counts: a scalar.
 
     batch: `targets` (B, T), the id that position t has to predict (the token at t + 1), `IGNORED` where nothing is
-    learnt; the rest (`input_ids`, `attention_mask`, ...) goes to the model. `head` is the model's output layer.
+    learnt; the rest, `lengths` aside, (`input_ids`, `attention_mask`, ...) goes to the model. `head` is the model's
+    output layer.
     """
     targets_BT = batch["targets"]
     mask_BT = targets_BT != IGNORED
-    inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in ("targets", "lengths")}
     with only_rows(head, mask_BT):
         logits_NV = model(**inputs, use_cache=False).logits
     return F.cross_entropy(logits_NV.float(), targets_BT[mask_BT], reduction="sum")

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
 
 import torch
 from torch.utils.data import Sampler
 
+from aligner.data.packing import best_fit
+from aligner.errors import Problem, RecipeError
+
 CURRICULUM_SHARE = 0.5  # of the early slots at most: what lies under a line that falls from 1 to 0
+Line = list[int]  # numbers of the rows that lie end to end
+Lines = list[Line]  # what a device reads in one forward pass
 WINDOW_STEPS = 50  # rows are sorted by length within this many steps: little padding, still well mixed
 
 
@@ -39,6 +46,52 @@ def row_order(
         order += ready if lengths is None else _grouped(ready, lengths, rows_per_step, generator)
         epoch += 1
     return order[: steps * rows_per_step]
+
+
+def pack_order(
+    lengths: Sequence[int],
+    *,
+    room: int,
+    rows: int,
+    rows_per_pass: int,
+    passes: int,
+    seed: int,
+    epoch_rows: Callable[[int], Sequence[int]] | None = None,
+) -> list[Lines]:
+    """`passes` batches of packed rows in training order; a line is whole rows of `room` tokens together at most.
+
+    Every epoch shuffles its rows, `epoch_rows` as in `row_order`, packs all of them anew (`best_fit`) and shuffles the
+    packs. A pass takes as many packs as hold `rows_per_pass` rows on average, give or take one; those left over at the
+    end of an epoch open the next. Raises `RecipeError` where a pack alone holds more rows on average.
+    """
+    packs: list[Line] = []
+    epochs = max(ceil(passes * rows_per_pass / rows), 1)
+    for epoch in range(epochs):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        numbers = epoch_rows(epoch) if epoch_rows else range(rows)
+        shuffled = [numbers[place] for place in torch.randperm(rows, generator=generator).tolist()]
+        fitted = best_fit([lengths[row] for row in shuffled], room)
+        packs += [
+            [shuffled[index] for index in fitted[number]]
+            for number in torch.randperm(len(fitted), generator=generator).tolist()
+        ]
+    if epochs * rows > rows_per_pass * len(packs):
+        on_average = epochs * rows / len(packs)
+        what = f"a pack of {room} tokens holds {on_average:.1f} rows on average, and a pass {rows_per_pass}"
+        remedy = "raise rows_per_step (and rows_per_device, if it is given), or lower pack_length"
+        raise RecipeError(Problem("train.packing", what, remedy))
+    cuts = [number * rows_per_pass * len(packs) // (epochs * rows) for number in range(passes + 1)]
+    return [packs[start:end] for start, end in pairwise(cuts)]
+
+
+def padding_share(batches: Sequence[Lines], lengths: Sequence[int]) -> float:
+    """Share of padding where each batch is as wide as its longest line; `lengths` are the rows' in tokens."""
+    tokens = slots = 0
+    for batch in batches:
+        lines = [sum(lengths[row] for row in line) for line in batch]
+        tokens += sum(lines)
+        slots += len(lines) * max(lines)
+    return 1 - tokens / max(slots, 1)
 
 
 @dataclass(frozen=True)

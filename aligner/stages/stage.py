@@ -75,6 +75,11 @@ def micro_batches(train: TrainSpec) -> int:
     return train.rows_per_step // (per_pass * devices)
 
 
+def rows_per_pass(train: TrainSpec) -> int:
+    """Rows in one forward pass of a device."""
+    return train.rows_per_step // (micro_batches(train) * PartialState().num_processes)
+
+
 def training_arguments(
     train: TrainSpec, run: RunFolder, *, rows: int, seed: int, kind: type[Arguments], beta2: float = 0.999
 ) -> Arguments:
@@ -84,14 +89,13 @@ def training_arguments(
     (see loop.py); what is said here is length, optimiser, schedule and checkpoints.
     """
     steps = optimiser_steps(train, rows=rows)
-    passes = micro_batches(train)
     arguments = kind(
         output_dir=str(run.checkpoints),
         seed=seed,
         data_seed=seed,
         max_steps=steps,
-        per_device_train_batch_size=train.rows_per_step // (passes * PartialState().num_processes),
-        gradient_accumulation_steps=passes,
+        per_device_train_batch_size=rows_per_pass(train),
+        gradient_accumulation_steps=micro_batches(train),
         learning_rate=train.learning_rate,
         lr_scheduler_type=SCHEDULES[train.schedule],
         warmup_steps=round(train.warmup_share * steps),

@@ -288,8 +288,39 @@ def test_text_is_utf8_or_latin_1_and_loses_the_gutenberg_frame(tmp_path):
         assert [row.text for row in read(tmp_path / "a.txt", "document").rows] == ["Café."]
     (tmp_path / "a.txt").write_text("One.\n\nEnd of the Project Gutenberg story in my own words.")
     assert len(read(tmp_path / "a.txt", "document").rows[0].text) > 10  # no start marker: nothing is cut
-    (tmp_path / "a.txt").write_text("")
-    assert read(tmp_path / "a.txt", "document").rows_read == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "name"),
+    [
+        ("a.txt", "\n", "auto"),
+        ("a.csv", "instruction,output\n", "auto"),
+        ("a.jsonl", "", "alpaca"),
+        ("a.json", "[]", "pairs"),
+    ],
+)
+def test_a_source_without_a_row_is_told(tmp_path, file, content, name):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(DataError, match=f"{file}: there are no rows\n.*take the source out"):
+        read(tmp_path / file, KIND.get(name, "document"), name)
+
+
+def test_the_first_few_malformed_rows_are_told_and_how_many_more_there_are(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    good = json.dumps(GOOD["alpaca"])
+    half = '{"instruction": "\\ud800", "output": "a"}'
+    rows = [good, '{"instruction": "a", "output": 1}', good, "nope", "3", half, good]
+    path.write_bytes("\n".join(rows).encode() + b"\n\xff\n")
+    with pytest.raises(DataError) as error:
+        read(path, "conversation", "alpaca")
+    *told, last = error.value.problems
+    assert [problem.where for problem in told] == [f"{path}:{line}" for line in (2, 4, 5)]
+    assert last.where == str(path) and last.what == "5 rows cannot be read, the first 3 as told; 3 can"
+    assert all(problem.remedy for problem in error.value.problems)
+    (tmp_path / "b.csv").write_text("instruction,output\na\nb,c\nd,e,f\n")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "b.csv", "conversation")
+    assert [problem.where.rpartition(":")[2] for problem in error.value.problems] == ["2", "4"]
 
 
 # Faults

@@ -136,11 +136,6 @@ def test_damaged_files_say_where(tmp_path, name, data, what):
         read(tmp_path / name, "document" if b"text" in data else "conversation")
 
 
-def test_a_header_without_rows_gives_none(tmp_path):
-    (tmp_path / "a.csv").write_text("text\n")
-    assert read(tmp_path / "a.csv", "document").rows_read == 0
-
-
 def test_zstd_frames_follow_each_other(tmp_path):
     lines = [b'{"text": "a"}\n', b'{"text": "b"}\n']
     (tmp_path / "a.jsonl.zst").write_bytes(b"".join(map(packed, lines)))
@@ -166,3 +161,13 @@ def test_any_bytes_give_rows_or_a_data_error(tmp_path, data, name, data_format):
     except DataError:
         return
     assert source.rows_read == len(source.rows) + source.dropped.total()
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("a.csv", "\t"), ("a.csv", "|"), ("a.tsv", ";")])
+@pytest.mark.parametrize("format_", ["auto", "alpaca"])
+def test_columns_parted_by_another_mark_are_told(tmp_path, name, mark, format_):
+    (tmp_path / name).write_text(f"instruction{mark}output\na{mark}b\n")
+    with pytest.raises(
+        DataError, match=rf"{name}:1: the first row is one cell; .* parts no columns in \{name[1:]}"
+    ):
+        read(tmp_path / name, "conversation", format_)

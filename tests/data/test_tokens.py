@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from aligner.data.ids import one_bos
 from aligner.data.messages import as_messages
 from aligner.data.rows import Document, Origin, Pair, Prompt, ToolCall, Turn
-from aligner.data.templates import control_tokens, one_bos
+from aligner.data.templates import control_tokens
 from aligner.data.tokens import (
     document_ids,
     render_prompt,

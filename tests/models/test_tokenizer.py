@@ -4,16 +4,22 @@ from pathlib import Path
 
 import pytest
 from jinja2 import TemplateError
-from transformers import AutoTokenizer
+from tokenizers import AddedToken
+from transformers import AutoTokenizer, GenerationConfig
 
 from aligner.errors import ModelError
+from aligner.models.load import load_trained, save_model
 from aligner.models.tokenizer import (
+    CHAT_TEMPLATE,
     CONTROL_TOKENS,
+    EOS,
     PLAIN_TEMPLATE,
     check_tokenizer,
+    ensure_end,
     ensure_pad,
     ensure_template,
 )
+from tests.stages.tools import save_tiny
 from tests.tiny import tiny_model, tiny_tokenizer
 
 TALK = [
@@ -108,3 +114,35 @@ def test_a_base_without_a_chat_template_gets_one_of_plain_words():
     prompt = tokenizer.apply_chat_template(TALK[1:2], tokenize=False, add_generation_prompt=True)
     assert text == "<|bos|>User: What is 12 + 34?\n\nAssistant: 46<|eos|>\n\n"
     assert text.startswith(prompt)
+
+
+def test_the_end_of_an_answer_is_the_end_token_that_sampling_stops_at(tmp_path: Path, caplog):
+    own = tiny_tokenizer()
+    ensure_end(own)
+    assert own.eos_token == EOS and not caplog.records
+    gemmas = tiny_tokenizer()  # an end of turn that is not the end of text
+    gemmas.chat_template = CHAT_TEMPLATE.replace("eos_token", "'<|system|>\\n'")
+    ensure_end(gemmas)
+    assert gemmas.eos_token == "<|system|>" and "not with its end token <|eos|>" in caplog.text
+    gemmas.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).eos_token == "<|system|>"
+    phis = tiny_tokenizer()  # and the end of text behind it
+    phis.add_tokens(AddedToken("<|end|>", special=True))  # named nowhere else, as in its tokenizer
+    phis.chat_template = CHAT_TEMPLATE.replace("eos_token", "'<|end|>'") + "{{ '<|eos|>' }}"
+    ensure_end(phis)
+    assert phis.eos_token == "<|end|>"
+    for template in ("{{ raise_exception('no') }}", "{% for m in messages %}{{ m.content }}{% endfor %}"):
+        other = tiny_tokenizer()
+        other.chat_template = template
+        ensure_end(other)
+        assert other.eos_token == EOS
+
+
+def test_a_base_that_ends_answers_otherwise_is_loaded_so_that_they_end(tmp_path: Path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("eos_token", "'<|system|>'")
+    loaded = load_trained(save_tiny(tmp_path / "base", tokenizer))
+    assert loaded.tokenizer.eos_token == "<|system|>"
+    save_model(loaded, tmp_path / "again", base_folder=tmp_path / "base2")
+    ends = GenerationConfig.from_pretrained(tmp_path / "again").eos_token_id
+    assert set(ends) == {tokenizer.eos_token_id, loaded.tokenizer.eos_token_id}

@@ -137,7 +137,7 @@ data:
   block_length: 64
   isolate_documents: true
 {_TRAIN}""",
-    "sft": f"stage: sft\n{_HEAD}{_LORA_MODEL}{_data('messages')}{_TRAIN}",
+    "sft": f"stage: sft\n{_HEAD}{_LORA_MODEL}{_data('messages')}{_TRAIN}  packing: true\n  pack_length: 256\n",
     "reward": f"""\
 stage: reward
 {_HEAD}{_LORA_MODEL}{_mixed(_data("pairs"))}{_DECONTAMINATE}  pairs:

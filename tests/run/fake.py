@@ -23,7 +23,7 @@ from aligner.recipe.stages import (
     StageRecipe,
     SuitesSpec,
 )
-from aligner.recipe.training import TrainSpec
+from aligner.recipe.training import SftTrainSpec, TrainSpec
 from aligner.run.folder import RunFolder
 
 STAGES = ("base", "sft", "reward", "ppo", "evaluate")
@@ -38,7 +38,7 @@ def sft_recipe(output: Path, *, learning_rate: float = 1e-3, seed: int = 0) -> S
         output=str(output),
         model=ModelSpec(base="runs/base", lora=LoraSpec()),
         data=DataSpec(train=[SourceSpec(path="data/tasks.jsonl")]),
-        train=TrainSpec(steps=100, learning_rate=learning_rate),
+        train=SftTrainSpec(steps=100, learning_rate=learning_rate),
     )
 
 

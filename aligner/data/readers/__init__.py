@@ -14,9 +14,10 @@ from aligner.data.readers.kinds import Kind, as_kind
 from aligner.data.readers.records import fault
 from aligner.data.readers.tasks.read import check_rationales, check_tasks, files_of_task, read_examples
 from aligner.data.rows import Dropped, Rated, Row
-from aligner.errors import at
+from aligner.errors import DataError, Problem, at
 from aligner.recipe.data import SourceSpec
 
+MAX_FAULTS = 3  # malformed rows of a source that are told one by one
 MAX_SAMPLES = 10  # dropped rows kept of each reason of a source
 
 
@@ -70,10 +71,11 @@ class SourceRows:
 def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
     """All rows of a source, as rows of `kind`; None: of the kinds that their format gives.
 
-    Raises `DataError` where a file is missing, a row is malformed, or the format gives rows of another kind or has no
-    use for the source's criteria.
+    Raises `DataError` where a file is missing, the format gives rows of another kind or has no use for the source's
+    criteria, or there is no row at all; and for malformed rows, the first few of them and how many more there are.
     """
     formats: list[str] = []
+    faults: list[DataError] = []
     named = _named_files(spec)
     check_tasks(_task_files(named, spec), spec)
     source = SourceRows(joined(spec.path), "", source_files(spec))
@@ -94,6 +96,9 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
         formats.append(name)
         items = read_examples(file, spec) if name == "tasks" else read_rows(file, name, kind, spec.criteria)
         for item in items:
+            if isinstance(item, DataError):
+                faults.append(item)
+                continue
             if isinstance(item, Rated):
                 source.rated.append(item)
                 continue
@@ -104,6 +109,7 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
                 source.rows.append(given)
     check_rationales(spec, source.rows)
     source.format = ", ".join(dict.fromkeys(formats))
+    _check_rows(source, faults)
     return source
 
 
@@ -121,3 +127,18 @@ def _task_files(named: list[Path], spec: SourceSpec) -> list[Path]:
 def _named_files(spec: SourceSpec) -> list[Path]:
     """The files that a source names; in a folder of tasks, the task files."""
     return find_files(spec.path, TASK_SUFFIXES) if spec.format == "tasks" else find_files(spec.path)
+
+
+def _check_rows(source: SourceRows, faults: list[DataError]) -> None:
+    told = [problem for error in faults[:MAX_FAULTS] for problem in error.problems]
+    if len(faults) > MAX_FAULTS:
+        what = (
+            f"{len(faults):,} rows cannot be read, the first {MAX_FAULTS} as told; {source.rows_read:,} can"
+        )
+        told.append(Problem(source.path, what, "mend or delete them, or name another format"))
+    if told:
+        raise DataError(told)
+    if not source.rows_read:
+        raise fault(
+            source.path, "there are no rows", "name other files, or take the source out of the recipe"
+        )

@@ -16,9 +16,9 @@ from aligner.data.readers.files import (
 from aligner.data.readers.formats import COLUMNS, FILE_READERS, READERS, read_records
 from aligner.data.readers.kinds import Kind
 from aligner.data.readers.records import Record, fault
-from aligner.data.readers.tables import read_cells
+from aligner.data.readers.tables import check_separator, read_cells
 from aligner.data.rows import Origin
-from aligner.errors import at
+from aligner.errors import DataError, at
 
 _FORMAT_OF_SUFFIX = {
     **dict.fromkeys(TEXT_SUFFIXES, "text"),
@@ -72,11 +72,16 @@ def detect_format(path: Path, kind: Kind | None = None) -> str:
     if suffix in TABLE_SUFFIXES:
         rows = read_cells(path)
         line, cells = next(rows, (1, []))
+        if cells:
+            check_separator(path, line, cells)
         _, values = next(rows, (1, []))
         named = dict.fromkeys(cells) | dict(zip(cells, values, strict=False))
         first = Record(Origin(str(path), line), named) if cells else None
     else:
-        first = next(read_records(path), None)
+        found = next(read_records(path), None)
+        if isinstance(found, DataError):
+            raise found
+        first = found
     if first is None:
         raise fault(at(path), "the file has no rows", "name another file, or take it out of the recipe")
     name = format_of(first.value) or next((n for n, columns in COLUMNS.items() if columns.fits(cells)), None)

@@ -42,6 +42,7 @@ from aligner.data.readers.text import read_text
 from aligner.data.readers.tool_calls import has_tools
 from aligner.data.readers.warc import read_warc
 from aligner.data.rows import Dropped, Rated, Row
+from aligner.errors import DataError
 from aligner.recipe.data import ConversationFormat, DocumentFormat, PairFormat, PromptFormat
 
 Reader = Callable[[Record], Iterator[Row | Dropped | Rated]]
@@ -94,8 +95,8 @@ FORMATS_OF: dict[Kind, tuple[str, ...]] = {
 
 def read_rows(
     path: Path, name: str, kind: Kind | None, criteria: Mapping[str, float]
-) -> Iterator[Row | Dropped | Rated]:
-    """What a file in the format `name` holds, where rows of `kind` (None: any) are wanted.
+) -> Iterator[Row | Dropped | Rated | DataError]:
+    """What a file in the format `name` holds, where rows of `kind` (None: any) are wanted; of a bad row its error.
 
     Rows with tools are `tool_calls` in a format that reads none: without them the answers would be other ones.
     """
@@ -104,14 +105,31 @@ def read_rows(
         return
     records = read_records(path, COLUMNS.get(name))
     if name == "kto":
-        yield from read_kto(records)
+        yield from read_kto(_whole(records))
         return
     reader = _reader(name, kind, criteria)
     for record in records:
-        if name not in TOOL_FORMATS and has_tools(record.value):
+        if isinstance(record, DataError):
+            yield record
+        elif name not in TOOL_FORMATS and has_tools(record.value):
             yield Dropped(record.origin, "tool_calls")
         else:
-            yield from reader(record)
+            yield from _read_record(reader, record)
+
+
+def _read_record(reader: Reader, record: Record) -> Iterator[Row | Dropped | Rated | DataError]:
+    try:
+        yield from reader(record)
+    except DataError as error:
+        yield error
+
+
+def _whole(records: Iterator[Record | DataError]) -> Iterator[Record]:
+    """The rows, up to the first that cannot be read, for formats that read a file together."""
+    for record in records:
+        if isinstance(record, DataError):
+            raise record
+        yield record
 
 
 def _reader(name: str, kind: Kind | None, criteria: Mapping[str, float]) -> Reader:
@@ -123,7 +141,7 @@ def _reader(name: str, kind: Kind | None, criteria: Mapping[str, float]) -> Read
     return READERS[name]
 
 
-def read_records(path: Path, columns: Columns | None = None) -> Iterator[Record]:
+def read_records(path: Path, columns: Columns | None = None) -> Iterator[Record | DataError]:
     """The rows of a file in order, by its suffix; `columns` are those of a format without header."""
     suffix = plain_suffix(path)
     if suffix == ".parquet":

@@ -10,13 +10,14 @@ from pathlib import Path
 from aligner.data.readers.files import read_bytes
 from aligner.data.readers.records import Record, fault, kind_of
 from aligner.data.rows import Origin
-from aligner.errors import at
+from aligner.errors import DataError, at
 
 
-def read_json(path: Path) -> Iterator[Record]:
+def read_json(path: Path) -> Iterator[Record | DataError]:
     """The rows of a file in order; `Origin.line` is the line, or the index from 1 in a JSON list.
 
-    A row is an object, or a bare string, which is a prompt and nothing else: {"prompt": string}.
+    A row is an object, or a bare string, which is a prompt and nothing else: {"prompt": string}. A row that is neither
+    is given as its error, so that the rows behind it can be read, too.
     """
     data = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     lines = ".jsonl" in path.suffixes
@@ -27,10 +28,17 @@ def read_json(path: Path) -> Iterator[Record]:
     else:
         for number, line in enumerate(io.BytesIO(data), start=1):
             if line.strip():
-                yield _record(Origin(str(path), number), _parse(line, at(path, number)))
+                yield _line_record(Origin(str(path), number), line)
 
 
-def _list_records(path: Path, data: bytes) -> Iterator[Record]:
+def _line_record(origin: Origin, line: bytes) -> Record | DataError:
+    try:
+        return _record(origin, _parse(line, str(origin)))
+    except DataError as error:
+        return error
+
+
+def _list_records(path: Path, data: bytes) -> Iterator[Record | DataError]:
     values = _parse(data, at(path))
     if not isinstance(values, list):
         raise fault(at(path), "not a JSON list", "write one list of objects, or one object a line")
@@ -38,11 +46,11 @@ def _list_records(path: Path, data: bytes) -> Iterator[Record]:
         yield _record(Origin(str(path), index), value)
 
 
-def _record(origin: Origin, value: object) -> Record:
+def _record(origin: Origin, value: object) -> Record | DataError:
     if isinstance(value, str):
         return Record(origin, {"prompt": value})
     if not isinstance(value, dict):
-        raise fault(origin, f"the row is {kind_of(value)}", "every row must be a JSON object")
+        return fault(origin, f"the row is {kind_of(value)}", "every row must be a JSON object")
     return Record(origin, value)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from aligner.data.readers.files import plain_suffix, read_bytes
 from aligner.data.readers.records import Record, fault
 from aligner.data.rows import Origin
-from aligner.errors import at
+from aligner.errors import DataError, at
 
 _TOOLS = ("tools", "tool_calls", "function_call")
 CELL_CHARS = 2**31 - 1  # the longest cell; csv's own limit of 131072 is shorter than many documents
@@ -26,12 +26,12 @@ class Columns:
     fits: Callable[[Sequence[str]], bool]
 
 
-def read_table(path: Path, columns: Columns | None) -> Iterator[Record]:
+def read_table(path: Path, columns: Columns | None) -> Iterator[Record | DataError]:
     """The rows of a `.csv` or `.tsv` file; `Origin.line` is the line on which a row starts.
 
     Without `columns` the first row is the header. With them a first row that has all their names is one, which may
     have others too and in any order; any other is a row. Cells are strings; a row with another number of cells than
-    columns is a `DataError`.
+    columns is given as its error.
     """
     names: tuple[str, ...] = ()
     kind: Literal["named", "unnamed"] = "unnamed"
@@ -42,7 +42,8 @@ def read_table(path: Path, columns: Columns | None) -> Iterator[Record]:
         names = names or (columns.names if columns else ())
         if len(cells) != len(names):
             what = f"the row has {len(cells)} cells, and there are {len(names)} columns ({', '.join(names)})"
-            raise fault(at(path, line), what, "give every row a cell for each column")
+            yield fault(at(path, line), what, "give every row a cell for each column")
+            continue
         yield Record(Origin(str(path), line), dict(zip(names, cells, strict=True)), kind)
 
 
@@ -68,7 +69,16 @@ def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise fault(at(path, line), f"not a row of a table ({error})", "mend or delete this row") from error
 
 
+def check_separator(path: Path, line: int, cells: list[str]) -> None:
+    """`DataError` where a first row is one cell, and holds what parts the columns of other tables."""
+    mark = next((mark for mark in ";\t|" if mark in cells[0]), None)
+    if len(cells) == 1 and mark:
+        what = f"the first row is one cell; {mark!r} parts no columns in {plain_suffix(path)} files"
+        raise fault(at(path, line), what, "part them by commas in .csv, by tabs in .tsv")
+
+
 def _header(path: Path, line: int, cells: list[str]) -> tuple[str, ...]:
+    check_separator(path, line, cells)
     if len(set(cells)) < len(cells):
         what = f"two columns have the same name ({', '.join(cells)})"
         raise fault(at(path, line), what, "name every column in the first row, each once")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aligner.data.readers.formats import read_records
-from aligner.data.readers.records import fault
+from aligner.data.readers.records import Record, fault
 from aligner.data.readers.tasks.file import read_task_file
 from aligner.data.readers.tasks.task import check_fields, gravest, load_task
 from aligner.data.readers.tasks.template import TaskTemplate, Trials, Unfit
@@ -15,8 +15,8 @@ from aligner.errors import DataError, Problem
 from aligner.recipe.data import SourceSpec
 
 
-def read_examples(path: Path, spec: SourceSpec) -> Iterator[Example | Dropped]:
-    """The rows of a task, in order, of which only the fields that templates read are kept.
+def read_examples(path: Path, spec: SourceSpec) -> Iterator[Example | Dropped | DataError]:
+    """The rows of a task, in order, of which only the fields that templates read are kept; of a bad row its error.
 
     A row that no template fits is dropped: `empty_input`, `empty_target` or, where one failed on it, `template_failed`.
     Each row tries its templates from another one on, so all of them are tried. `DataError` for a wrong task file, a
@@ -24,7 +24,12 @@ def read_examples(path: Path, spec: SourceSpec) -> Iterator[Example | Dropped]:
     """
     file = read_task_file(path)
     task = load_task(file, spec)
-    records = [record for rows in file.row_files for record in read_records(rows)]
+    records: list[Record] = []
+    for record in (found for rows in file.row_files for found in read_records(rows)):
+        if isinstance(record, DataError):
+            yield record
+        else:
+            records.append(record)
     check_fields(task, file, records)
     templates = task.all_templates
     trials = Trials()
