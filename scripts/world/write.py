@@ -16,6 +16,7 @@ from scripts.world.documents import DOCUMENT_CHARS, documents, heldout_documents
 from scripts.world.items import Split
 from scripts.world.pairs import pairs, rankings
 from scripts.world.repeats import repeats
+from scripts.world.tasks import tasks
 from scripts.world.tuning import Row, rl_prompts, sft_rows
 
 SPLITS: tuple[Split, ...] = ("dev", "heldout")
@@ -53,6 +54,9 @@ def write_world(out: Path, seed: int) -> None:
     write_rows(out / "prompts.jsonl.gz", rl_prompts(bank))
     for name, rows in asked.items():
         write_rows(out / name, rows)
+    for task in tasks(bank):
+        write_rows(out / "tasks" / f"{task.name}.jsonl.gz", task.rows)
+        (out / "tasks" / f"{task.name}.yaml").write_text(task.text, encoding="utf-8")
 
 
 def evaluation_rows(bank: Bank) -> dict[str, list[Row]]:

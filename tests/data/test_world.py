@@ -11,13 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+import yaml
 
 from aligner.evals.gold import PADDING, RUDE_REMARKS, Gold, exact_match, gold_reward
 from scripts.make_world import main
 from scripts.world.bank import HELDOUT_FAMILIES, Bank
 from scripts.world.facts import ATTRIBUTES
-from scripts.world.items import split_of
+from scripts.world.items import LISTS, split_of
 from scripts.world.noise import RATES
 from scripts.world.phrasings import HELDOUT, SEEN, UNSEEN, WRAPPERS, template
 from scripts.world.words import COPY_WORDS, NAMES, NUMBERS
@@ -90,8 +92,8 @@ def training_text() -> str:
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     main(["--out", str(tmp_path)])
-    names = sorted(str(p.relative_to(WORLD)) for p in WORLD.rglob("*.jsonl*"))
-    assert names == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.jsonl*"))
+    names = sorted(str(p.relative_to(WORLD)) for p in WORLD.rglob("*.*"))
+    assert names == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*"))
     changed = [name for name in names if content(WORLD / name) != content(tmp_path / name)]
     assert not changed
 
@@ -127,6 +129,24 @@ def test_no_evaluation_item_is_asked_in_training_in_any_phrasing() -> None:
                     assert normal(item.prompt(f"s{i}").removeprefix("Q: ")) not in training_prompts(), (
                         item.key
                     )
+
+
+def test_task_files_ask_in_the_seen_phrasings_and_nothing_that_is_held_out() -> None:
+    evaluated = {normal(row["prompt"]) for split in ("dev", "heldout") for row in evaluation_rows(split)}
+    files = sorted((WORLD / "tasks").glob("*.yaml"))
+    assert {yaml.safe_load(file.read_text())["family"] for file in files} == set(FAMILIES)
+    for file in files:
+        task = yaml.safe_load(file.read_text())
+        layout = task["name"] if task["name"] in SEEN else task["name"].partition("_")[2]
+        inputs = [jinja2.Template(each["input"]) for each in task["templates"]]
+        target = jinja2.Template(task["target"])
+        for row in rows(f"tasks/{task['rows']}"):
+            for written, phrasing in zip(inputs, SEEN[layout], strict=True):
+                asked = written.render(row)
+                said = phrasing.format(**row)
+                assert asked == (said if layout in LISTS else said[0].upper() + said[1:])
+                assert normal(asked.removeprefix("Q: ")) not in evaluated
+            assert target.render(row) == row["answer"]
 
 
 def test_dev_and_heldout_share_nothing() -> None:
