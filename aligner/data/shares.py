@@ -69,8 +69,12 @@ def _mixed(luck: int, turn: int) -> bytes:
 def draws_of(parts: Sequence[Part], sources: Sequence[SourceSpec], mixture: MixtureSpec) -> Draws:
     """The draws that a mixture asks for; `parts` as `each_of` says, none of them empty.
 
-    Raises `DataError` where a source with a share has no rows, or a part gets none of the epoch's rows.
+    Raises `DataError` where a source has no rows (its share would go to the others) or a part gets none of an epoch.
     """
+    empty = set(range(len(sources))) - {part.source for part in parts}
+    if empty:
+        what, remedy = "no rows are left of this source", "look at them with `aligner show --dropped`"
+        raise DataError([Problem(f"data.train.{number}", what, remedy) for number in sorted(empty)])
     if mixture.by == "epochs":
         quotas = [round((sources[part.source].epochs or 1) * len(part.rows)) for part in parts]
     else:
@@ -79,7 +83,8 @@ def draws_of(parts: Sequence[Part], sources: Sequence[SourceSpec], mixture: Mixt
     starved = [part.name for part, quota in zip(parts, quotas, strict=True) if not quota]
     if starved:
         what = f"an epoch of {sum(quotas)} rows has none of {', '.join(starved[:3])}"
-        remedy = "give it more rows or a larger share, or leave the source out"
+        more = "epochs" if mixture.by == "epochs" else "rows or a larger share"
+        remedy = f"give it more {more}, or leave the source out"
         raise DataError(Problem("data.mixture", what, remedy))
     return Draws(list(parts), quotas)
 
@@ -92,12 +97,6 @@ def each_of(source: SourceSpec, mixture: MixtureSpec) -> str:
 
 def row_shares(parts: Sequence[Part], sources: Sequence[SourceSpec], mixture: MixtureSpec) -> list[float]:
     """Each part's share of an epoch's rows; they add up to 1. Sources without a share divide the rest by rates."""
-    for number, source in enumerate(sources):
-        if source.share and not any(part.source == number for part in parts):
-            what = "no rows are left of a source that has a share"
-            raise DataError(
-                Problem(f"data.train.{number}", what, "look at them with `aligner show --dropped`")
-            )
     given = [sources[part.source].share for part in parts]
     rates = [0.0 if share else _rate(part, mixture) for part, share in zip(parts, given, strict=True)]
     all_rates = fsum(rates)

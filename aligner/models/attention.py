@@ -34,8 +34,11 @@ def check_isolation(model: nn.Module, length: int) -> None:
     what it gets where the positions run on. transformers tells rows apart by their positions in models that use its
     masks; those that carry a state along the line (Mamba), or make masks of their own (Bloom), see across.
     """
-    generator = torch.Generator().manual_seed(0)
-    line = torch.randint(PROBE_IDS, (1, length), generator=generator).to(device_of(model))
+    generator, config = torch.Generator().manual_seed(0), text_config(model)
+    length = min(length, getattr(config, "max_position_embeddings", None) or length)
+    line = torch.randint(min(PROBE_IDS, config.vocab_size), (1, length), generator=generator).to(
+        device_of(model)
+    )
     row, places = line[:, length // 2 :], torch.arange(length, device=line.device)[None]
     anew = torch.where(places < length // 2, places, places - length // 2)
     with eval_mode(model):

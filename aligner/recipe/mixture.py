@@ -23,7 +23,7 @@ class MixtureSpec(Spec):
     rows: int | None = Field(
         None, gt=0, description="rows an epoch reads; as many as the sources have when left out"
     )
-    temperature: float | None = Field(None, gt=0, description="1: as examples; the higher, the more equal")
+    temperature: float | None = Field(None, ge=1, description="1: as examples; the higher, the more equal")
     rate_cap: int | None = Field(
         None, gt=0, description="more rows than this give no higher rate (FLAN's mixing rate maximum, T5's K)"
     )

@@ -110,6 +110,7 @@ def test_a_misspelt_filter_has_a_nearest_one():
         "{{ x['__class__'] }}", "{{ x.format }}", "{{ '{0.__class__}'.format(x) }}", "{{ x['format_map'](x) }}",
         "{{ [x] | map(attribute='__class__') | list }}", "{{ '%9999999999d' % 1 }}", "{{ x.encode() }}",
         "{{ rows.append(1) }}", "{{ rows.clear() }}", "{{ field.update({}) }}", "{{ x.zfill(9) }}",
+        "{{ x.rfind('x') }}", "{{ x.rsplit('x') }}", "{{ 1.5 | round(16000000, 'ceil') }}", "{{ 1.5 | round(-31) }}",
     ],
 )  # fmt: skip
 def test_ways_out_of_the_sandbox_are_shut_when_a_row_comes(source):

@@ -103,8 +103,9 @@ def test_each_turn_has_an_order_of_its_own_that_goes_by_luck():
 def test_what_would_get_no_rows_is_an_error():
     with pytest.raises(DataError, match="an epoch of 5 rows has none of part 0"):
         quotas([1, 900], MixtureSpec(by="examples", rows=5))
-    with pytest.raises(DataError, match=r"data\.train\.1: no rows are left of a source that has a share"):
-        row_shares([part(5)], sources(0.5, 0.5), MixtureSpec(by="share"))
+    for spec, shares in ((MixtureSpec(by="share"), (0.5, 0.5)), (MixtureSpec(by="examples"), (0.1, None))):
+        with pytest.raises(DataError, match=r"data\.train\.1: no rows are left of this source"):
+            draws_of([part(5)], sources(*shares), spec)
 
 
 def test_rates_of_many_parts_add_up():

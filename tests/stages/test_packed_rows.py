@@ -12,7 +12,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig, MistralConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GPT2Config,
+    MambaConfig,
+    MistralConfig,
+    PreTrainedModel,
+)
 
 from aligner.data.tokens import TokenRow
 from aligner.errors import Interrupted, ModelError, RecipeError
@@ -197,6 +204,11 @@ def test_a_model_that_sees_across_rows_is_refused(config: Any) -> None:
     torch.manual_seed(0)
     with pytest.raises(ModelError, match="ForCausalLM lets rows that share a line see each other"):
         check_isolation(AutoModelForCausalLM.from_config(config), 64)
+
+
+def test_packs_may_be_longer_than_the_context_and_vocabularies_small() -> None:
+    config = GPT2Config(vocab_size=100, n_embd=32, n_layer=1, n_head=2, n_positions=64)
+    check_isolation(AutoModelForCausalLM.from_config(config), 128)
 
 
 @pytest.mark.parametrize("length", [2, 3, 33, 128])

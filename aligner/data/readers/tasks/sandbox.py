@@ -8,10 +8,10 @@ can neither run for long nor fill the memory, on any thread, and where it stops 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import StrictUndefined, Template, TemplateError, Undefined, nodes
-from jinja2.filters import FILTERS
+from jinja2.filters import FILTERS, do_round
 from jinja2.meta import find_undeclared_variables
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
@@ -29,7 +29,7 @@ _NODES = (
 )  # fmt: skip
 _FILTERS = (
     "abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "last", "length",
-    "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr", "sort",
+    "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr", "sort",
     "title", "trim", "truncate", "unique", "upper", "wordcount",
 )  # fmt: skip
 _TESTS = (
@@ -37,11 +37,12 @@ _TESTS = (
     "iterable", "le", "lower", "lt", "mapping", "ne", "none", "number", "odd", "sequence", "string", "true",
     "undefined", "upper",
 )  # fmt: skip
+MAX_PRECISION = 30  # places that `round` may keep
+# Of texts there is no search from the right (rfind, rsplit), which takes the product of both lengths in CPython.
 _METHODS: dict[type, tuple[str, ...]] = {
     str: (
         "capitalize", "casefold", "count", "endswith", "find", "index", "isalpha", "isdigit", "islower", "isupper",
-        "join", "lower", "lstrip", "replace", "rfind", "rsplit", "rstrip", "split", "splitlines", "startswith",
-        "strip", "title", "upper",
+        "join", "lower", "lstrip", "replace", "rstrip", "split", "splitlines", "startswith", "strip", "title", "upper",
     ),
     list: ("count", "index"),
     tuple: ("count", "index"),
@@ -200,12 +201,26 @@ def _replaced(text: object, old: str, new: str, count: int = -1) -> str:
     return whole.replace(old, new, count)
 
 
+def _rounded(
+    number: float, precision: int = 0, method: Literal["common", "ceil", "floor"] = "common"
+) -> float:
+    """The filter `round`, which works out 10 to the precision."""
+    if abs(precision) > MAX_PRECISION:
+        raise SecurityError(f"round to {precision} places is not allowed, {MAX_PRECISION} are")
+    return do_round(number, precision, method)
+
+
 # Methods and filters that make more than they are given; they pay beforehand.
 _GROWING: dict[str, Callable[..., Any]] = {
     "join": lambda separator, items: _joined(items, separator),
     "replace": _replaced,
 }
-_OWN_FILTERS: dict[str, Callable[..., Any]] = {"join": _joined, "replace": _replaced, "string": _text}
+_OWN_FILTERS: dict[str, Callable[..., Any]] = {
+    "join": _joined,
+    "replace": _replaced,
+    "round": _rounded,
+    "string": _text,
+}
 
 
 def _sandbox() -> _Sandbox:
