@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aligner import cli
+from aligner.cli import starter as starter_files
 from aligner.errors import Interrupted, Problem, RunError
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
 from tests.recipe.complete import write_complete
@@ -27,6 +28,7 @@ COMMANDS = (
     "reward",
     "ppo",
     "evaluate",
+    "selfinstruct",
     "run",
     "check",
     "show",
@@ -209,7 +211,7 @@ def test_init_copies_recipes_and_data_and_never_overwrites(
     ):
         (starter / name).parent.mkdir(parents=True, exist_ok=True)
         (starter / name).write_text(name)
-    monkeypatch.setattr(cli, "_starter_root", lambda: starter)
+    monkeypatch.setattr(starter_files, "_starter_root", lambda: starter)
     assert "3 files written" in invoke("init", str(target)).output
     assert (target / "recipes/real/all.yaml").read_text() == "recipes/real/all.yaml"
     (target / "data/world/a.jsonl").write_text("mine")
@@ -227,7 +229,7 @@ def test_init_into_a_file_is_the_users_mistake(tmp_path: Path) -> None:
 
 
 def test_init_in_a_checkout_finds_its_own_recipes_and_data() -> None:
-    assert (cli._starter_root() / "data").is_dir()
+    assert (starter_files._starter_root() / "data").is_dir()
 
 
 def test_publish_takes_a_folder_for_a_dry_run_only() -> None:
