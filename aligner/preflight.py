@@ -23,6 +23,7 @@ from aligner.recipe.stages import (
     PpoRecipe,
     PretrainRecipe,
     RewardRecipe,
+    SelfInstructRecipe,
     SftRecipe,
     StageRecipe,
 )
@@ -91,6 +92,8 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
             asked = [*suites.tasks.values(), suites.prompts, suites.examples]
             parts = [(suites.documents, "document"), (suites.pairs, "pair")]
             parts += [(sources, "prompt") for sources in asked]
+        case SelfInstructRecipe():
+            parts = [(recipe.seed_tasks, "conversation")]
     if isinstance(recipe, _WITH_ROWS) and recipe.data.decontaminate:
         parts.append((recipe.data.decontaminate.against, None))
     for sources, kind in parts:
@@ -167,7 +170,7 @@ def _roles(recipe: StageRecipe) -> dict[str, str]:
         case PpoRecipe():
             rewards = {f"reward.{i}": source.model for i, source in enumerate(recipe.reward) if source.model}
             return {"base": recipe.model.base} | rewards
-        case SftRecipe() | RewardRecipe():
+        case SftRecipe() | RewardRecipe() | SelfInstructRecipe():
             return {"base": recipe.model.base}
         case _:
             return {}

@@ -16,6 +16,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from aligner.data.bootstrap.pages import tasks_page
+from aligner.data.bootstrap.tasks import build_seed_tasks
 from aligner.data.build import (
     build_conversations,
     build_documents,
@@ -25,8 +27,9 @@ from aligner.data.build import (
 )
 from aligner.data.plan import plan_sources
 from aligner.data.report import DataReport
-from aligner.data.rows import Document
+from aligner.data.rows import Document, Origin, Prompt
 from aligner.data.show import show_documents, show_dropped, show_rows, show_templates
+from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
@@ -39,10 +42,13 @@ from aligner.recipe.stages import (
     PpoRecipe,
     PretrainRecipe,
     RewardRecipe,
+    SelfInstructRecipe,
     SftRecipe,
     StageRecipe,
 )
 from aligner.stages.pretrain import tokenizer_texts
+from aligner.stages.selfinstruct import list_examples
+from aligner.stages.writer import page_ids
 
 BUILT_BELOW = 200_000_000  # parameters
 
@@ -127,6 +133,26 @@ def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> No
                 ] or recipe.suites.prompts
                 prompts = build_prompts(sources, start.tokenizer, max_prompt_tokens=10_000, seed=recipe.seed)
                 show_rows(prompts.rows[:count], start.tokenizer)
+            case SelfInstructRecipe() as recipe:
+                show_rows(_first_lists(recipe, start.tokenizer, count), start.tokenizer)
+
+
+def _first_lists(
+    recipe: SelfInstructRecipe, tokenizer: PreTrainedTokenizerBase, count: int
+) -> list[PromptRow]:
+    """The first lists of tasks that the model will go on with, if they fit its context."""
+    seeds = build_seed_tasks(recipe.seed_tasks, tokenizer, seed=recipe.seed).tasks
+    spec = recipe.selfinstruct
+    pages = [
+        tasks_page(list_examples(recipe, seeds, [], 0, number))
+        for number in range(min(count, spec.prompts_per_round))
+    ]
+    return [
+        PromptRow(
+            page_ids(page, tokenizer, spec.style), Prompt(Origin("round 1", number), (), "list of tasks")
+        )
+        for number, page in enumerate(pages, start=1)
+    ]
 
 
 def show_dropped_rows(path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
@@ -158,6 +184,8 @@ def _reports(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase) -> Iterato
             for sources in asked:
                 if sources:
                     yield build_prompts(sources, tokenizer, max_prompt_tokens=10_000, seed=recipe.seed).report
+        case SelfInstructRecipe():
+            yield build_seed_tasks(recipe.seed_tasks, tokenizer, seed=recipe.seed).report
 
 
 def _fresh(recipe: PretrainRecipe) -> Start:

@@ -78,7 +78,11 @@ def training_prompts() -> frozenset[str]:
 
 @cache
 def training_text() -> str:
-    texts = [row["text"] for name in ("documents", "repeats", "claims", "checks") for row in rows(f"{name}.jsonl.gz")]
+    texts = [
+        row["text"]
+        for name in ("documents", "repeats", "claims", "checks")
+        for row in rows(f"{name}.jsonl.gz")
+    ]
     texts += [m["content"] for row in rows("dialogues.jsonl.gz") for m in row["messages"]]
     texts += [row["messages"][1]["content"] for family in FAMILIES for row in rows(f"sft/{family}.jsonl")]
     return "\n".join(texts)
