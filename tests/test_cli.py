@@ -128,7 +128,8 @@ def test_exit_codes_tell_whose_fault_it_is(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    pipeline(run_recipe=fail, check_recipe=fail, show_recipe=fail)
+    looks = {"show_recipe": fail, "show_dropped_rows": fail, "write_page": fail}
+    pipeline(run_recipe=fail, check_recipe=fail, **looks)
     for command in ("sft", "run", "check", "show"):
         result = invoke(command, "r.yaml")
         assert result.exit_code == code
@@ -154,16 +155,21 @@ def test_what_was_asked_reaches_the_pipeline(pipeline: Callable[..., None]) -> N
         run_recipe=run_recipe,
         show_recipe=lambda *given: calls.append(given),
         show_dropped_rows=lambda *given: calls.append(("dropped", *given)),
+        write_page=lambda *given: calls.append(("page", *given)),
     )
     assert invoke("ppo", "r.yaml", "-s", "a.b=1", "--set", "c=d=e", "--fresh").exit_code == 0
     assert invoke("run", "r.yaml").exit_code == 0
     assert invoke("show", "r.yaml", "-n", "7").exit_code == 0
     assert invoke("show", "r.yaml", "--dropped").exit_code == 0
+    assert invoke("show", "r.yaml", "--html", "rows.html", "-n", "2").output == "page: rows.html\n"
+    twice = invoke("show", "r.yaml", "--html", "rows.html", "--dropped")
+    assert twice.exit_code == 2 and "the page has the dropped rows, too" in twice.output
     assert calls == [
         (Path("r.yaml"), ["a.b=1", "c=d=e"], "ppo", True),
         (Path("r.yaml"), [], None, False),
         (Path("r.yaml"), [], 7),
         ("dropped", Path("r.yaml"), [], 5),
+        ("page", Path("rows.html"), Path("r.yaml"), [], 2),
     ]
 
 

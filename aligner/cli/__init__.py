@@ -88,15 +88,24 @@ def show(
     overrides: Overrides = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="how many rows")] = 5,
     dropped: Annotated[bool, typer.Option("--dropped", help="rows that were dropped, by reason")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="a page of all this, dropped rows too")
+    ] = None,
 ) -> None:
     """Show rows as the model will see them, the tokens it learns from in colour; or those that are left out."""
     with _answering():
+        if html and dropped:
+            what = "the page has the dropped rows, too"
+            raise AlignerError(Problem("--dropped", what, "leave out --dropped, or --html"))
         _tell_mistakes_first(recipe, overrides)
-        if dropped:
-            from aligner.preview import show_dropped_rows as look
+        from aligner.preview import show_dropped_rows, show_recipe, write_page
+
+        if html:
+            write_page(html, recipe, overrides or [], count)
+            typer.echo(f"page: {html}")
         else:
-            from aligner.preview import show_recipe as look
-        look(recipe, overrides or [], count)
+            look = show_dropped_rows if dropped else show_recipe
+            look(recipe, overrides or [], count)
 
 
 @app.command()
