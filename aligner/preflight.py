@@ -37,8 +37,8 @@ _WITH_ROWS = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe  # that are t
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     """Read every source and word file once, so that what is wrong is told before anything is trained.
 
-    DataError with the first bad row of each, and for a library that cleaning needs; RecipeError for missing reward
-    functions.
+    DataError with the first bad row of each, and for a library that cleaning or self-instruct needs; RecipeError for
+    missing reward functions.
     """
     problems: list[Problem] = []
     seen: set[tuple[str | None, ...]] = set()
@@ -58,6 +58,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
             clean_sources([], clean)
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
+    problems += _missing_novelty(recipes)
     if problems:
         raise DataError(problems)
     rewards = [source for recipe in recipes if isinstance(recipe, PpoRecipe) for source in recipe.reward]
@@ -65,6 +66,19 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
         from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
 
         load_functions(rewards)
+
+
+def _missing_novelty(recipes: Sequence[StageRecipe]) -> Sequence[Problem]:
+    """What self-instruct misses; its library is an extra."""
+    if not any(isinstance(recipe, SelfInstructRecipe) for recipe in recipes):
+        return ()
+    from aligner.data.bootstrap.filters import Novelty  # takes numpy along
+
+    try:
+        Novelty()
+    except DataError as error:
+        return error.problems
+    return ()
 
 
 def _clean_of(recipe: StageRecipe) -> CleanSpec | None:

@@ -159,12 +159,16 @@ def write_page(file: Path, path: Path, overrides: Sequence[str] = (), count: int
 
 
 def _view(stage: PlannedStage, start: Start, look: Look, count: int) -> StageView:
-    documents = [*look.documents[:count], *look.curriculum[:count]]
-    rows = [shown_row(row, start.tokenizer) for row in look.rows[:count]]
+    tokenizer = start.tokenizer
+    rows = [shown_row(row, tokenizer) for row in look.rows[:count]]
+    rows += [shown_document(document, tokenizer) for document in look.documents[:count]]
+    for document in look.curriculum[:count]:
+        shown = shown_document(document, tokenizer)
+        rows.append(shown._replace(title=f"curriculum, {shown.title}"))
     return StageView(
         name=stage.name,
         kind=stage.recipe.stage,
-        rows=rows + [shown_document(document, start.tokenizer) for document in documents],
+        rows=rows,
         tables=[report_table(report, look.mix) for report in look.reports],
         templates=template_rows(look.templates),
         drops=[drops for report in look.reports for drops in drops_of(report, count)],

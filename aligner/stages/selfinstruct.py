@@ -55,7 +55,6 @@ def self_instruct(recipe: SelfInstructRecipe, run: RunFolder) -> StageResult:
 
     Raises Interrupted (after the round is saved) at Ctrl-C, ModelError where no seed task fits the model's context.
     """
-    Novelty()  # its library is missed before a model is loaded
     loaded = load_trained(recipe.model.base, recipe.model.revision)
     seeds = build_seed_tasks(recipe.seed_tasks, loaded.tokenizer, seed=recipe.seed)
     run.start(parents={"base": loaded.identity}, data=seeds.report.to_json(), seed=recipe.seed)

@@ -144,6 +144,14 @@ def test_examples_come_before_the_task_and_labels_before_inputs():
         ("Input: a\nOutput: b", True, False, Instance("a", "b")),
         ("Input: a\nOutput: b\nc\n\nTask: more", False, False, Instance("a", "b\nc")),
         ("Input: None.\nOutput: b", True, False, Instance("", "b")),
+        ("Input:\nOutput: b", True, False, Instance("", "b")),
+        (
+            "Input: Output: b",
+            True,
+            False,
+            Instance("", "b"),
+        ),  # white space that is read may have been stripped
+        ("Input: the Output: b\nOutput: c", True, False, Instance("the Output: b", "c")),
         ("Output: b\nInput: a", True, True, Instance("a", "b")),
         ("Input: a\nOutput: b", False, False, "cut"),
         ("Input: a", False, False, "cut"),

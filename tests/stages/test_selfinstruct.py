@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from aligner.check import check_recipe
 from aligner.data.bootstrap.pages import instance_page, kind_page, tasks_page
 from aligner.data.bootstrap.tasks import Instance, InstructionTask
 from aligner.data.readers import read_source
-from aligner.errors import Interrupted, ModelError
+from aligner.errors import DataError, Interrupted, ModelError
 from aligner.models.load import LoadedModel, save_model
 from aligner.models.tokenizer import train_tokenizer
 from aligner.pipeline import run_recipe
+from aligner.preflight import check_ahead
 from aligner.preview import show_dropped_rows, show_recipe
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.stages import SelfInstructRecipe
@@ -219,6 +221,12 @@ def test_seeds_that_fit_no_context_are_told(folder, tmp_path):
     tight = plan.model_copy(update={"sampling": plan.sampling.model_copy(update={"max_new_tokens": 505})})
     with open_run(tight) as run, pytest.raises(ModelError, match="not one seed task fits"):
         self_instruct(tight, run)
+
+
+def test_a_missing_library_is_told_before_anything_is_loaded(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidfuzz", None)
+    with pytest.raises(DataError, match=r"needs the package rapidfuzz[\s\S]*aligner\[data\]"):
+        check_ahead([recipe(folder, tmp_path / "run")])
 
 
 def test_the_commands_around_it(folder, tmp_path, capsys, monkeypatch):

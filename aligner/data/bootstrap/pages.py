@@ -91,7 +91,7 @@ def read_instance(text: str, *, finished: bool, label_first: bool) -> Instance |
     first, second = ("Output", "Input") if label_first else ("Input", "Output")
     following = _NEXT_TASK.search(text)
     body = text[: following.start()] if following else text
-    fields = re.fullmatch(rf"\s*{first}:(.*?)\n\s*{second}:(.*)", body, re.DOTALL)
+    fields = re.fullmatch(rf"\s*{first}:(|.*?\n)\s*{second}:(.*)", body, re.DOTALL)
     if fields is None:
         return "unreadable" if finished or following else "cut"
     if not finished and not following:
