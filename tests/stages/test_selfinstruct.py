@@ -27,6 +27,7 @@ from aligner.recipe.stages import SelfInstructRecipe
 from aligner.run.report import build_report
 from aligner.stages.selfinstruct import self_instruct
 from aligner.stages.writer import Asked, Writer, page_ids
+from tests.data.real import real
 from tests.stages.tools import open_run, write_jsonl
 from tests.tiny import tiny_model
 
@@ -180,6 +181,20 @@ def test_a_chat_model_is_asked_in_one_turn(folder, tmp_path):
     results = run_it(recipe(folder, tmp_path / "run", style="chat", rounds=1))
     dropped = sum(n for key, n in results.items() if "instructions_dropped[" in key)
     assert results["selfinstruct/instructions_read"] == results["selfinstruct/tasks"] + dropped >= 4
+
+
+def test_the_papers_own_seeds_go_through_a_round(folder, tmp_path):
+    """The writer has never seen such tasks: what it makes of them is counted, and no seed comes back as new."""
+    source = {"path": real("self-instruct/seed_tasks.jsonl"), "format": "self_instruct"}
+    plan = recipe(folder, tmp_path / "run", rounds=1, prompts_per_round=8)
+    plan = SelfInstructRecipe.model_validate(plan.model_dump() | {"seed_tasks": [source]})
+    results = run_it(plan)
+    dropped = sum(n for key, n in results.items() if "instructions_dropped[" in key)
+    assert results["selfinstruct/instructions_read"] == results["selfinstruct/tasks"] + dropped >= 8
+    seeds = {row["instruction"] for row in map(json.loads, Path(source["path"]).read_text().splitlines())}
+    assert not seeds & {row["instruction"] for row in written(tmp_path / "run")}
+    (account,) = json.loads((tmp_path / "run/manifest.json").read_text())["data"]["train"]
+    assert (account["rows_read"], account["rows_used"], account["dropped"]) == (175, 175, {})
 
 
 def test_the_prompt_of_each_style(folder):
