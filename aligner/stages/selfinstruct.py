@@ -153,7 +153,10 @@ def _reason_against(found: Listed | None, novelty: Novelty, recipe: SelfInstruct
 
 
 def _kinds(job: Job, instructions: Sequence[str], draw: random.Random) -> list[tuple[str, bool]]:
-    """Each instruction and whether the model takes it for a classification; where no seed is one, nothing is."""
+    """Each instruction and whether the model takes it for a classification.
+
+    Where the seeds are of one kind, so is everything; one too long to be asked about counts as none.
+    """
     if len({task.classification for task in job.seeds}) < 2:
         return [(text, job.seeds[0].classification) for text in instructions]
     asked = {}
