@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from aligner.data.bootstrap.tasks import build_seed_tasks
 from aligner.data.build import (
     build_conversations,
     build_documents,
@@ -39,7 +40,14 @@ from aligner.preview import Start, start_of
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
-from aligner.recipe.stages import EvaluateRecipe, PpoRecipe, PretrainRecipe, RewardRecipe, SftRecipe
+from aligner.recipe.stages import (
+    EvaluateRecipe,
+    PpoRecipe,
+    PretrainRecipe,
+    RewardRecipe,
+    SelfInstructRecipe,
+    SftRecipe,
+)
 from aligner.recipe.training import TrainSpec
 from aligner.stages.loop import plan_of
 from aligner.stages.order import Curriculum
@@ -85,6 +93,8 @@ def _plan(stage: PlannedStage, start: Start) -> StageParts:
             return _ppo_plan(recipe, start)
         case EvaluateRecipe() as recipe:
             return _evaluate_rows(recipe, start), ()
+        case SelfInstructRecipe() as recipe:
+            return _self_instruct_plan(recipe, start)
         case _:
             raise RecipeError(Problem(str(stage.path), "nothing to plan", "name a stage recipe"))
 
@@ -229,6 +239,24 @@ def _evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:
     seconds = seconds_per_answer(recipe, start)
     why = f"at most, for {answers:,} answers, as if none ended early; documents and pairs come on top"
     return [*rows, time_row(seconds, passes=answers, why=why)]
+
+
+def _self_instruct_plan(recipe: SelfInstructRecipe, start: Start) -> StageParts:
+    spec = recipe.selfinstruct
+    built = build_seed_tasks(recipe.seed_tasks, start.tokenizer, seed=recipe.seed)
+    labels = sum(task.classification for task in built.tasks)
+    rows = [
+        PlanRow("seed tasks", f"{len(built.tasks):,}", f"{labels} of them classifications (short answers)"),
+        PlanRow(
+            "instructions", f"{spec.instructions:,}", f"new ones, {spec.instances} instances each at most"
+        ),
+        PlanRow("rounds", f"{spec.rounds:,}", f"at most, of {spec.prompts_per_round} lists each"),
+    ]
+    least = spec.instructions * (1 + spec.instances)
+    why = f"if each of {least:,} texts gave an instruction or an instance that is kept: a guide, no bound"
+    return [*rows, time_row(seconds_per_answer(recipe, start), passes=least, why=why)], (
+        report_table(built.report),
+    )
 
 
 def _answers(recipe: EvaluateRecipe, *, tasks: int, prompts: int) -> int:

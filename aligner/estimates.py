@@ -14,7 +14,7 @@ from aligner.models.sample import prompt_room, sample_responses
 from aligner.preview import Start
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import PlanRow
-from aligner.recipe.stages import EvaluateRecipe, PpoRecipe
+from aligner.recipe.stages import EvaluateRecipe, PpoRecipe, SelfInstructRecipe
 from aligner.stages.stage import Precision
 
 FLOAT_BYTES = 4
@@ -101,7 +101,7 @@ def seconds_per_ppo_step(
     return rollout + update * ppo.epochs * ppo.minibatches
 
 
-def seconds_per_answer(recipe: EvaluateRecipe, start: Start) -> float | None:
+def seconds_per_answer(recipe: EvaluateRecipe | SelfInstructRecipe, start: Start) -> float | None:
     """A batch of short prompts answered by a random model, which rarely ends an answer."""
     model = start.random_model()
     if model is None:

@@ -157,6 +157,8 @@ def stage_function(recipe: StageRecipe) -> Callable[..., Any]:
             from aligner.stages.reward import train_reward as function
         case "ppo":
             from aligner.stages.ppo import train_ppo as function
+        case "selfinstruct":
+            from aligner.stages.selfinstruct import self_instruct as function
         case _:
             from aligner.stages.evaluate import evaluate as function
     return function

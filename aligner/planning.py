@@ -18,6 +18,7 @@ from aligner.recipe.stages import (
     PipelineRecipe,
     PpoRecipe,
     PretrainRecipe,
+    SelfInstructRecipe,
     StageRecipe,
     TunedRecipe,
 )
@@ -120,7 +121,7 @@ def bases_of(recipe: StageRecipe) -> list[str]:
             return [*recipe.models.values(), *([recipe.reward] if recipe.reward else [])]
         case PpoRecipe():
             return [recipe.model.base, *(source.model for source in recipe.reward if source.model)]
-        case TunedRecipe():
+        case TunedRecipe() | SelfInstructRecipe():
             return [recipe.model.base]
         case _:
             return []
@@ -141,9 +142,9 @@ def located(stage: PlannedStage, folders: Mapping[str, Path]) -> StageRecipe:
             ]
             model = recipe.model.model_copy(update={"base": found[recipe.model.base]})
             return recipe.model_copy(update={"model": model, "reward": rewards})
-        case TunedRecipe():
-            model = recipe.model.model_copy(update={"base": found[recipe.model.base]})
-            return recipe.model_copy(update={"model": model})
+        case TunedRecipe() | SelfInstructRecipe():
+            placed = recipe.model.model_copy(update={"base": found[recipe.model.base]})
+            return recipe.model_copy(update={"model": placed})
         case _:
             return recipe
 

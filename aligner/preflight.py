@@ -23,6 +23,7 @@ from aligner.recipe.stages import (
     PpoRecipe,
     PretrainRecipe,
     RewardRecipe,
+    SelfInstructRecipe,
     SftRecipe,
     StageRecipe,
 )
@@ -36,8 +37,8 @@ _WITH_ROWS = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe  # that are t
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     """Read every source and word file once, so that what is wrong is told before anything is trained.
 
-    DataError with the first bad row of each, and for a library that cleaning needs; RecipeError for missing reward
-    functions.
+    DataError with the first bad row of each, and for a library that cleaning or self-instruct needs; RecipeError for
+    missing reward functions.
     """
     problems: list[Problem] = []
     seen: set[tuple[str | None, ...]] = set()
@@ -57,6 +58,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
             clean_sources([], clean)
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
+    problems += _missing_novelty(recipes)
     if problems:
         raise DataError(problems)
     rewards = [source for recipe in recipes if isinstance(recipe, PpoRecipe) for source in recipe.reward]
@@ -64,6 +66,19 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
         from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
 
         load_functions(rewards)
+
+
+def _missing_novelty(recipes: Sequence[StageRecipe]) -> Sequence[Problem]:
+    """What self-instruct misses; its library is an extra."""
+    if not any(isinstance(recipe, SelfInstructRecipe) for recipe in recipes):
+        return ()
+    from aligner.data.bootstrap.filters import Novelty  # takes numpy along
+
+    try:
+        Novelty()
+    except DataError as error:
+        return error.problems
+    return ()
 
 
 def _clean_of(recipe: StageRecipe) -> CleanSpec | None:
@@ -91,6 +106,8 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
             asked = [*suites.tasks.values(), suites.prompts, suites.examples]
             parts = [(suites.documents, "document"), (suites.pairs, "pair")]
             parts += [(sources, "prompt") for sources in asked]
+        case SelfInstructRecipe():
+            parts = [(recipe.seed_tasks, "conversation")]
     if isinstance(recipe, _WITH_ROWS) and recipe.data.decontaminate:
         parts.append((recipe.data.decontaminate.against, None))
     for sources, kind in parts:
@@ -167,7 +184,7 @@ def _roles(recipe: StageRecipe) -> dict[str, str]:
         case PpoRecipe():
             rewards = {f"reward.{i}": source.model for i, source in enumerate(recipe.reward) if source.model}
             return {"base": recipe.model.base} | rewards
-        case SftRecipe() | RewardRecipe():
+        case SftRecipe() | RewardRecipe() | SelfInstructRecipe():
             return {"base": recipe.model.base}
         case _:
             return {}

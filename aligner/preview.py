@@ -16,6 +16,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from aligner.data.bootstrap.pages import tasks_page
+from aligner.data.bootstrap.tasks import InstructionTask, build_seed_tasks
 from aligner.data.build import (
     build_conversations,
     build_documents,
@@ -23,10 +25,14 @@ from aligner.data.build import (
     build_prompts,
     build_training_prompts,
 )
-from aligner.data.plan import plan_sources
+from aligner.data.mix import Mix
+from aligner.data.pieces import shown_document, shown_row
+from aligner.data.plan import SourcePlan, plan_sources, report_table, template_rows
 from aligner.data.report import DataReport
-from aligner.data.rows import Document
+from aligner.data.rows import Document, Origin, Prompt
 from aligner.data.show import show_documents, show_dropped, show_rows, show_templates
+from aligner.data.show_page import StageView, drops_of, render_page
+from aligner.data.tokens import PairRow, PromptRow, TokenRow
 from aligner.errors import Problem, RecipeError
 from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
@@ -39,10 +45,14 @@ from aligner.recipe.stages import (
     PpoRecipe,
     PretrainRecipe,
     RewardRecipe,
+    SelfInstructRecipe,
     SftRecipe,
     StageRecipe,
 )
+from aligner.run.write import write_text
 from aligner.stages.pretrain import tokenizer_texts
+from aligner.stages.selfinstruct import list_examples
+from aligner.stages.writer import page_ids
 
 BUILT_BELOW = 200_000_000  # parameters
 
@@ -97,67 +107,132 @@ def start_of(stage: PlannedStage, known: Mapping[str, Start]) -> Start:
     return _start(bases_of(stage.recipe)[0], stage, known)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a stage sees: rows or documents, the accounts of their sources and, of rows that are mixed, their mix."""
+
+    rows: Sequence[TokenRow | PairRow | PromptRow] = ()
+    documents: Sequence[Document] = ()
+    curriculum: Sequence[Document] = ()
+    reports: Sequence[DataReport] = ()
+    mix: Mix | None = None
+
+    @property
+    def templates(self) -> list[SourcePlan]:
+        """What the first epoch reads of each source, where its rows are mixed."""
+        if self.mix is None:
+            return []
+        return plan_sources(self.reports[0], self.mix, self.mix.epoch(0))
+
+
 def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
     """Print the first rows of each stage as the model will see them."""
-    known: dict[str, Start] = {}
-    for stage in planned_stages(path, overrides):
-        start = known[stage.name] = start_of(stage, known)
-        match stage.recipe:
-            case PretrainRecipe() as recipe:
-                documents = build_documents(recipe.data, seed=recipe.seed)
-                show_documents(documents.train[:count], start.tokenizer)
-                show_documents(documents.curriculum[:count], start.tokenizer, part="curriculum ")
-            case SftRecipe() as recipe:
-                built = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed)
-                show_rows(built.train[:count], start.tokenizer)
-                show_templates(plan_sources(built.report, built.mix, built.mix.epoch(0)))
-            case RewardRecipe() as recipe:
-                show_rows(
-                    build_pairs(recipe.data, start.tokenizer, seed=recipe.seed).train[:count], start.tokenizer
-                )
-            case PpoRecipe() as recipe:
-                longest = recipe.data.max_prompt_tokens
-                prompts = build_training_prompts(
-                    recipe.data, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed
-                )
-                show_rows(prompts.rows[:count], start.tokenizer)
-            case EvaluateRecipe() as recipe:
-                sources = [
-                    source for suite in recipe.suites.tasks.values() for source in suite
-                ] or recipe.suites.prompts
-                prompts = build_prompts(sources, start.tokenizer, max_prompt_tokens=10_000, seed=recipe.seed)
-                show_rows(prompts.rows[:count], start.tokenizer)
+    for _, start, look in _looks(path, overrides, count):
+        if look.rows:
+            show_rows(look.rows[:count], start.tokenizer)
+        show_documents(look.documents[:count], start.tokenizer)
+        show_documents(look.curriculum[:count], start.tokenizer, part="curriculum ")
+        show_templates(look.templates)
 
 
 def show_dropped_rows(path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
     """Print the rows that each stage drops, by source and reason, a few of each."""
-    known: dict[str, Start] = {}
-    for stage in planned_stages(path, overrides):
-        start = known[stage.name] = start_of(stage, known)
-        for report in _reports(stage.recipe, start.tokenizer):
+    for _, _, look in _looks(path, overrides, count):
+        for report in look.reports:
             show_dropped(report, count)
 
 
-def _reports(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase) -> Iterator[DataReport]:
-    """The accounts of a stage's rows."""
+def write_page(file: Path, path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
+    """Write one HTML page of each stage's first rows, the accounts of its sources and a few dropped rows.
+
+    RecipeError where `file` has another ending than .html or cannot be written.
+    """
+    if file.suffix.lower() not in (".html", ".htm") or file.is_dir():
+        raise RecipeError(Problem(str(file), "is not the name of a page", "name a file that ends with .html"))
+    views = [_view(stage, start, look, count) for stage, start, look in _looks(path, overrides, count)]
+    try:
+        write_text(file, render_page(path.name, views))
+    except OSError as error:
+        raise RecipeError(
+            Problem(str(file), f"cannot be written ({error.strerror})", "name another")
+        ) from error
+
+
+def _view(stage: PlannedStage, start: Start, look: Look, count: int) -> StageView:
+    tokenizer = start.tokenizer
+    rows = [shown_row(row, tokenizer) for row in look.rows[:count]]
+    rows += [shown_document(document, tokenizer) for document in look.documents[:count]]
+    for document in look.curriculum[:count]:
+        shown = shown_document(document, tokenizer)
+        rows.append(shown._replace(title=f"curriculum, {shown.title}"))
+    return StageView(
+        name=stage.name,
+        kind=stage.recipe.stage,
+        rows=rows,
+        tables=[report_table(report, look.mix) for report in look.reports],
+        templates=template_rows(look.templates),
+        drops=[drops for report in look.reports for drops in drops_of(report, count)],
+    )
+
+
+def _looks(path: Path, overrides: Sequence[str], count: int) -> Iterator[tuple[PlannedStage, Start, Look]]:
+    known: dict[str, Start] = {}
+    for stage in planned_stages(path, overrides):
+        start = known[stage.name] = start_of(stage, known)
+        yield stage, start, _look(stage.recipe, start.tokenizer, count)
+
+
+def _look(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase, count: int) -> Look:
     match recipe:
         case PretrainRecipe():
-            yield build_documents(recipe.data, seed=recipe.seed).report
+            read = build_documents(recipe.data, seed=recipe.seed)
+            return Look(documents=read.train, curriculum=read.curriculum, reports=[read.report])
         case SftRecipe():
-            yield build_conversations(recipe.data, tokenizer, seed=recipe.seed).report
+            built = build_conversations(recipe.data, tokenizer, seed=recipe.seed)
+            return Look(built.train, reports=[built.report], mix=built.mix)
         case RewardRecipe():
-            yield build_pairs(recipe.data, tokenizer, seed=recipe.seed).report
+            pairs = build_pairs(recipe.data, tokenizer, seed=recipe.seed)
+            return Look(pairs.train, reports=[pairs.report], mix=pairs.mix)
         case PpoRecipe():
             longest = recipe.data.max_prompt_tokens
-            built = build_training_prompts(
+            prompts = build_training_prompts(
                 recipe.data, tokenizer, max_prompt_tokens=longest, seed=recipe.seed
             )
-            yield built.report
+            return Look(prompts.rows, reports=[prompts.report])
         case EvaluateRecipe():
             asked = [*recipe.suites.tasks.values(), recipe.suites.prompts]
-            for sources in asked:
-                if sources:
-                    yield build_prompts(sources, tokenizer, max_prompt_tokens=10_000, seed=recipe.seed).report
+            suites = [
+                build_prompts(sources, tokenizer, max_prompt_tokens=10_000, seed=recipe.seed)
+                for sources in asked
+                if sources
+            ]
+            rows = [row for suite in suites for row in suite.rows]
+            return Look(rows, reports=[suite.report for suite in suites])
+        case SelfInstructRecipe():
+            seeds = build_seed_tasks(recipe.seed_tasks, tokenizer, seed=recipe.seed)
+            return Look(_first_lists(recipe, seeds.tasks, tokenizer, count), reports=[seeds.report])
+        case _:
+            raise RecipeError(Problem(recipe.stage, "has no rows to show", "name a stage recipe"))
+
+
+def _first_lists(
+    recipe: SelfInstructRecipe,
+    seeds: Sequence[InstructionTask],
+    tokenizer: PreTrainedTokenizerBase,
+    count: int,
+) -> list[PromptRow]:
+    """The first lists of tasks that the model will go on with, if they fit its context."""
+    spec = recipe.selfinstruct
+    pages = [
+        tasks_page(list_examples(recipe, seeds, [], 0, number))
+        for number in range(min(count, spec.prompts_per_round))
+    ]
+    return [
+        PromptRow(
+            page_ids(page, tokenizer, spec.style), Prompt(Origin("round 1", number), (), "list of tasks")
+        )
+        for number, page in enumerate(pages, start=1)
+    ]
 
 
 def _fresh(recipe: PretrainRecipe) -> Start:

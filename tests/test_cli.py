@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aligner import cli
+from aligner.cli import starter as starter_files
 from aligner.errors import Interrupted, Problem, RunError
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
 from tests.recipe.complete import write_complete
@@ -27,6 +28,7 @@ COMMANDS = (
     "reward",
     "ppo",
     "evaluate",
+    "selfinstruct",
     "run",
     "check",
     "show",
@@ -126,7 +128,8 @@ def test_exit_codes_tell_whose_fault_it_is(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    pipeline(run_recipe=fail, check_recipe=fail, show_recipe=fail)
+    looks = {"show_recipe": fail, "show_dropped_rows": fail, "write_page": fail}
+    pipeline(run_recipe=fail, check_recipe=fail, **looks)
     for command in ("sft", "run", "check", "show"):
         result = invoke(command, "r.yaml")
         assert result.exit_code == code
@@ -152,16 +155,21 @@ def test_what_was_asked_reaches_the_pipeline(pipeline: Callable[..., None]) -> N
         run_recipe=run_recipe,
         show_recipe=lambda *given: calls.append(given),
         show_dropped_rows=lambda *given: calls.append(("dropped", *given)),
+        write_page=lambda *given: calls.append(("page", *given)),
     )
     assert invoke("ppo", "r.yaml", "-s", "a.b=1", "--set", "c=d=e", "--fresh").exit_code == 0
     assert invoke("run", "r.yaml").exit_code == 0
     assert invoke("show", "r.yaml", "-n", "7").exit_code == 0
     assert invoke("show", "r.yaml", "--dropped").exit_code == 0
+    assert invoke("show", "r.yaml", "--html", "rows.html", "-n", "2").output == "page: rows.html\n"
+    twice = invoke("show", "r.yaml", "--html", "rows.html", "--dropped")
+    assert twice.exit_code == 2 and "the page has the dropped rows, too" in twice.output
     assert calls == [
         (Path("r.yaml"), ["a.b=1", "c=d=e"], "ppo", True),
         (Path("r.yaml"), [], None, False),
         (Path("r.yaml"), [], 7),
         ("dropped", Path("r.yaml"), [], 5),
+        ("page", Path("rows.html"), Path("r.yaml"), [], 2),
     ]
 
 
@@ -209,7 +217,7 @@ def test_init_copies_recipes_and_data_and_never_overwrites(
     ):
         (starter / name).parent.mkdir(parents=True, exist_ok=True)
         (starter / name).write_text(name)
-    monkeypatch.setattr(cli, "_starter_root", lambda: starter)
+    monkeypatch.setattr(starter_files, "_starter_root", lambda: starter)
     assert "3 files written" in invoke("init", str(target)).output
     assert (target / "recipes/real/all.yaml").read_text() == "recipes/real/all.yaml"
     (target / "data/world/a.jsonl").write_text("mine")
@@ -227,7 +235,7 @@ def test_init_into_a_file_is_the_users_mistake(tmp_path: Path) -> None:
 
 
 def test_init_in_a_checkout_finds_its_own_recipes_and_data() -> None:
-    assert (cli._starter_root() / "data").is_dir()
+    assert (starter_files._starter_root() / "data").is_dir()
 
 
 def test_publish_takes_a_folder_for_a_dry_run_only() -> None:

@@ -419,7 +419,7 @@ def test_check_and_show_say_what_would_happen_and_train_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from aligner.check import check_recipe
-    from aligner.preview import show_recipe
+    from aligner.preview import show_recipe, write_page
 
     plan = {
         stage.name: {row.name: row.value for row in stage.rows}
@@ -438,6 +438,16 @@ def test_check_and_show_say_what_would_happen_and_train_nothing(
     show_recipe(Path("all.yaml"), count=1)
     shown = capsys.readouterr().out
     assert "<|assistant|>" in shown and "is rejected" in shown
+    write_page(Path("pages/rows.html"), Path("all.yaml"), count=1)
+    page = Path("pages/rows.html").read_text(encoding="utf-8")
+    assert [page.count(f">{name}") for name in ("base", "sft", "reward", "ppo")] == [1] * 4
+    assert "<th" in page and "tokens, 1 to" in page and 'class="rejected"' in page
+    for name in ("rows.txt", "pages", "all.yaml"):
+        with pytest.raises(RecipeError, match="ends with .html"):
+            write_page(Path(name), Path("all.yaml"))
+    Path("taken").write_text("")
+    with pytest.raises(RecipeError, match="cannot be written"):
+        write_page(Path("taken/rows.html"), Path("all.yaml"))
     assert not (folder / "runs").exists() and not (folder / "home").exists()
 
 

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from aligner.errors import Problem, RecipeError, nearest
 from aligner.recipe.clean import CleanSpec, RowCleanSpec
 from aligner.recipe.data import (
+    ChatFormat,
     ConversationFormat,
     DocumentFormat,
     PairFormat,
@@ -21,12 +22,14 @@ from aligner.recipe.data import (
     SourceSpec,
 )
 from aligner.recipe.model import ModelSpec
+from aligner.recipe.selfinstruct import GeneratorSpec
 from aligner.recipe.shape import Visit, visit
 from aligner.recipe.stages import EvaluateRecipe, PipelineStage, RewardSource, StageRecipe
 from aligner.recipe.text import ListNode, MapNode, Node, ScalarNode
 
 _MODEL_FIELDS = (
     (ModelSpec, "base"),
+    (GeneratorSpec, "base"),
     (RewardSource, "model"),
     (EvaluateRecipe, "models"),
     (EvaluateRecipe, "reward"),
@@ -48,6 +51,7 @@ _FORMATS: dict[tuple[str, str], Any] = {
     ("evaluate", "suites.documents"): DocumentFormat,
     ("evaluate", "suites.pairs"): PairFormat,
     ("evaluate", "suites.prompts"): PromptFormat,
+    ("selfinstruct", "seed_tasks"): ChatFormat,
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 

@@ -11,6 +11,7 @@ from aligner.recipe.base import Spec
 from aligner.recipe.clean import RowCleanSpec
 from aligner.recipe.data import DataSpec, DecontaminateSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.model import ArchitectureSpec, ModelSpec, TokenizerSpec
+from aligner.recipe.selfinstruct import GeneratorSpec, SelfInstructSpec
 from aligner.recipe.training import SamplingSpec, SftTrainSpec, TrainSpec
 
 
@@ -234,6 +235,16 @@ class EvaluateRecipe(StageRecipe):
         return self
 
 
+class SelfInstructRecipe(StageRecipe):
+    """New instructions with solved instances, written by a model after seed tasks."""
+
+    stage: Literal["selfinstruct"]
+    model: GeneratorSpec
+    seed_tasks: list[SourceSpec] = Field(min_length=1, description="one question and one answer a row")
+    selfinstruct: SelfInstructSpec
+    sampling: SamplingSpec = Field(default_factory=lambda: SamplingSpec(max_new_tokens=128, temperature=0.7))
+
+
 class PipelineStage(Spec):
     """A stage of a pipeline: a recipe file, and what to change in it."""
 
@@ -260,7 +271,13 @@ class PipelineRecipe(StageRecipe):
 
 
 Recipe = Annotated[
-    PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe | EvaluateRecipe | PipelineRecipe,
+    PretrainRecipe
+    | SftRecipe
+    | RewardRecipe
+    | PpoRecipe
+    | EvaluateRecipe
+    | SelfInstructRecipe
+    | PipelineRecipe,
     Field(discriminator="stage"),
 ]
 RECIPES: dict[str, type[StageRecipe]] = {
@@ -269,5 +286,6 @@ RECIPES: dict[str, type[StageRecipe]] = {
     "reward": RewardRecipe,
     "ppo": PpoRecipe,
     "evaluate": EvaluateRecipe,
+    "selfinstruct": SelfInstructRecipe,
     "pipeline": PipelineRecipe,
 }

@@ -48,6 +48,9 @@ METRICS: Final[dict[str, str]] = {
     "ppo/tokens_per_second": "Response tokens sampled and trained on per second.",
     "kl/ref_nats_per_response": "KL of the policy to the reference model on this step's responses, in nats each.",
     "kl/holdout_ref_nats_per_response": "The same on responses to held-out prompts.",
+    # selfinstruct
+    "selfinstruct/tasks": "New instructions with solved instances, so far.",
+    "selfinstruct/round_kept_share": "Share of a round's written instructions that were kept.",
 }
 
 RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
@@ -84,6 +87,12 @@ RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
     "curriculum_blocks": "Blocks that came once, in the first part of the training alone.",
     "curriculum_left_out_blocks": "Blocks of the curriculum that found no slot there.",
     "pairs": "Pairs measured.",
+    "rows": "Rows written: solved instances of new instructions.",
+    "classifications": "New instructions that the model takes for classifications.",
+    "instructions_read": "Instructions that the model wrote, dropped ones and unreadable lists included.",
+    "instances_read": "Instances that the model wrote.",
+    "instructions_dropped": "Instructions that were dropped, by reason.",
+    "instances_dropped": "Instances that were dropped, by reason.",
 }
 
 BETTER: Final[dict[str, Literal["higher", "lower"]]] = {

@@ -4,10 +4,11 @@ import io
 
 from rich.console import Console
 
+from aligner.data.pieces import shown_row
 from aligner.data.readers import SourceRows
 from aligner.data.report import DataReport, report_source
 from aligner.data.rows import Document, Dropped, Origin, Pair, Prompt
-from aligner.data.show import row_lines, show_dropped, show_rows, styled
+from aligner.data.show import show_dropped, show_rows, styled
 from aligner.data.tokens import tokenize_conversation, tokenize_pairs, tokenize_prompts
 from tests.data.chats import ORIGIN, chat
 from tests.tiny import tiny_tokenizer
@@ -20,14 +21,15 @@ def spans(text) -> dict[str, str]:
 
 
 def test_supervised_tokens_are_coloured_and_control_tokens_visible():
-    (line,) = row_lines(tokenize_conversation(chat("Hi [bold]", "Café 漢 🙂"), TOKENIZER, 99), TOKENIZER)
+    row = tokenize_conversation(chat("Hi [bold]", "Café 漢 🙂"), TOKENIZER, 99)
+    (line,) = map(styled, shown_row(row, TOKENIZER).lines)
     assert spans(line)[" Café 漢 🙂"] == "green" and spans(line)["<|eos|>"] == "green reverse"
     assert line.plain.startswith("<|bos|>") and "Hi [bold]" in line.plain
 
 
 def test_pairs_show_both_sides():
     (row,) = tokenize_pairs([Pair(ORIGIN, chat("Hi"), "yes", "no")], TOKENIZER, 99)
-    chosen, rejected = row_lines(row, TOKENIZER)
+    chosen, rejected = map(styled, shown_row(row, TOKENIZER).lines)
     assert spans(chosen)[" yes"] == "green" and spans(rejected)[" no"] == "red"
 
 
@@ -44,7 +46,7 @@ def test_printing_names_the_rows_and_breaks_on_no_markup():
         and "manner" in out.getvalue()
         and "fact (rows.jsonl:7)" in out.getvalue()
     )
-    assert styled([], [], TOKENIZER).plain == ""
+    assert styled([]).plain == ""
 
 
 def test_dropped_rows_are_shown_by_source_and_reason_with_their_place():

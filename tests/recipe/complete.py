@@ -211,6 +211,27 @@ suites:
   examples:
 {_source("train.jsonl", "prompts")}{_SAMPLING}rows_per_device: 32
 """,
+    "selfinstruct": f"""\
+stage: selfinstruct
+{_HEAD}model:
+  base: you/base
+  revision: main
+seed_tasks:
+{_source("train.jsonl", "self_instruct")}selfinstruct:
+  instructions: 20
+  rounds: 5
+  prompts_per_round: 4
+  seed_examples: 3
+  generated_examples: 1
+  instances: 2
+  demonstrations: 3
+  max_rouge_l: 0.6
+  min_words: 3
+  max_words: 40
+  keywords:
+    - picture
+  style: chat
+{_SAMPLING}""",
     "pipeline": f"""\
 stage: pipeline
 {_HEAD}stages:

@@ -33,8 +33,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "krippendorff": ("data",),
     "ftfy": ("data",),
     "py3langid": ("data",),
+    "rapidfuzz": ("data",),
 }
-STAGES = ("pretrain", "sft", "reward", "ppo", "evaluate", "publish")
+STAGES = ("pretrain", "sft", "reward", "ppo", "evaluate", "selfinstruct", "publish")
 WITHOUT_TORCH = (
     "errors", "recipe", "cli", "pipeline", "planning", "preflight", "bases", "__init__", "__main__",
 )  # fmt: skip

@@ -6,22 +6,18 @@ Exit codes: 0 done, 2 a mistake the user can mend (one message, no traceback), 1
 from __future__ import annotations
 
 import json
-import shutil
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import aligner
+from aligner.cli.printing import print_outcome, print_plan
+from aligner.cli.starter import copy_starter
 from aligner.errors import AlignerError, Problem
-
-if TYPE_CHECKING:
-    from aligner.pipeline import RunOutcome
-    from aligner.recipe.plan import Plan
 
 STAGES = {
     "pretrain": "Train a small base model and its tokenizer on documents.",
@@ -29,8 +25,8 @@ STAGES = {
     "reward": "Train a reward model on pairs of answers.",
     "ppo": "Train a policy against a reward, held near its start model.",
     "evaluate": "Ask several models the same questions, side by side.",
+    "selfinstruct": "Write new instructions with a model, after seed tasks.",
 }
-MAX_RESULT_ROWS = 20
 
 app = typer.Typer(
     name="aligner",
@@ -83,7 +79,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
         _tell_mistakes_first(recipe, overrides)
         from aligner.check import check_recipe
 
-        _print_plan(check_recipe(recipe, overrides or []))
+        print_plan(check_recipe(recipe, overrides or []))
 
 
 @app.command()
@@ -92,15 +88,24 @@ def show(
     overrides: Overrides = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="how many rows")] = 5,
     dropped: Annotated[bool, typer.Option("--dropped", help="rows that were dropped, by reason")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="a page of all this, dropped rows too")
+    ] = None,
 ) -> None:
     """Show rows as the model will see them, the tokens it learns from in colour; or those that are left out."""
     with _answering():
+        if html and dropped:
+            what = "the page has the dropped rows, too"
+            raise AlignerError(Problem("--dropped", what, "leave out --dropped, or --html"))
         _tell_mistakes_first(recipe, overrides)
-        if dropped:
-            from aligner.preview import show_dropped_rows as look
+        from aligner.preview import show_dropped_rows, show_recipe, write_page
+
+        if html:
+            write_page(html, recipe, overrides or [], count)
+            typer.echo(f"page: {html}")
         else:
-            from aligner.preview import show_recipe as look
-        look(recipe, overrides or [], count)
+            look = show_dropped_rows if dropped else show_recipe
+            look(recipe, overrides or [], count)
 
 
 @app.command()
@@ -216,85 +221,4 @@ def _run(recipe: Path, overrides: list[str] | None, *, stage: str | None, fresh:
     with _answering():
         from aligner.pipeline import run_recipe
 
-        _print_outcome(run_recipe(recipe, overrides or [], stage=stage, fresh=fresh))
-
-
-def _print_outcome(outcome: RunOutcome) -> None:
-    page = outcome.folder / "report.html"
-    if outcome.status == "already_done":
-        typer.echo(f"{outcome.folder} is finished already: nothing to do (--fresh runs it again)")
-    else:
-        _print_results(outcome.results)
-        typer.echo(f"done: {outcome.folder}")
-    if page.exists():
-        typer.echo(f"report: {page}")
-
-
-def _print_results(results: Mapping[str, float]) -> None:
-    """The results of whole suites, a column a model, what matters most first; the rest is in results.json."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from aligner.run.report_tables import result_tables
-
-    for columns, metrics in groupby(result_tables(results, families=False), key=lambda found: found.columns):
-        rows = [
-            (f"{metric.title}, {row.name}".removesuffix(", all"), row)
-            for metric in metrics
-            for row in metric.rows
-        ]
-        table = Table("", *columns, box=None)
-        for name, row in rows[:MAX_RESULT_ROWS]:
-            table.add_row(
-                escape(name), *(f"[bold]{cell.text}[/]" if cell.best else cell.text for cell in row.cells)
-            )
-        if len(rows) > MAX_RESULT_ROWS:
-            table.add_row(f"... {len(rows) - MAX_RESULT_ROWS} more in results.json")
-        Console().print(table)
-
-
-def _print_plan(plan: Plan) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    for stage in plan.stages:
-        table = Table("", "", "", title=escape(stage.name), title_justify="left", show_header=False, box=None)
-        for row in stage.rows:
-            table.add_row(escape(row.name), escape(row.value), escape(row.why), style=None)
-        Console().print(table)
-        for sources in stage.tables:
-            typer.echo("\n".join(["", *sources.lines()]))
-
-
-def copy_starter(folder: Path) -> tuple[int, list[Path]]:
-    """Copy recipes and data that are not there yet; how many were written, and which files were left alone."""
-    if folder.exists() and not folder.is_dir():
-        raise AlignerError(Problem(str(folder), "is a file", "name a folder, which may be new"))
-    root = _starter_root()
-    sources = [
-        *sorted(root.glob("recipes/**/*.yaml")),
-        *sorted(path for path in root.glob("data/**/*") if path.is_file()),
-    ]
-    copied, kept = 0, []
-    for source in sources:
-        target = folder / source.relative_to(root)
-        if target.exists():
-            kept.append(target)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-        copied += 1
-    return copied, kept
-
-
-def _starter_root() -> Path:
-    """The folder with recipes/ and data/: inside the installed package, or the checkout it runs from."""
-    package = Path(aligner.__file__).parent
-    installed = package / "starter"
-    return installed if installed.is_dir() else package.parent
-
-
-if __name__ == "__main__":
-    main()
+        print_outcome(run_recipe(recipe, overrides or [], stage=stage, fresh=fresh))

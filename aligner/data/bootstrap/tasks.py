@@ -1,0 +1,100 @@
+"""Tasks of self-instruct (Wang et al. 2022, arXiv:2212.10560): an instruction with solved instances; seeds are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from aligner.data.assembly import Asked, Step, assemble
+from aligner.data.refusals import refuse_forged
+from aligner.data.report import DataReport, RowCost
+from aligner.data.rows import Conversation, Row
+from aligner.recipe.data import HoldoutSpec, SourceSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LABEL_WORDS = (
+    2  # of the paper's 175 seed tasks this finds 23 of the 26 that are classifications, and 5 that are none
+)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What a task may be given ("" where it needs nothing) and its right answer."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class InstructionTask:
+    """An instruction and its instances; `classification`: the answers are labels, of which there are few."""
+
+    instruction: str
+    classification: bool
+    instances: tuple[Instance, ...]
+
+    def rows(self) -> list[dict[str, str]]:
+        """Rows in the form of Alpaca, one an instance."""
+        return [
+            {"instruction": self.instruction, "input": instance.input, "output": instance.output}
+            for instance in self.instances
+        ]
+
+
+@dataclass(frozen=True)
+class SeedTasks:
+    """Seed tasks in a random order, each instruction once, and the account of their rows."""
+
+    tasks: list[InstructionTask]
+    report: DataReport
+
+
+def build_seed_tasks(
+    sources: Sequence[SourceSpec], tokenizer: PreTrainedTokenizerBase, *, seed: int
+) -> SeedTasks:
+    """Seed tasks from conversations of one question and one answer; others are dropped as `not_one_exchange`.
+
+    The first paragraph of a question is the instruction, the rest its input. A task whose answers all have at most
+    two words counts as a classification. Raises `DataError` where no task is left.
+    """
+
+    def convert(rows: list[Row]) -> list[list[tuple[str, Instance]]]:
+        return [[_exchange(cast(Conversation, row))] for row in rows]
+
+    forged = refuse_forged(tokenizer)
+
+    def reason_against(row: Row) -> str | None:
+        return _reason_against(row) or forged(row)
+
+    step = Step[tuple[str, Instance]]("conversation", reason_against, convert, lambda _: RowCost())
+    built = assemble(Asked(sources, HoldoutSpec()), step, seed=seed)
+    by_instruction: dict[str, dict[Instance, None]] = {}  # an ordered set: a row of weight 2 comes twice
+    for instruction, instance in built.train:
+        by_instruction.setdefault(instruction, {})[instance] = None
+    return SeedTasks([_task(text, tuple(found)) for text, found in by_instruction.items()], built.report)
+
+
+def _reason_against(row: Row) -> str | None:
+    assert isinstance(row, Conversation)
+    roles = [turn.role for turn in row.turns]
+    whole = roles == ["user", "assistant"] and not any(turn.about_tools for turn in row.turns)
+    return None if whole else "not_one_exchange"
+
+
+def _exchange(row: Conversation) -> tuple[str, Instance]:
+    asked, answered = row.turns
+    instruction, _, given = asked.content.strip().partition("\n\n")
+    return one_line(instruction), Instance(given.strip(), answered.content.strip())
+
+
+def _task(instruction: str, instances: tuple[Instance, ...]) -> InstructionTask:
+    labels = all(len(instance.output.split()) <= LABEL_WORDS for instance in instances)
+    return InstructionTask(instruction, labels, instances)
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space as one space: pages tell tasks apart by lines."""
+    return " ".join(text.split())
