@@ -1,10 +1,11 @@
 """The speed and the memory of rows on their way to tokens, beside TRL's preparation and the bare tokenizer.
 
-Rows are made of the small world's instruction data: questions with answers of one to four of its texts.
+Rows are the small world's instruction data, about 30 tokens each, unless BENCH_ROWS names other files.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import time
 import tracemalloc
@@ -15,30 +16,24 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from aligner.data.readers import read_source
-from aligner.data.rows import Conversation, Origin, Turn
+from aligner.data.rows import Conversation, Turn
 from aligner.data.templates import render_texts
 from aligner.data.tokens import tokenize_conversations
 from aligner.models.tokenizer import train_tokenizer
 from aligner.recipe.data import SourceSpec
 
-WORLD = "data/world/documents.jsonl.gz"
+FILES = "data/world/sft"  # the environment's BENCH_ROWS names others, such as Alpaca's
 ROWS, MAX_LENGTH, VOCAB = 2000, 512, 4096
 
 Task = Callable[[], float]  # does the work once and says how many seconds it took
 
 
 def some_rows(count: int) -> list[Conversation]:
-    """Conversations of one exchange, as long as those of Alpaca: about 100 tokens."""
-    chooser = random.Random(0)
-    texts = [row.text for row in read_source(SourceSpec(path=WORLD), "document").rows if row.text]
-
-    def said(most: int) -> str:
-        return " ".join(chooser.sample(texts, chooser.randrange(1, most)))[:1200].strip()
-
-    return [
-        Conversation(Origin("bench", number), (Turn("user", said(3)), Turn("assistant", said(5))))
-        for number in range(count)
-    ]
+    """Conversations out of the files of `FILES`, in any order."""
+    source = SourceSpec(path=os.environ.get("BENCH_ROWS", FILES))
+    rows = [row for row in read_source(source, "conversation").rows if isinstance(row, Conversation)]
+    random.Random(0).shuffle(rows)
+    return rows[:count]
 
 
 def a_tokenizer(rows: list[Conversation]) -> PreTrainedTokenizerBase:
