@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from aligner.data.ids import encode_texts, one_bos
+from aligner.data.ids import begun_once, encode_texts, one_bos
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -90,10 +90,11 @@ class _Tails:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> None:
         added = backend.get_added_tokens_decoder()
+        self.bos = tokenizer.bos_token_id
         self._ids = {
             token.content: number
             for number, token in added.items()
-            if token.special and not token.normalized and number != tokenizer.bos_token_id
+            if token.special and not token.normalized and number != self.bos
         }
         longest_first = sorted(self._ids, key=len, reverse=True)
         self._controls = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -126,7 +127,7 @@ def _prefixed(
     tails: _Tails,
     tokenizer: PreTrainedTokenizerBase,
 ) -> PrefixedIds:
-    ids = one_bos(plain, tokenizer)
+    ids = begun_once(plain, tails.bos)
     lengths: list[int | None] = []
     for prompt in prompts:
         tail = tails.of(prompt)

@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 from aligner.data.ids import encode_texts, ids_inside, one_bos
 from aligner.data.messages import as_messages, tools_of
 from aligner.data.prefixes import PrefixedIds, encode_prefixed
+from aligner.data.rendering import render_messages
 from aligner.data.rows import Origin, ToolCall, Turn
 from aligner.errors import DataError, Problem
 
@@ -83,9 +84,7 @@ def render_texts(
     messages = [as_messages(turns) for turns in conversations]
     tools = tools_of(conversations[0])
     try:
-        texts = tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=ask
-        )
+        return render_messages(messages, tokenizer, tools=tools, ask=ask)
     except TemplateError as error:
         if len(conversations) > 1:  # once more, to name the row
             return _one_by_one(conversations, tokenizer, ask, origins)
@@ -94,7 +93,6 @@ def render_texts(
             "mend its roles and their order, or delete it",
         )
         raise DataError(Problem(str(origins[0] or ""), what, remedy)) from error
-    return list(map(str, texts))
 
 
 def _one_by_one(
@@ -184,18 +182,20 @@ def _encoded_part(
     upto = render_texts([conversations[r][: p + 1] for r, p in cuts], tokenizer, ask=False, origins=where)
     full = dict(zip(owners, upto, strict=True))  # a row's last text stays: the whole conversation
     answers: dict[int, list[_Answer]] = {row: [] for row in range(len(conversations))}
-    controls = control_tokens(tokenizer)
+    controls, eos = control_tokens(tokenizer), tokenizer.eos_token
     for (row, place), prompt, text in zip(cuts, asked, upto, strict=True):
-        given = _find_answer(prompt, text, tokenizer.eos_token, controls, origins[row])
+        given = _find_answer(prompt, text, eos, controls, origins[row])
         if full[row].startswith(text) or _still_there(given, text, full[row], conversations[row][place]):
             if not full[row].startswith(text):
                 end = full[row].index(given.end_token, len(prompt)) + len(given.end_token)
                 given = given._replace(end=end)
             answers[row].append(given)
+    ends = {answer.end_token for found in answers.values() for answer in found}
+    end_ids = {token: cast(int, tokenizer.convert_tokens_to_ids(token)) for token in ends}
     whole = [full[row] for row in range(len(full))]
     prompts = [[answer.prompt for answer in answers[row]] for row in range(len(full))]
     encoded = [
-        _encoded(prefixed, answers[row], full[row], tokenizer)
+        _encoded(prefixed, answers[row], full[row], end_ids, tokenizer)
         for row, prefixed in enumerate(encode_prefixed(whole, prompts, tokenizer))
     ]
     return [
@@ -254,13 +254,17 @@ def _still_there(answer: _Answer, upto: str, full: str, turn: Turn) -> bool:
 
 
 def _encoded(
-    prefixed: PrefixedIds, answers: list[_Answer], text: str, tokenizer: PreTrainedTokenizerBase
+    prefixed: PrefixedIds,
+    answers: list[_Answer],
+    text: str,
+    end_ids: dict[str, int],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Encoded:
     ids, spans = prefixed.ids, []
     for length, answer in zip(prefixed.lengths, answers, strict=True):
         if length is None:
             return _encoded_in_pieces(answers, text, tokenizer)
-        end_id, end = cast(int, tokenizer.convert_tokens_to_ids(answer.end_token)), length
+        end_id, end = end_ids[answer.end_token], length
         for _ in range(text.count(answer.end_token, len(answer.prompt), answer.end)):
             end = ids.index(end_id, end) + 1
         spans.append(Span(length, end))
