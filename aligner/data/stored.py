@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -68,13 +70,29 @@ def read_conversations(path: Path, epochs: Epochs) -> Conversations | None:
             return None
         if any(epochs(rows) != begun for rows, begun in told["asked"]):
             return None
-        train, holdout = (_rows(part, arrays, told["texts"]) for part in ("train", "holdout"))
-        reports = {part: [SourceReport(**source) for source in told["reports"][part]] for part in REPORTS}
-        return Conversations(
-            train, holdout, DataReport(**reports, words=told["words"]), _mix(arrays, told, train)
-        )
+        with _without_collection():
+            return _conversations(arrays, told)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
+
+
+def _conversations(arrays: Arrays, told: dict[str, Any]) -> Conversations:
+    train, holdout = (_rows(part, arrays, told["texts"]) for part in ("train", "holdout"))
+    reports = {part: [SourceReport(**source) for source in told["reports"][part]] for part in REPORTS}
+    report = DataReport(**reports, words=told["words"])
+    return Conversations(train, holdout, report, _mix(arrays, told, train))
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """No search for garbage, of which there is none: it would look at all rows over and over, for half of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _told(source: SourceReport) -> dict[str, Any]:
