@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FEWEST_ROWS = 5000  # that are kept
+MOST_FILES = 20  # of 5 bytes a token; a folder of all of them may be deleted at any time
 CODE_THAT_MATTERS = ("data", "recipe")
 LIBRARIES_THAT_MATTER = (
     "tokenizers", "transformers", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy", "py3langid",
@@ -49,13 +51,15 @@ def kept_conversations(
     """`build_conversations`, or what it made before with the same fingerprint; samples of dropped rows are not kept.
 
     folder: where rows are kept; None keeps none. A broken file there is made again. Two processes at once make the
-    same file, and the last one puts its own in place.
+    same file, and the last one puts its own in place. Files that were not used for longest are deleted.
     """
     fingerprint = rows_fingerprint(spec, tokenizer, seed=seed) if folder else None
     if folder is None or fingerprint is None:
         return build_conversations(spec, tokenizer, seed=seed, epochs=epochs)
     path = folder / f"{fingerprint}.safetensors"
     if found := read_conversations(path, epochs):
+        with suppress(OSError):
+            path.touch()  # the files that were used last stay
         return found
     asked: Asked = []
 
@@ -64,12 +68,20 @@ def kept_conversations(
         return asked[-1][1]
 
     made = build_conversations(spec, tokenizer, seed=seed, epochs=noted)
-    if len(made.train) >= FEWEST_ROWS:
+    # a file that was changed while it was read has rows that are of no fingerprint
+    if len(made.train) >= FEWEST_ROWS and rows_fingerprint(spec, tokenizer, seed=seed) == fingerprint:
         try:
             write_conversations(path, made, asked)
+            _clear(folder)
         except OSError as error:
             logger.warning("the tokenised rows are not kept: %s cannot be written (%s)", path, error.strerror)
     return made
+
+
+def _clear(folder: Path) -> None:
+    """Delete all but the files that were used last, and with them what killed processes left."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-MOST_FILES]:
+        path.unlink(missing_ok=True)
 
 
 def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> str | None:

@@ -63,9 +63,9 @@ def test_rows_that_are_read_again_are_the_rows_that_were_made(name: str, tmp_pat
     made = build_conversations(spec, tokenizer, seed=1, epochs=lambda rows: 3)
     first = kept_conversations(tmp_path / "kept", spec, tokenizer, seed=1, epochs=lambda rows: 3)
     (file,) = (tmp_path / "kept").iterdir()
-    written = file.stat().st_mtime_ns
+    written = file.stat().st_ino
     again = kept_conversations(tmp_path / "kept", spec, tokenizer, seed=1, epochs=lambda rows: 3)
-    assert file.stat().st_mtime_ns == written
+    assert file.stat().st_ino == written
     for data in (first, again):
         assert (data.train, data.holdout, data.mix) == (made.train, made.holdout, made.mix)
         assert data.report.to_json() == made.report.to_json()
@@ -124,6 +124,33 @@ def test_the_rows_of_a_broken_file_are_made_again(tmp_path: Path) -> None:
         )
         assert file.read_bytes() == whole
         assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_file_that_changes_while_it_is_read_leaves_nothing(tmp_path: Path) -> None:
+    spec, tokenizer = specs(tmp_path)["tasks"], tiny_tokenizer()
+
+    def epochs(rows: int) -> int:
+        chats(tmp_path / "one.jsonl", 31)
+        return 1
+
+    kept_conversations(tmp_path / "kept", spec, tokenizer, seed=0, epochs=epochs)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_the_files_that_were_used_last_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_FILES", 2)
+    spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
+    files = {
+        seed: tmp_path / "kept" / f"{rows_fingerprint(spec, tokenizer, seed=seed)}.safetensors"
+        for seed in range(3)
+    }
+    for seed in (0, 1, 0, 2):  # 0 is read once more before 2 is written
+        kept_conversations(tmp_path / "kept", spec, tokenizer, seed=seed)
+        for age, path in enumerate(
+            sorted((tmp_path / "kept").iterdir(), key=lambda path: -path.stat().st_mtime_ns)
+        ):
+            os.utime(path, (1000 - age, 1000 - age))
+    assert set((tmp_path / "kept").iterdir()) == {files[0], files[2]}
 
 
 def test_few_rows_and_none_where_it_is_switched_off_are_kept(
