@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import aligner
 from aligner.data.readers import source_files
 from aligner.data.readers.files import files_sha256, find_files
 from aligner.recipe.stages import PretrainRecipe
+from aligner.run.home import cache_home
 
 CODE_THAT_MATTERS = (
     "data", "run/seed.py",
@@ -36,11 +36,6 @@ _PLACES: dict[str, Any] = {
         "decontaminate": {"against": _PATHS},
     },
 }  # fmt: skip
-
-
-def cache_home() -> Path:
-    """The folder aligner keeps trained bases in: `ALIGNER_HOME`, or ~/.cache/aligner."""
-    return Path(os.environ.get("ALIGNER_HOME") or Path.home() / ".cache" / "aligner")
 
 
 def base_folder(recipe: PretrainRecipe) -> Path:

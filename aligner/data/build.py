@@ -116,7 +116,7 @@ def build_conversations(
             for row in tokenize_conversations(cast(list[Conversation], rows), tokenizer, spec.max_length)
         ]
 
-    step = Step[TokenRow]("conversation", refuse_forged(tokenizer), convert, _conversation_cost, plain=True)
+    step = Step[TokenRow]("conversation", refuse_forged(tokenizer), convert, conversation_cost, plain=True)
     built = assemble(_asked(spec), step, seed=seed, epochs=epochs)
     check_cut_answers(built.answers, spec)
     return Conversations(built.train, built.holdout, built.report, built.mix)
@@ -177,7 +177,8 @@ def _asked(spec: DataSpec) -> Asked:
     return Asked(spec.train, spec.holdout, spec.clean, spec.decontaminate, spec.mixture)
 
 
-def _conversation_cost(row: TokenRow) -> RowCost:
+def conversation_cost(row: TokenRow) -> RowCost:
+    """What a row takes and gives, as its mix and its report count it."""
     cut = row.prompt_cut, row.answer_cut
     return RowCost(len(row.input_ids), sum(row.supervised), *cut, row.rewritten, row.template, row.shots)
 

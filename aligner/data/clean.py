@@ -85,7 +85,8 @@ def normalised_hash(text: str) -> bytes:
 
 def letter_share(text: str) -> float:
     """Letters and spaces over all characters, 0..1; 0 for an empty text."""
-    return sum(char.isalpha() or char.isspace() for char in text) / len(text) if text else 0.0
+    letters = sum(text.count(char) for char in set(text) if char.isalpha() or char.isspace())
+    return letters / len(text) if text else 0.0
 
 
 def _judges(spec: CleanSpec) -> list[Judge]:
@@ -96,7 +97,9 @@ def _judges(spec: CleanSpec) -> list[Judge]:
             return "too_short"
         if spec.max_chars is not None and len(given.text) > spec.max_chars:
             return "too_long"
-        return "few_letters" if letter_share(given.text) < spec.min_letter_share else None
+        if spec.min_letter_share and letter_share(given.text) < spec.min_letter_share:
+            return "few_letters"
+        return None
 
     judges: list[Judge] = [lengths]
     rules = text_rules(spec.rules)

@@ -42,7 +42,11 @@ def ids_inside(piece: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def one_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids with exactly one beginning-of-text token in front, where the tokenizer has one."""
-    bos = tokenizer.bos_token_id
+    return begun_once(ids, tokenizer.bos_token_id)
+
+
+def begun_once(ids: list[int], bos: int | None) -> list[int]:
+    """`one_bos` where the token is known: a tokenizer takes as long to tell it as to tokenise a word."""
     if bos is None:
         return ids
     first = next((index for index, token in enumerate(ids) if token != bos), len(ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -12,6 +13,8 @@ from jinja2 import TemplateError
 
 from aligner.data.ids import encode_texts, ids_inside, one_bos
 from aligner.data.messages import as_messages, tools_of
+from aligner.data.prefixes import PrefixedIds, encode_prefixed
+from aligner.data.rendering import render_messages
 from aligner.data.rows import Origin, ToolCall, Turn
 from aligner.errors import DataError, Problem
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Turns = tuple[Turn, ...]
+BATCH = (
+    512  # conversations encoded at once: what a tokenizer tells of each takes ten times the memory of its ids
+)
+THREADS = 2  # one renders while the other tokenises, which needs no interpreter
 
 
 class Span(NamedTuple):
@@ -77,9 +84,7 @@ def render_texts(
     messages = [as_messages(turns) for turns in conversations]
     tools = tools_of(conversations[0])
     try:
-        texts = tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=ask
-        )
+        return render_messages(messages, tokenizer, tools=tools, ask=ask)
     except TemplateError as error:
         if len(conversations) > 1:  # once more, to name the row
             return _one_by_one(conversations, tokenizer, ask, origins)
@@ -88,7 +93,6 @@ def render_texts(
             "mend its roles and their order, or delete it",
         )
         raise DataError(Problem(str(origins[0] or ""), what, remedy)) from error
-    return list(map(str, texts))
 
 
 def _one_by_one(
@@ -154,6 +158,22 @@ def encode_conversations(
     Raises `DataError` where the template renders an answer, as the last one, elsewhere than after its generation
     prompt, or without an end token.
     """
+
+    def encode(start: int) -> list[Encoded]:
+        part = slice(start, start + BATCH)
+        return _encoded_part(conversations[part], tokenizer, origins[part], last_only)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        encoded = threads.map(encode, range(0, len(conversations), BATCH))
+        return [row for part in encoded for row in part]
+
+
+def _encoded_part(
+    conversations: Sequence[Turns],
+    tokenizer: PreTrainedTokenizerBase,
+    origins: Sequence[Origin | None],
+    last_only: bool,
+) -> list[Encoded]:
     places = [_answer_places(turns, last_only) for turns in conversations]
     owners = [row for row, found in enumerate(places) for _ in found]
     cuts = [(row, place) for row, found in enumerate(places) for place in found]
@@ -162,25 +182,24 @@ def encode_conversations(
     upto = render_texts([conversations[r][: p + 1] for r, p in cuts], tokenizer, ask=False, origins=where)
     full = dict(zip(owners, upto, strict=True))  # a row's last text stays: the whole conversation
     answers: dict[int, list[_Answer]] = {row: [] for row in range(len(conversations))}
-    controls = control_tokens(tokenizer)
+    controls, eos = control_tokens(tokenizer), tokenizer.eos_token
     for (row, place), prompt, text in zip(cuts, asked, upto, strict=True):
-        given = _find_answer(prompt, text, tokenizer.eos_token, controls, origins[row])
+        given = _find_answer(prompt, text, eos, controls, origins[row])
         if full[row].startswith(text) or _still_there(given, text, full[row], conversations[row][place]):
             if not full[row].startswith(text):
                 end = full[row].index(given.end_token, len(prompt)) + len(given.end_token)
                 given = given._replace(end=end)
             answers[row].append(given)
-    whole_ids = [
-        one_bos(ids, tokenizer) for ids in encode_texts([full[r] for r in range(len(full))], tokenizer)
-    ]
-    prompts = [answer.prompt for found in answers.values() for answer in found]
-    asked_ids = iter([one_bos(ids, tokenizer) for ids in encode_texts(prompts, tokenizer)])
+    ends = {answer.end_token for found in answers.values() for answer in found}
+    end_ids = {token: cast(int, tokenizer.convert_tokens_to_ids(token)) for token in ends}
+    whole = [full[row] for row in range(len(full))]
+    prompts = [[answer.prompt for answer in answers[row]] for row in range(len(full))]
     encoded = [
-        _encoded(ids, [next(asked_ids) for _ in answers[row]], answers[row], full[row], tokenizer)
-        for row, ids in enumerate(whole_ids)
+        _encoded(prefixed, answers[row], full[row], end_ids, tokenizer)
+        for row, prefixed in enumerate(encode_prefixed(whole, prompts, tokenizer))
     ]
     return [
-        replace(row, rewritten=len(row.spans) < len(found))
+        replace(row, rewritten=True) if len(row.spans) < len(found) else row
         for row, found in zip(encoded, places, strict=True)
     ]
 
@@ -235,21 +254,20 @@ def _still_there(answer: _Answer, upto: str, full: str, turn: Turn) -> bool:
 
 
 def _encoded(
-    ids: list[int],
-    asked: list[list[int]],
+    prefixed: PrefixedIds,
     answers: list[_Answer],
     text: str,
+    end_ids: dict[str, int],
     tokenizer: PreTrainedTokenizerBase,
 ) -> Encoded:
-    if any(ids[: len(prompt)] != prompt for prompt in asked):
-        return _encoded_in_pieces(answers, text, tokenizer)
-    spans = []
-    for prompt, answer in zip(asked, answers, strict=True):
-        end_id = cast(int, tokenizer.convert_tokens_to_ids(answer.end_token))
-        end = len(prompt)
+    ids, spans = prefixed.ids, []
+    for length, answer in zip(prefixed.lengths, answers, strict=True):
+        if length is None:
+            return _encoded_in_pieces(answers, text, tokenizer)
+        end_id, end = end_ids[answer.end_token], length
         for _ in range(text.count(answer.end_token, len(answer.prompt), answer.end)):
             end = ids.index(end_id, end) + 1
-        spans.append(Span(len(prompt), end))
+        spans.append(Span(length, end))
     return Encoded(ids[: spans[-1].end], spans)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from aligner.data.build import build_conversations
+from aligner.data.kept import kept_conversations
 from aligner.data.mix import Mix
 from aligner.data.tokens import TokenRow
 from aligner.errors import DataError, Problem
@@ -22,6 +22,7 @@ from aligner.recipe.plan import PlanRow
 from aligner.recipe.stages import SftRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
+from aligner.run.home import rows_home
 from aligner.run.seed import seed_everything
 from aligner.stages.batches import AnswerCollator, Batch, LabelledRow, PackCollator
 from aligner.stages.loop import LoopPlan, StageTrainer, optimizer_choice, run_training
@@ -71,7 +72,7 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
     if pack_length := pack_length_of(recipe):
         check_isolation(loaded.model, pack_length)
     begun = partial(epochs_begun, recipe.train)
-    data = build_conversations(recipe.data, loaded.tokenizer, seed=recipe.seed, epochs=begun)
+    data = kept_conversations(rows_home(), recipe.data, loaded.tokenizer, seed=recipe.seed, epochs=begun)
     run.start(parents={"base": loaded.identity}, data=data.report.to_json(), seed=recipe.seed)
     if not data.train:
         raise DataError(
