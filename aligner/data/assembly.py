@@ -94,6 +94,9 @@ def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epo
     holdout, held_copies = _withhold(asked, sources, early, step, renderer, seed)
     renderer.withhold(holdout, sources)
     against = decontaminate([*sources, *early], holdout, asked.decontaminate)
+    if asked.holdout.families:  # all of them are withheld, so many are measured
+        keep_measured(holdout, asked.holdout.rows, seed=seed)
+        held_copies = [[1] * len(source.rows) for source in holdout]
     copies = [_mix(source, spec, seed) for source, spec in zip(sources, asked.train, strict=True)]
     early_copies = [_mix(source, spec, seed) for source, spec in zip(early, asked.curriculum, strict=True)]
     check_not_empty(sources, "train")
@@ -144,7 +147,6 @@ def _withhold(
     if held.families:
         holdout = withhold_families([*measured, *early], held.families)
         drop_withheld([*sources, *early], holdout)
-        keep_measured(holdout, held.rows, seed=seed)
     elif held.rows:
         holdout = draw_holdout(measured, held.rows, seed=seed)
         drop_withheld(early, holdout)

@@ -174,9 +174,12 @@ def _texts(row: Row) -> list[str]:
 def _questions(row: Row) -> list[bytes]:
     """What two rows share where their users say the same words; of plain texts, all of the text. None of no words.
 
-    A row of a task asks what each of its templates asks.
+    A row of a task asks what each of its templates asks, but for those that turn the task around: "Write a good
+    review." is asked of every row alike.
     """
-    asking = written_by(row, row.task.all_templates) if isinstance(row, Example) else [row]
+    asking: Sequence[Row] = [row]
+    if isinstance(row, Example):
+        asking = written_by(row, [each for each in row.task.all_templates if not each.written.inverts])
     return [question for each in asking if (question := _question(each))]
 
 

@@ -19,7 +19,7 @@ from aligner.data.readers import SourceRows
 from aligner.data.readers.tasks.task import gravest, spoken, written_by
 from aligner.data.readers.tasks.template import Luck, Rendering, TaskTemplate, Trials, Unfit, in_random_order
 from aligner.data.report import RowCost
-from aligner.data.rows import Conversation, Example, Row, Turn
+from aligner.data.rows import Conversation, Example, Origin, Row, Turn
 
 MAX_RENDERED = 300_000  # rows of tasks rendered ahead: epochs beyond them begin again with the first
 MAX_TRIES = 1000  # rows looked at to find those to be shown solved: a template may fit few
@@ -48,6 +48,7 @@ class Renderer:
         self.judge, self.seed = judge, seed
         self.trials = Trials()
         self.withheld: set[bytes] = set()
+        self.tables: set[Origin] = set()
         self.pools: dict[str, list[tuple[bytes, Example]]] = {}
 
     def reason_against(self, row: Row) -> str | None:
@@ -62,10 +63,20 @@ class Renderer:
         return gravest(reasons)
 
     def withhold(self, holdout: Sequence[SourceRows], sources: Sequence[SourceRows]) -> None:
-        """From now on write no text that a held-out row has in any of its templates; rows without others go."""
-        self.withheld = {group_of(text) for source in holdout for row in source.rows for text in _texts(row)}
-        for source in sources if self.withheld else ():
-            source.keep(self.reason_against)
+        """From now on write no text that a held-out row has in any of its templates; rows without others go.
+
+        So do rows of other sources that have such a text, and those of the same line of a table under other templates.
+        """
+        held = [row for source in holdout for row in source.rows]
+        self.withheld = {group_of(text) for row in held for text in _texts(row)}
+        self.tables = {row.origin for row in held if isinstance(row, Example)}
+        for source in sources if held else ():
+            source.keep(self._withheld_reason)
+
+    def _withheld_reason(self, row: Row) -> str | None:
+        if isinstance(row, Example):
+            return "in_holdout" if row.origin in self.tables else self.reason_against(row)
+        return "in_holdout" if self.tables and group_of(row) in self.withheld else None
 
     def show_solved(self, sources: Sequence[SourceRows]) -> None:
         """From now on the rows of tasks in these sources, those to be trained on, may be shown solved."""
@@ -86,7 +97,7 @@ class Renderer:
         few, most = row.task.shots
         wanted = few + self._luck(row, "shots", epoch)(0) % (most - few + 1)
         shown = list(islice(self._solved(row, template, epoch), wanted))
-        if len(shown) < wanted:
+        if len(shown) < wanted and epoch == 0:  # rows are counted, not readings
             source.noted["fewer_shots"] += 1
         prompt = "\n\n".join([*(f"{each.input}\n{each.target}" for each in shown), own.input])
         turns = (Turn("user", prompt), Turn("assistant", own.target))
@@ -96,7 +107,7 @@ class Renderer:
         """The first template that fits; where none does any more (for an order of choices), the first epoch's."""
         for number, (template, found) in enumerate(self._tried(row, epoch, held)):
             if isinstance(found, Rendering):
-                if number:
+                if number and epoch == 0:
                     source.noted["other_template"] += 1
                 return template, found
         assert epoch > 0, "rows that no template fits were dropped"

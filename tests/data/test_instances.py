@@ -102,13 +102,13 @@ def test_no_row_is_shown_to_itself_nor_its_equals_nor_twice(tmp_path_factory, se
     ]  # of each number there are two, told apart by an id alone
     path = write_task(tmp_path_factory.mktemp("t"), COUNTED, rows, "counted")
     source = source_of(path, shots=[few, few + more])
-    fewer = 0
-    for epoch in rendered(source, seed=seed, epochs=2):
+    fewer = 0  # rows are counted, not readings: those of the first epoch
+    for number, epoch in enumerate(rendered(source, seed=seed, epochs=2)):
         assert [numbers_in(row)[1] for row in epoch] == [n // 2 for n in range(count)]
         for row in epoch:
             before, own = numbers_in(row)
             assert own not in before and len(set(before)) == len(before) == row.shots <= few + more
-            fewer += row.shots < few
+            fewer += row.shots < few and number == 0
             assert row.shots == len(before) and min(few, (count + 1) // 2 - 1) <= row.shots
     assert source.noted["fewer_shots"] >= fewer and source.noted.keys() <= {"fewer_shots"}
 
@@ -248,6 +248,37 @@ def test_a_held_out_conversation_is_not_written_by_a_template(tmp_path):
     assert any("said 7\n" in text for text in texts)
 
 
+def test_a_held_out_row_of_a_task_is_not_trained_on_as_a_conversation_or_in_another_task(tmp_path):
+    held = write_task(tmp_path, COUNTED, numbers(10), "counted")
+    chats = [
+        {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": told}]}
+        for said, told in (
+            ("Please ask 7", "I said 7"),
+            ("Please ask 7", "I said so"),
+            ("Please ask 70", "I said 70"),
+        )
+    ]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    chat = SourceSpec(path=str(tmp_path / "chats.jsonl"), format="messages")
+    built = build([chat], holdout=HoldoutSpec(sources=tasks(held)))
+    assert built.report.train[0].dropped == {"in_holdout": 1} and built.report.train[0].rows_used == 2
+
+    other = COUNTED.replace("name: counted", "name: other").replace("ask", "tell").replace("said", "told")
+    (tmp_path / "other.yaml").write_text(other)
+    built = build([*tasks(held), *tasks(str(tmp_path / "other.yaml"))], holdout=HoldoutSpec(rows=4))
+    texts = [tiny_tokenizer().decode(row.input_ids) for row in (*built.train, *built.holdout)]
+    lines = [int(re.findall(r"(?:ask|tell) (\d+)", text)[-1]) for text in texts]
+    assert not set(lines[: len(built.train)]) & set(lines[len(built.train) :])
+    assert sum(source.dropped.get("in_holdout", 0) for source in built.report.train) == 4
+
+
+def test_what_a_turned_task_asks_of_every_row_contaminates_none(tmp_path):
+    turned = COUNTED + '  - {name: turn, inverts: true, input: "Write a number.", target: "{{ n }}"}\n'
+    train = write_task(tmp_path, turned, numbers(30), "counted")
+    built = build(tasks(train), holdout=HoldoutSpec(rows=4), decontaminate=DecontaminateSpec(holdout=True))
+    assert built.report.train[0].dropped == {"held_out": 4}
+
+
 def test_control_tokens_come_neither_from_fields_nor_from_templates(tmp_path):
     text = COUNTED.replace("ask {{ n }} now", "ask {{ n }} <|eos|>").replace("Please ask", "<|{{ f }}ask")
     rows = [{"n": 1, "f": "eos|>"}, {"n": "<|eos|>", "f": ""}, *({"n": n, "f": ""} for n in range(2, 40))]
@@ -255,7 +286,7 @@ def test_control_tokens_come_neither_from_fields_nor_from_templates(tmp_path):
     (source,) = built.report.train
     assert source.dropped == {"control_token_in_text": 1} and source.rows_read == 40
     assert plans_of(built, 2)[0].templates.keys() == {"counted/a", "counted/b"}
-    assert source.noted["other_template"] > 10
+    assert source.noted["other_template"] > 5
     eos = tiny_tokenizer().eos_token_id
     assert all(row.input_ids.count(eos) == 1 for row in built.train)
 
