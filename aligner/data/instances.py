@@ -21,7 +21,9 @@ from aligner.data.readers.tasks.template import Luck, Rendering, TaskTemplate, T
 from aligner.data.report import RowCost
 from aligner.data.rows import Conversation, Example, Origin, Row, Turn
 
-MAX_RENDERED = 300_000  # rows of tasks rendered ahead: epochs beyond them begin again with the first
+MAX_RENDERED = (
+    300_000  # readings of tasks' rows rendered ahead; epochs beyond them begin again with the first
+)
 MAX_TRIES = 1000  # rows looked at to find those to be shown solved: a template may fit few
 LUCK_BYTES = 8
 
@@ -172,10 +174,11 @@ def later_epochs(
     """
     every, places = list(train), [list(range(len(train)))]
     examples = sum(isinstance(entry.row, Example) for entry in train)
-    begun = min(epochs(mix.rows_per_epoch), MAX_RENDERED // examples) if examples else 1
-    for epoch in range(1, begun):
+    for epoch in range(1, epochs(mix.rows_per_epoch) if examples else 1):
         read = {(train[i].source, train[i].number): train[i] for i in mix.epoch(epoch)}
         anew = [entry for entry in read.values() if isinstance(entry.row, Example)]
+        if examples + len(every) - len(train) + len(anew) > MAX_RENDERED:
+            break
         made = convert([renderer.conversation(entry.row, sources[entry.source], epoch) for entry in anew])
         found = {(entry.source, entry.number): len(every) + i for i, entry in enumerate(anew)}
         every += [replace(entry, value=v, cost=cost) for entry, (v, cost) in zip(anew, made, strict=True)]

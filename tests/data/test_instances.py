@@ -359,6 +359,8 @@ def test_rows_of_tasks_are_compared_with_evaluations_in_every_template(tmp_path)
 def test_epochs_beyond_what_is_held_in_memory_begin_again(tmp_path, monkeypatch):
     monkeypatch.setattr(instances, "MAX_RENDERED", 100)
     assert len(build(tasks(write_task(tmp_path)), epochs=50).train) == 2 * 40
+    few = MixtureSpec(rows=10)  # what no epoch reads takes no room
+    assert len(build(tasks(write_task(tmp_path)), mixture=few, epochs=50).train) == 40 + 6 * 10
 
 
 def test_answers_that_lose_their_end_in_later_epochs_count_too(tmp_path):

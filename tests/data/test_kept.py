@@ -43,12 +43,14 @@ def specs(folder: Path) -> dict[str, DataSpec]:
     one, two = str(chats(folder / "one.jsonl")), str(chats(folder / "two.jsonl", 12))
     task = write_task(folder / "tasks", rows=nli_rows(8))
     held = {"rows": 4}
+    some = folder / "some.jsonl"
+    some.write_text("".join(Path(two).read_text().splitlines(keepends=True)[:3]))
     given: dict[str, dict[str, object]] = {
         "plain": {"train": [{"path": one}], "holdout": held, "max_length": 24, "cut_answers": 1},
         "mixture": {
             "train": [{"path": one, "share": 0.7}, {"path": two}],
             "mixture": {"by": "temperature", "temperature": 2},
-            "decontaminate": {"against": [{"path": two}]},
+            "decontaminate": {"against": [{"path": str(some)}]},
         },
         "tasks": {
             "train": [{"path": str(task), "format": "tasks", "shots": [0, 1]}, {"path": one, "weight": 2}]
