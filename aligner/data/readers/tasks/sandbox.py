@@ -149,6 +149,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         """No method formats: `is_safe_attribute` refuses it as any other that is not listed."""
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Sums and products, both sides paid for; powers and formatting by % are refused."""
         paid(left)
         paid(right)
         if operator == "**" or (operator == "%" and isinstance(left, str)):
