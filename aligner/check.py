@@ -38,16 +38,11 @@ from aligner.planning import PlannedStage, named_stages, planned_stages, unfinis
 from aligner.preflight import check_ahead
 from aligner.preview import Start, start_of
 from aligner.recipe.data import SourceSpec
+from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
-from aligner.recipe.stages import (
-    EvaluateRecipe,
-    PpoRecipe,
-    PretrainRecipe,
-    RewardRecipe,
-    SelfInstructRecipe,
-    SftRecipe,
-)
+from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.stages.loop import plan_of
 from aligner.stages.order import Curriculum

@@ -12,9 +12,11 @@ from aligner.data.tokens import PromptRow
 from aligner.evals.suites import SAMPLE_BATCH
 from aligner.models.sample import prompt_room, sample_responses
 from aligner.preview import Start
+from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import PlanRow
-from aligner.recipe.stages import EvaluateRecipe, PpoRecipe, SelfInstructRecipe
+from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.stages import SelfInstructRecipe
 from aligner.stages.stage import Precision
 
 FLOAT_BYTES = 4

@@ -26,7 +26,8 @@ from aligner.planning import (
 )
 from aligner.preflight import check_agreed, check_ahead, check_unchanged, folder_parents
 from aligner.recipe.load import complete_yaml, load_recipe
-from aligner.recipe.stages import PipelineRecipe, PretrainRecipe, StageRecipe, TunedRecipe
+from aligner.recipe.stage import StageRecipe, TunedRecipe
+from aligner.recipe.stages import PipelineRecipe, PretrainRecipe
 from aligner.run.changes import changes_since
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest

@@ -11,17 +11,12 @@ from pathlib import Path
 
 from aligner.bases import base_folder
 from aligner.errors import Problem, RecipeError, nearest
+from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.load import LoadedRecipe, find_path, load_recipe
 from aligner.recipe.model import ArchitectureSpec
-from aligner.recipe.stages import (
-    EvaluateRecipe,
-    PipelineRecipe,
-    PpoRecipe,
-    PretrainRecipe,
-    SelfInstructRecipe,
-    StageRecipe,
-    TunedRecipe,
-)
+from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.stage import StageRecipe, TunedRecipe
+from aligner.recipe.stages import PipelineRecipe, PretrainRecipe, SelfInstructRecipe
 from aligner.run.manifest import Manifest
 
 

@@ -18,15 +18,10 @@ from aligner.errors import DataError, Problem, RunError
 from aligner.models.weights import folder_identity, model_in
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import SourceSpec
-from aligner.recipe.stages import (
-    EvaluateRecipe,
-    PpoRecipe,
-    PretrainRecipe,
-    RewardRecipe,
-    SelfInstructRecipe,
-    SftRecipe,
-    StageRecipe,
-)
+from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.stage import StageRecipe
+from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.run.changes import changed, changes_since
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest, content_of

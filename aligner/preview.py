@@ -39,16 +39,11 @@ from aligner.models.small import build_small
 from aligner.models.sources import base_source, loading, resolve_source
 from aligner.models.tokenizer import ensure_end, ensure_template, train_tokenizer
 from aligner.planning import PlannedStage, bases_of, is_recipe, named_stage, planned_stages
+from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import LoraSpec, ModelSpec
-from aligner.recipe.stages import (
-    EvaluateRecipe,
-    PpoRecipe,
-    PretrainRecipe,
-    RewardRecipe,
-    SelfInstructRecipe,
-    SftRecipe,
-    StageRecipe,
-)
+from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.stage import StageRecipe
+from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.run.write import write_text
 from aligner.stages.pretrain import tokenizer_texts
 from aligner.stages.selfinstruct import list_examples

@@ -36,7 +36,7 @@ from aligner.recipe.data import (
     PretrainDataSpec,
     SourceSpec,
 )
-from aligner.recipe.stages import PromptsSpec
+from aligner.recipe.ppo import PromptsSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

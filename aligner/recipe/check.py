@@ -21,10 +21,13 @@ from aligner.recipe.data import (
     SftFormat,
     SourceSpec,
 )
+from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import ModelSpec
+from aligner.recipe.ppo import RewardSource
 from aligner.recipe.selfinstruct import GeneratorSpec
 from aligner.recipe.shape import Visit, visit
-from aligner.recipe.stages import EvaluateRecipe, PipelineStage, RewardSource, StageRecipe
+from aligner.recipe.stage import StageRecipe
+from aligner.recipe.stages import PipelineStage
 from aligner.recipe.text import ListNode, MapNode, Node, ScalarNode
 
 _MODEL_FIELDS = (

@@ -14,7 +14,8 @@ from aligner.errors import Problem, RecipeError, nearest
 from aligner.recipe.check import check_files, data_root, find_path, nearest_sibling
 from aligner.recipe.override import apply_changes, apply_overrides
 from aligner.recipe.shape import unknown_keys
-from aligner.recipe.stages import RECIPES, Recipe, StageRecipe
+from aligner.recipe.stage import StageRecipe
+from aligner.recipe.stages import RECIPES, Recipe
 from aligner.recipe.text import MapNode, Node, ScalarNode, parse, places, plain, write
 from aligner.recipe.translate import translate
 

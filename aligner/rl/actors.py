@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from aligner.errors import ModelError, Problem
 from aligner.models.heads import ValueHead
 from aligner.models.sample import response_logprobs, sample_responses
-from aligner.recipe.stages import PpoSpec
+from aligner.recipe.ppo import PpoSpec
 from aligner.rl.rollout import Rollout
 from aligner.rl.update import Evaluation
 

@@ -19,7 +19,7 @@ from aligner.data.rows import Prompt
 from aligner.errors import ModelError, Problem, RecipeError, nearest
 from aligner.models.decoding import decode_responses
 from aligner.models.heads import RewardModel
-from aligner.recipe.stages import RewardSource
+from aligner.recipe.ppo import RewardSource
 from aligner.rl.rollout import Rollout
 
 

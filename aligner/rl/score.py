@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aligner.recipe.stages import MissingEosSpec
+from aligner.recipe.ppo import MissingEosSpec
 from aligner.rl.kl import k1, nats_per_response
 from aligner.rl.rollout import Rollout
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aligner.errors import Problem, TrainingError
-from aligner.recipe.stages import PpoSpec
+from aligner.recipe.ppo import PpoSpec
 from aligner.rl.advantages import gae, masked_mean, masked_whiten
 from aligner.rl.losses import explained_variance, policy_loss, value_loss
 from aligner.rl.rollout import Rollout

@@ -9,7 +9,7 @@ from typing import Any
 
 from aligner.errors import Problem
 from aligner.recipe.load import recorded_values
-from aligner.recipe.stages import StageRecipe
+from aligner.recipe.stage import StageRecipe
 
 
 def changes_since(before: Mapping[str, Any], recipe: StageRecipe) -> list[str]:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aligner.errors import Interrupted, Problem, RunError
-from aligner.recipe.stages import StageRecipe
+from aligner.recipe.stage import StageRecipe
 from aligner.run.changes import changed, changes_since, recipe_values
 from aligner.run.lines import JsonLines
 from aligner.run.lock import FolderLock

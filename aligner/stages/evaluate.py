@@ -18,7 +18,7 @@ from aligner.models.heads import RewardModel
 from aligner.models.load import load_trained
 from aligner.models.sources import resolve_source
 from aligner.models.wrapped import context_length
-from aligner.recipe.stages import EvaluateRecipe
+from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.run.folder import RunFolder
 from aligner.run.parts import Parts
 from aligner.run.progress import Bar, progress

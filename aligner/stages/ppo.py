@@ -20,7 +20,7 @@ from aligner.models.heads import ValueHead
 from aligner.models.load import LoadedModel, load_model, save_model
 from aligner.models.sample import prompt_room
 from aligner.models.wrapped import device_of, text_config
-from aligner.recipe.stages import PpoRecipe
+from aligner.recipe.ppo import PpoRecipe
 from aligner.rl.actors import Drawing, LanguageActor, build_optimizer
 from aligner.rl.rewards import Answered, Rewards, load_functions, load_rewards
 from aligner.rl.rollout import prompts_for

@@ -11,7 +11,7 @@ from aligner.data.tokens import PairRow, PromptRow
 from aligner.evals.suites import Subject
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import PairDataSpec, PairRules, PretrainDataSpec, SourceSpec
-from aligner.recipe.stages import EvaluateRecipe
+from aligner.recipe.evaluate import EvaluateRecipe
 
 EVERY_DOCUMENT = CleanSpec(min_chars=0, min_letter_share=0.0, deduplicate=False)
 

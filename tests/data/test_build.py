@@ -19,7 +19,7 @@ from aligner.recipe.data import (
     PretrainDataSpec,
     SourceSpec,
 )
-from aligner.recipe.stages import PromptsSpec
+from aligner.recipe.ppo import PromptsSpec
 from tests.data.chats import ORIGIN, THINKING
 from tests.tiny import tiny_tokenizer
 

@@ -19,7 +19,7 @@ from aligner.data.rows import Conversation, Document, Origin, Pair, Prompt, Row,
 from aligner.errors import DataError
 from aligner.recipe.clean import RowCleanSpec
 from aligner.recipe.data import DataSpec, DecontaminateSpec, HoldoutSpec, PretrainDataSpec, SourceSpec
-from aligner.recipe.stages import PromptsSpec
+from aligner.recipe.ppo import PromptsSpec
 from tests.data.chats import chat
 from tests.tiny import tiny_tokenizer
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from aligner.errors import RecipeError
 from aligner.recipe.load import LoadedRecipe, complete_yaml, load_recipe
-from aligner.recipe.stages import RECIPES, PpoRecipe, SftRecipe
+from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.stages import RECIPES, SftRecipe
 from tests.recipe.complete import COMPLETE, FREE_NAMES, write_complete
 
 SMALL = """\

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from aligner.recipe.stages import MissingEosSpec, PpoSpec
+from aligner.recipe.ppo import MissingEosSpec, PpoSpec
 from aligner.rl.rollout import Rollout
 from aligner.rl.score import score
 from aligner.rl.seeds import generator

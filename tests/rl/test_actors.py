@@ -9,7 +9,7 @@ from aligner.errors import ModelError
 from aligner.models.adapters import attach_lora
 from aligner.models.heads import ValueHead
 from aligner.recipe.model import LoraSpec
-from aligner.recipe.stages import MissingEosSpec, PpoSpec
+from aligner.recipe.ppo import MissingEosSpec, PpoSpec
 from aligner.rl.actors import Drawing, LanguageActor, build_optimizer
 from aligner.rl.score import score
 from aligner.rl.seeds import generator

@@ -11,7 +11,7 @@ from aligner.models.heads import RewardStats, write_stats
 from aligner.models.load import LoadedModel, save_model
 from aligner.models.scoring import Scoring
 from aligner.recipe.model import ModelSpec
-from aligner.recipe.stages import RewardSource
+from aligner.recipe.ppo import RewardSource
 from aligner.rl.rewards import load_function, load_rewards
 from aligner.rl.rollout import Rollout
 from tests.models.runs import save_reward, write_base

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aligner.recipe.stages import MissingEosSpec
+from aligner.recipe.ppo import MissingEosSpec
 from aligner.rl.rollout import Rollout
 from aligner.rl.score import apply_missing_eos, place_at_end, score
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aligner.errors import TrainingError
-from aligner.recipe.stages import PpoSpec
+from aligner.recipe.ppo import PpoSpec
 from aligner.rl.score import Scored, score
 from aligner.rl.seeds import generator
 from aligner.rl.update import (

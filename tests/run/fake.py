@@ -8,21 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, SourceSpec
+from aligner.recipe.evaluate import EvaluateRecipe, SuitesSpec
 from aligner.recipe.model import LoraSpec, ModelSpec
-from aligner.recipe.stages import (
-    EvaluateRecipe,
-    PipelineRecipe,
-    PipelineStage,
-    PpoRecipe,
-    PpoSpec,
-    PretrainRecipe,
-    PromptsSpec,
-    RewardRecipe,
-    RewardSource,
-    SftRecipe,
-    StageRecipe,
-    SuitesSpec,
-)
+from aligner.recipe.ppo import PpoRecipe, PpoSpec, PromptsSpec, RewardSource
+from aligner.recipe.stage import StageRecipe
+from aligner.recipe.stages import PipelineRecipe, PipelineStage, PretrainRecipe, RewardRecipe, SftRecipe
 from aligner.recipe.training import SftTrainSpec, TrainSpec
 from aligner.run.folder import RunFolder
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aligner.errors import Interrupted, Problem, RunError, TrainingError
-from aligner.recipe.stages import StageRecipe
+from aligner.recipe.stage import StageRecipe
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest, rows_of
 from tests.run.fake import sft_recipe

@@ -20,7 +20,7 @@ from aligner.models.heads import RewardModel, RewardStats, write_stats
 from aligner.models.load import load_trained
 from aligner.models.scoring import Scoring
 from aligner.recipe.data import SourceSpec
-from aligner.recipe.stages import EvaluateRecipe, SuitesSpec
+from aligner.recipe.evaluate import EvaluateRecipe, SuitesSpec
 from aligner.recipe.training import SamplingSpec
 from aligner.run.folder import RunFolder
 from aligner.stages.evaluate import evaluate

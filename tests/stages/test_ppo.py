@@ -14,7 +14,7 @@ from aligner.models.heads import RewardStats, write_stats
 from aligner.models.load import LoadedModel, load_reward_base, load_trained, save_model
 from aligner.models.scoring import Scoring
 from aligner.recipe.model import ModelSpec
-from aligner.recipe.stages import PpoRecipe
+from aligner.recipe.ppo import PpoRecipe
 from aligner.run.folder import RunFolder
 from aligner.stages.ppo import train_ppo
 from tests.tiny import tiny_model, tiny_tokenizer

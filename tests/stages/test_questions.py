@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from aligner.recipe.data import SourceSpec
-from aligner.recipe.stages import EvaluateRecipe, SuitesSpec
+from aligner.recipe.evaluate import EvaluateRecipe, SuitesSpec
 from aligner.stages.questions import read_questions
 from tests.stages.tools import write_jsonl
 from tests.tiny import tiny_tokenizer

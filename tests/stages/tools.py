@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
 
 from aligner.models.load import LoadedModel, save_model
-from aligner.recipe.stages import StageRecipe
+from aligner.recipe.stage import StageRecipe
 from aligner.run.folder import RunFolder
 from aligner.stages.loop import StageTrainer
 from tests.tiny import tiny_model
