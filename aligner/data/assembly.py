@@ -7,11 +7,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+import numpy as np
+
 from aligner.data.clean import clean_sources
 from aligner.data.cleaning.words import word_files
 from aligner.data.contamination import decontaminate
+from aligner.data.costs import Costs, RowCost
 from aligner.data.instances import Epochs, Renderer, later_epochs, one_epoch
-from aligner.data.mix import Mix, in_random_order, make, mix_of, report_made
+from aligner.data.mix import (
+    ListedValues,
+    Mix,
+    Values,
+    in_file_order,
+    in_random_order,
+    make,
+    mix_of,
+    mixed,
+    report_made,
+)
 from aligner.data.mixture import (
     cap_files,
     draw_holdout,
@@ -23,8 +36,8 @@ from aligner.data.mixture import (
 from aligner.data.readers import SourceRows, read_source
 from aligner.data.readers.kinds import Kind
 from aligner.data.refusals import check_not_empty
-from aligner.data.report import DataReport, RowCost, report_source
-from aligner.data.rows import Document, Row
+from aligner.data.report import DataReport, report_source
+from aligner.data.rows import Row
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import DecontaminateSpec, HoldoutSpec, SourceSpec
 from aligner.recipe.mixture import MixtureSpec
@@ -38,11 +51,11 @@ KindOf = Callable[[SourceSpec], Kind]
 class Built(Generic[T]):
     """Values of the used rows, and the accounts; `answers`: costs of all rows but plain documents, copies aside."""
 
-    train: list[T]
-    curriculum: list[T]
-    holdout: list[T]
+    train: Sequence[T]
+    curriculum: Sequence[T]
+    holdout: Sequence[T]
     report: DataReport
-    answers: list[RowCost]
+    answers: Costs
     mix: Mix
 
 
@@ -70,13 +83,10 @@ class Step(Generic[T]):
     reason_against: Callable[[Row], str | None]
     convert: Callable[[list[Row]], list[list[T]]]
     cost: Callable[[T], RowCost]
+    values: Callable[[], Values[T]] = ListedValues
     settle: OfAll = lambda sources: None
     share: OfAll = lambda sources: None
     plain: bool = False
-
-    def singles(self, rows: list[Row]) -> list[tuple[T, RowCost]]:
-        """Rows that become one value each, with what it costs."""
-        return [(value, self.cost(value)) for (value,) in self.convert(rows)]
 
     def kind_of(self, spec: SourceSpec) -> Kind:
         """The kind of rows that are read from a source to train on."""
@@ -104,31 +114,35 @@ def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epo
     check_not_empty(holdout, "holdout")
     step.share(sources)
     renderer.show_solved(sources)
-    made = make(sources, copies, step.convert, step.cost, renderer.rows)
-    early_made = make(early, early_copies, step.convert, step.cost, renderer.rows)
-    held_made = make(holdout, held_copies, step.convert, step.cost, partial(renderer.rows, held=True))
-    train = in_random_order(made, seed=seed)
-    mix = mix_of(train, asked.train, asked.mixture, seed=seed)
-    every, mix = later_epochs(train, mix, sources, renderer, step.singles, epochs)
+    values = step.values()
+    to_values = partial(make, convert=step.convert, cost=step.cost, values=values)
+    made = to_values(sources, copies, write=renderer.written)
+    early_made = to_values(early, early_copies, write=renderer.written)
+    held_made = to_values(holdout, held_copies, write=partial(renderer.written, held=True))
+    order = in_random_order(sources, made, seed=seed)
+    mix = mix_of(order, made, values.costs)
+    if asked.mixture:
+        mix = mixed(mix, order, sources, made, asked.train, asked.mixture, seed=seed)
+    every, mix = later_epochs(order, mix, sources, renderer, step.convert, step.cost, values, epochs)
     renderer.trials.check()
     per_epoch = [mix.draws.rows_of(i) if mix.draws else None for i in range(len(sources))]
+    costs = values.costs
+    plain = [part for part, spec in zip(made, asked.train, strict=True) if step.kind_of(spec) == "document"]
     return Built(
-        train=[entry.value for entry in every],
-        curriculum=[entry.value for entry in in_random_order(early_made, seed=seed)],
-        holdout=[entry.value for part in held_made for entry in part for _ in range(entry.copies)],
+        train=values.picked(every),
+        curriculum=values.picked(in_random_order(early, early_made, seed=seed)),
+        holdout=values.picked(in_file_order(held_made)),
         report=DataReport(
-            [report_made(*entry) for entry in zip(sources, made, per_epoch, strict=True)],
-            [report_made(*entry) for entry in zip(holdout, held_made, strict=True)],
-            [report_made(*entry) for entry in zip(early, early_made, strict=True)],
+            [
+                report_made(s, part, costs, rows)
+                for s, part, rows in zip(sources, made, per_epoch, strict=True)
+            ],
+            [report_made(s, part, costs) for s, part in zip(holdout, held_made, strict=True)],
+            [report_made(s, part, costs) for s, part in zip(early, early_made, strict=True)],
             word_files(asked.clean.words) if asked.clean else [],
             [report_source(source, [], []) for source in against],
         ),
-        answers=[
-            entry.cost
-            for part in (*made, every[len(train) :], *early_made, *held_made)
-            for entry in part
-            if not isinstance(entry.row, Document)
-        ],
+        answers=costs.picked(np.setdiff1d(np.arange(len(costs)), in_file_order(plain))),
         mix=mix,
     )
 
@@ -170,7 +184,8 @@ def _read(
         clean_sources(sources, clean)
     for source in sources:
         source.keep(step.reason_against)
-        source.keep(renderer.reason_against)
+        if source.of_tasks:
+            source.keep(renderer.reason_against)
     step.settle(sources)
     return sources
 

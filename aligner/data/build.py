@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from aligner.data.assembly import Asked, Step, assemble
+from aligner.data.costs import RowCost
 from aligner.data.instances import Epochs, one_epoch
 from aligner.data.mix import Mix
 from aligner.data.preferences import settle_pairs, share_weights
 from aligner.data.readers import SourceRows
 from aligner.data.refusals import check_cut_answers, refuse_forged
-from aligner.data.report import DataReport, RowCost
+from aligner.data.report import DataReport
 from aligner.data.rows import Conversation, Document, Pair, Prompt, Row
+from aligner.data.token_rows import TokenStore
 from aligner.data.tokens import (
     PairRow,
     PromptRow,
@@ -59,8 +61,8 @@ class Conversations:
     `train`: the rows of the first epoch and, where there are tasks, their rows as later epochs have them; `mix` knows.
     """
 
-    train: list[TokenRow]
-    holdout: list[TokenRow]
+    train: Sequence[TokenRow]
+    holdout: Sequence[TokenRow]
     report: DataReport
     mix: Mix
 
@@ -96,7 +98,7 @@ def build_documents(spec: PretrainDataSpec, *, seed: int) -> Documents:
     early = spec.curriculum.sources if spec.curriculum else ()
     asked = Asked(spec.train, spec.holdout, spec.clean, spec.decontaminate, curriculum=early)
     built = assemble(asked, step, seed=seed)
-    return Documents(built.train, built.curriculum, built.holdout, built.report)
+    return Documents(list(built.train), list(built.curriculum), list(built.holdout), built.report)
 
 
 def build_conversations(
@@ -116,7 +118,8 @@ def build_conversations(
             for row in tokenize_conversations(cast(list[Conversation], rows), tokenizer, spec.max_length)
         ]
 
-    step = Step[TokenRow]("conversation", refuse_forged(tokenizer), convert, conversation_cost, plain=True)
+    refuse = refuse_forged(tokenizer)
+    step = Step[TokenRow]("conversation", refuse, convert, conversation_cost, TokenStore, plain=True)
     built = assemble(_asked(spec), step, seed=seed, epochs=epochs)
     check_cut_answers(built.answers, spec)
     return Conversations(built.train, built.holdout, built.report, built.mix)
@@ -138,10 +141,10 @@ def build_pairs(spec: PairDataSpec, tokenizer: PreTrainedTokenizerBase, *, seed:
         if spec.pairs.weigh == "prompt":
             share_weights(sources)
 
-    step = Step[PairRow]("pair", refuse_forged(tokenizer), convert, _pair_cost, settle, share)
+    step = Step[PairRow]("pair", refuse_forged(tokenizer), convert, _pair_cost, settle=settle, share=share)
     built = assemble(_asked(spec), step, seed=seed)
     check_cut_answers(built.answers, spec)
-    return Pairs(built.train, built.holdout, built.report, built.mix)
+    return Pairs(list(built.train), list(built.holdout), built.report, built.mix)
 
 
 def build_prompts(
@@ -170,7 +173,7 @@ def _prompts(asked: Asked, tokenizer: PreTrainedTokenizerBase, longest: int, see
 
     step = Step[PromptRow]("prompt", refuse_forged(tokenizer), convert, _prompt_cost)
     built = assemble(asked, step, seed=seed)
-    return Prompts(built.train, replace(built.report, holdout=[]))
+    return Prompts(list(built.train), replace(built.report, holdout=[]))
 
 
 def _asked(spec: DataSpec) -> Asked:

@@ -6,7 +6,7 @@ Words are compared, case and punctuation aside; what a system turn says is the s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import repeat
 
@@ -47,37 +47,40 @@ def drop_contaminated(
     words stand in more training rows than that; they are counted in `noted` as `shared_phrase`.
     Raises `DataError` with the first rows where `spec.overlap` is "error".
     """
-    rows = [row for source in sources for row in source.rows]
     against = [row for source in evaluations for row in source.rows]
-    leaks, phrases = _leaks(rows, against, spec)
+    leaks, phrases = _leaks(sources, against, spec)
     near = NearDuplicates()
     for row in against if spec.near_duplicates else ():
         for text in _texts(row):
             near.seen(text)
 
-    def reason_against(row: Row) -> str | None:
-        if id(row) in leaks:
+    def reason_against(place: int, row: Row) -> str | None:
+        if place in leaks:
             return "contaminated"
         if spec.near_duplicates and any(near.near(text) for text in _texts(row)):
             return "near_contaminated"
         return None
 
+    found: list[tuple[Row, Row | None]] = []
+    first, read = 0, sum(len(source.rows) for source in sources)
     for source in sources:
-        source.noted += Counter({"shared_phrase": sum(id(row) in phrases for row in source.rows)})
+        places = range(first, first + len(source.rows))
+        first = places.stop
+        source.noted += Counter({"shared_phrase": sum(place in phrases for place in places)})
         if spec.overlap == "drop":
-            source.keep(reason_against)
-    if spec.overlap == "error" and (found := [row for row in rows if reason_against(row)]):
-        raise DataError(_problems(found, leaks, len(rows)))
+            source.judge(map(reason_against, places, source.rows))
+        else:
+            both = zip(places, source.rows, strict=True)
+            found += [(row, leaks.get(place)) for place, row in both if reason_against(place, row)]
+    if found:
+        raise DataError(_problems(found, read))
 
 
-def _problems(found: Sequence[Row], leaks: dict[int, Row], rows: int) -> list[Problem]:
+def _problems(found: Sequence[tuple[Row, Row | None]], rows: int) -> list[Problem]:
     """The first contaminated rows, each with the evaluation row where one is known, and how many there are."""
     first = [
-        Problem(
-            str(row.origin),
-            f"has something of {leaks[id(row)].origin if id(row) in leaks else 'an evaluation'}",
-        )
-        for row in found[:SHOWN]
+        Problem(str(row.origin), f"has something of {leak.origin if leak else 'an evaluation'}")
+        for row, leak in found[:SHOWN]
     ]
     what = f"{len(found)} of {rows} rows are contaminated by evaluations"
     return [
@@ -87,20 +90,29 @@ def _problems(found: Sequence[Row], leaks: dict[int, Row], rows: int) -> list[Pr
 
 
 def _leaks(
-    rows: Sequence[Row], against: Sequence[Row], spec: DecontaminateSpec
+    sources: Sequence[SourceRows], against: Sequence[Row], spec: DecontaminateSpec
 ) -> tuple[dict[int, Row], set[int]]:
-    """By `id` of the row: the evaluation row that it has something of; and the rows that share a phrase alone."""
+    """By a row's place over all sources: the evaluation row that it has something of; and who shares a phrase alone."""
     asked = {question: row for row in reversed(against) for question in _questions(row)}
-    leaks = {id(row): asked[question] for row in rows for question in _questions(row) if question in asked}
+    leaks = {
+        place: asked[question]
+        for place, row in enumerate(_rows(sources))
+        for question in _questions(row)
+        if question in asked
+    }
     if spec.ngram is None:
         return leaks, set()
     grams = EvaluationGrams(against, spec.ngram)
-    places, found = grams.found_in(rows)
+    places, found = grams.found_in(_rows(sources))
     hashes, inverse, counts = np.unique(found, return_inverse=True, return_counts=True)
-    rare = counts[inverse] <= (spec.ignore_above or len(rows))
+    rare = counts[inverse] <= (spec.ignore_above or np.inf)
     for place, gram in zip(places[rare].tolist(), hashes[inverse][rare], strict=True):
-        leaks.setdefault(id(rows[place]), against[grams.owner(gram)])
-    return leaks, {id(rows[place]) for place in set(places[~rare].tolist())} - leaks.keys()
+        leaks.setdefault(place, against[grams.owner(gram)])
+    return leaks, set(places[~rare].tolist()) - leaks.keys()
+
+
+def _rows(sources: Sequence[SourceRows]) -> Iterator[Row]:
+    return (row for source in sources for row in source.rows)
 
 
 class EvaluationGrams:
@@ -123,7 +135,7 @@ class EvaluationGrams:
         """The place of the first row that has a run with this hash."""
         return int(self._owners[np.searchsorted(self._hashes, gram)])
 
-    def found_in(self, rows: Sequence[Row]) -> tuple[Places, Hashes]:
+    def found_in(self, rows: Iterable[Row]) -> tuple[Places, Hashes]:
         """Places of rows that have runs in common with the evaluation, and the runs' hashes, each pair once."""
         pairs: set[tuple[int, int]] = set()
         for places, hashes in self._runs(rows) if len(self._hashes) else ():
@@ -138,14 +150,14 @@ class EvaluationGrams:
             np.array([gram for _, gram in ordered], dtype=np.uint64),
         )
 
-    def _runs(self, rows: Sequence[Row]) -> Iterator[tuple[Places, Hashes]]:
+    def _runs(self, rows: Iterable[Row]) -> Iterator[tuple[Places, Hashes]]:
         """(place of the row, hash) of every run of known words, in batches."""
         for places, ids in self._batches(rows):
             unknown = np.concatenate([[0], np.cumsum(ids == 0)])
             starts = np.flatnonzero(unknown[self.width :] == unknown[: -self.width])
             yield places[starts], hashed_runs(self._word_hashes[ids], starts, self.width)
 
-    def _batches(self, rows: Sequence[Row]) -> Iterator[tuple[Places, Places]]:
+    def _batches(self, rows: Iterable[Row]) -> Iterator[tuple[Places, Places]]:
         """(place of the row, number of the word) for every word; 0 for unknown ones, and between two texts."""
         places: list[int] = []
         ids: list[int] = []

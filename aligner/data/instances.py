@@ -7,18 +7,20 @@ so a resumed run has nothing to draw again.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from hashlib import blake2b
 from itertools import islice
 from typing import TypeVar
 
-from aligner.data.mix import Made, Mix
+import numpy as np
+
+from aligner.data.costs import RowCost
+from aligner.data.mix import Mix, Places, Values
 from aligner.data.mixture import group_of
 from aligner.data.readers import SourceRows
 from aligner.data.readers.tasks.task import gravest, spoken, written_by
 from aligner.data.readers.tasks.template import Luck, Rendering, TaskTemplate, Trials, Unfit, in_random_order
-from aligner.data.report import RowCost
 from aligner.data.rows import Conversation, Example, Origin, Row, Turn
 
 MAX_RENDERED = (
@@ -73,7 +75,8 @@ class Renderer:
         self.withheld = {group_of(text) for row in held for text in _texts(row)}
         self.tables = {row.origin for row in held if isinstance(row, Example)}
         for source in sources if held else ():
-            source.keep(self._withheld_reason)
+            if self.tables or source.of_tasks:
+                source.keep(self._withheld_reason)
 
     def _withheld_reason(self, row: Row) -> str | None:
         if isinstance(row, Example):
@@ -82,16 +85,13 @@ class Renderer:
 
     def show_solved(self, sources: Sequence[SourceRows]) -> None:
         """From now on the rows of tasks in these sources, those to be trained on, may be shown solved."""
-        for row in (row for source in sources for row in source.rows):
+        for row in (row for source in sources if source.of_tasks for row in source.rows):
             if isinstance(row, Example):
                 self.pools.setdefault(row.task.name, []).append((group_of(row), row))
 
-    def rows(self, source: SourceRows, *, epoch: int = 0, held: bool = False) -> list[Row]:
-        """All rows of a source, those of tasks rendered for this epoch."""
-        return [
-            self.conversation(row, source, epoch, held) if isinstance(row, Example) else row
-            for row in source.rows
-        ]
+    def written(self, source: SourceRows, row: Row, *, held: bool = False) -> Row:
+        """A row of a source, one of a task rendered for the first epoch."""
+        return self.conversation(row, source, 0, held) if isinstance(row, Example) else row
 
     def conversation(self, row: Example, source: SourceRows, epoch: int, held: bool = False) -> Conversation:
         """A row of a task, rendered for this epoch."""
@@ -161,31 +161,46 @@ class Renderer:
 
 
 def later_epochs(
-    train: Sequence[Made[T]],
+    order: Places,
     mix: Mix,
     sources: Sequence[SourceRows],
     renderer: Renderer,
-    convert: Callable[[list[Row]], list[tuple[T, RowCost]]],
+    convert: Callable[[list[Row]], list[list[T]]],
+    cost: Callable[[T], RowCost],
+    values: Values[T],
     epochs: Epochs,
-) -> tuple[list[Made[T]], Mix]:
-    """The training rows and, behind them, those of tasks as each later epoch has them; and the mix that knows of these.
+) -> tuple[Places, Mix]:
+    """The places of the training rows and, behind them, of those of tasks as each later epoch has them; and their mix.
 
     Only what an epoch reads is rendered for it. epochs: how many are begun with so many rows an epoch.
     """
-    every, places = list(train), [list(range(len(train)))]
-    examples = sum(isinstance(entry.row, Example) for entry in train)
+    owners = list(zip(mix.sources, mix.numbers, strict=True)) if any(s.of_tasks for s in sources) else []
+    examples = sum(_example(sources, *owner) is not None for owner in owners)
+    added, places = list[tuple[int, int]](), [list(range(len(owners)))]
     for epoch in range(1, epochs(mix.rows_per_epoch) if examples else 1):
-        read = {(train[i].source, train[i].number): train[i] for i in mix.epoch(epoch)}
-        anew = [entry for entry in read.values() if isinstance(entry.row, Example)]
-        if examples + len(every) - len(train) + len(anew) > MAX_RENDERED:
+        read = dict.fromkeys(owners[place] for place in mix.epoch(epoch))
+        anew = [(owner, row) for owner in read if (row := _example(sources, *owner))]
+        if examples + len(added) + len(anew) > MAX_RENDERED:
             break
-        made = convert([renderer.conversation(entry.row, sources[entry.source], epoch) for entry in anew])
-        found = {(entry.source, entry.number): len(every) + i for i, entry in enumerate(anew)}
-        every += [replace(entry, value=v, cost=cost) for entry, (v, cost) in zip(anew, made, strict=True)]
-        places.append([found.get((entry.source, entry.number), i) for i, entry in enumerate(train)])
+        found = {owner: len(owners) + len(added) + i for i, (owner, _) in enumerate(anew)}
+        for (value,) in convert(
+            [renderer.conversation(row, sources[owner[0]], epoch) for owner, row in anew]
+        ):
+            values.append(value, cost(value))
+        added += found
+        places.append([found.get(owner, place) for place, owner in enumerate(owners)])
     if not examples:
-        return every, mix
-    return every, mix.rendered([(entry.source, entry.number, entry.cost) for entry in every], places)
+        return order, mix
+    every = np.concatenate([order, np.arange(len(added)) + len(values.costs) - len(added)])
+    given = array("i", [*mix.sources, *(source for source, _ in added)])
+    numbers = array("q", [*mix.numbers, *(number for _, number in added)])
+    return every, Mix(given, numbers, values.costs.picked(every), mix.draws, places)
+
+
+def _example(sources: Sequence[SourceRows], source: int, number: int) -> Example | None:
+    """The row of a task that a source's value was made of; each of them is made into one."""
+    row = sources[source].rows[number] if sources[source].of_tasks else None
+    return row if isinstance(row, Example) else None
 
 
 def _texts(row: Row) -> Sequence[Row]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FEWEST_ROWS = 5000  # that are kept
-MOST_FILES = 20  # of 5 bytes a token; a folder of all of them may be deleted at any time
+MOST_FILES = 20  # of 4 bytes a token; a folder of all of them may be deleted at any time
 CODE_THAT_MATTERS = ("data", "recipe")
 LIBRARIES_THAT_MATTER = (
     "tokenizers", "transformers", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy", "py3langid",
@@ -56,7 +56,7 @@ def kept_conversations(
     fingerprint = rows_fingerprint(spec, tokenizer, seed=seed) if folder else None
     if folder is None or fingerprint is None:
         return build_conversations(spec, tokenizer, seed=seed, epochs=epochs)
-    path = folder / f"{fingerprint}.safetensors"
+    path = folder / f"{fingerprint}.rows"
     if found := read_conversations(path, epochs):
         with suppress(OSError):
             path.touch()  # the files that were used last stay

@@ -2,33 +2,79 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from statistics import fmean
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from aligner.data.mixture import chance, file_of, shuffled
+import numpy as np
+from numpy.typing import NDArray
+
+from aligner.data.costs import Costs, RowCost
+from aligner.data.mixture import chance, file_of, random_order
 from aligner.data.readers import SourceRows
-from aligner.data.report import RowCost, SourceReport, report_source
+from aligner.data.report import SourceReport, report_source
 from aligner.data.rows import Row
 from aligner.data.shares import Draws, Part, draws_of, each_of
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.mixture import MixtureSpec
 
+BATCH_ROWS = 2048  # converted at once
+
+Places = NDArray[np.int64]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Made(Generic[T]):
-    """What a row was made into: its source's number, its own number there, how often it comes, what it costs."""
+class Values(Protocol[T]):
+    """Where what rows are made into is put, one behind the other, with the costs of each."""
 
-    source: int
-    number: int
-    row: Row
-    value: T
-    copies: int
-    cost: RowCost
+    costs: Costs
+
+    def append(self, value: T, cost: RowCost, /) -> None:
+        """Put a value behind the others."""
+
+    def picked(self, places: Places, /) -> Sequence[T]:
+        """The values at these places, in this order."""
+
+
+class ListedValues(Generic[T]):
+    """Values in memory."""
+
+    def __init__(self) -> None:
+        self.costs, self._values = Costs(), list[T]()
+
+    def append(self, value: T, cost: RowCost) -> None:
+        """Put a value behind the others."""
+        self._values.append(value)
+        self.costs.append(cost)
+
+    def picked(self, places: Places) -> list[T]:
+        """The values at these places, in this order."""
+        return [self._values[place] for place in places.tolist()]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The values that a source's rows were made into: those from `starts[i]` up to `starts[i + 1]` are row i's.
+
+    `copies`: how often each row comes.
+    """
+
+    starts: Places
+    copies: Places
+
+    @property
+    def values(self) -> Places:
+        """The places of all values."""
+        return np.arange(self.starts[0], self.starts[-1])
+
+    @property
+    def value_copies(self) -> Places:
+        """How often each value comes."""
+        return np.repeat(self.copies, np.diff(self.starts))
 
 
 @dataclass(frozen=True)
@@ -39,9 +85,9 @@ class Mix:
     tasks, whose rows are rendered anew for each; after the last, the first comes again.
     """
 
-    sources: list[int]
-    numbers: list[int]
-    costs: list[RowCost]
+    sources: Sequence[int]
+    numbers: Sequence[int]
+    costs: Sequence[RowCost]
     draws: Draws | None = None
     places: list[list[int]] = field(default_factory=list)
 
@@ -59,76 +105,103 @@ class Mix:
     def _first(self) -> Sequence[int]:
         return self.places[0] if self.places else self.sources
 
-    def rendered(self, rows: Sequence[tuple[int, int, RowCost]], places: list[list[int]]) -> Mix:
-        """The same mix of more rows, (source, number there, cost) each, that lie at `places`."""
-        sources, numbers, costs = (list(given) for given in zip(*rows, strict=True))
-        return Mix(sources, numbers, costs, self.draws, places)
-
 
 def make(
     sources: Sequence[SourceRows],
     copies: Sequence[Sequence[int]],
     convert: Callable[[list[Row]], list[list[T]]],
     cost: Callable[[T], RowCost],
-    write: Callable[[SourceRows], list[Row]],
-) -> list[list[Made[T]]]:
+    write: Callable[[SourceRows, Row], Row],
+    values: Values[T],
+) -> list[Made]:
     """The rows of each source, as they are written, converted; a row may become several values, one after the other."""
-    made: list[list[Made[T]]] = []
-    for place, (source, times) in enumerate(zip(sources, copies, strict=True)):
-        rows = zip(source.rows, times, convert(write(source)), strict=True)
-        values = [(row, count, value) for row, count, given in rows for value in given]
-        made.append(
-            [Made(place, i, row, value, count, cost(value)) for i, (row, count, value) in enumerate(values)]
-        )
+    made = []
+    for source, times in zip(sources, copies, strict=True):
+        starts = array("q", [len(values.costs)])
+        for batch in _batches(source.rows):
+            for given in convert([write(source, row) for row in batch]):
+                for value in given:
+                    values.append(value, cost(value))
+                starts.append(len(values.costs))
+        made.append(Made(np.asarray(starts), np.array(times, dtype=np.int64)))
     return made
 
 
-def in_random_order(made: Sequence[Sequence[Made[T]]], *, seed: int) -> list[Made[T]]:
-    """All of it, each as often as it has copies."""
-    entries = [entry for source in made for entry in source]
-    return shuffled([entry.row for entry in entries], entries, [entry.copies for entry in entries], seed=seed)
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    left = iter(rows)
+    while batch := list(islice(left, BATCH_ROWS)):
+        yield batch
 
 
-def mix_of(
-    entries: Sequence[Made[T]], specs: Sequence[SourceSpec], mixture: MixtureSpec | None, *, seed: int
+def in_random_order(sources: Sequence[SourceRows], made: Sequence[Made], *, seed: int) -> Places:
+    """The places of all values, each as often as it has copies."""
+    if not made:
+        return np.zeros(0, np.int64)
+    rows = (row for source in sources for row in source.rows)
+    copies = np.concatenate([part.copies for part in made])
+    order = random_order(zip(rows, copies.tolist(), strict=True), seed=seed)
+    firsts = np.concatenate([part.starts[:-1] for part in made])
+    counts = np.concatenate([np.diff(part.starts) for part in made])
+    ends = np.cumsum(counts[order])
+    places = np.arange(ends[-1] if len(ends) else 0)
+    return places + np.repeat(firsts[order] - (ends - counts[order]), counts[order])
+
+
+def in_file_order(made: Sequence[Made]) -> Places:
+    """The places of all values in the order of their rows, each as often as it has copies."""
+    parts = [np.repeat(part.values, part.value_copies) for part in made]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def mix_of(order: Places, made: Sequence[Made], costs: Costs) -> Mix:
+    """The mix of the values at these places, all of which an epoch reads."""
+    firsts = np.array([part.starts[0] for part in made], dtype=np.int64)
+    owners = np.searchsorted(firsts, order, side="right") - 1
+    numbers = order - firsts[owners] if len(order) else order
+    return Mix(array("i", owners.tolist()), array("q", numbers.tolist()), costs.picked(order))
+
+
+def mixed(
+    mix: Mix,
+    order: Places,
+    sources: Sequence[SourceRows],
+    made: Sequence[Made],
+    specs: Sequence[SourceSpec],
+    mixture: MixtureSpec,
+    *,
+    seed: int,
 ) -> Mix:
-    """The mix of these training rows. Raises `DataError` where the mixture cannot be made of them."""
-    draws = draws_of(_parts(entries, specs, mixture, seed), specs, mixture) if mixture else None
-    return Mix(
-        [entry.source for entry in entries],
-        [entry.number for entry in entries],
-        [entry.cost for entry in entries],
-        draws,
-    )
-
-
-def _parts(
-    entries: Sequence[Made[T]], specs: Sequence[SourceSpec], mixture: MixtureSpec, seed: int
-) -> list[Part]:
+    """The same mix with the draws of a mixture. Raises `DataError` where it cannot be made of these rows."""
     grouped: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for index, entry in enumerate(entries):
-        by_file = each_of(specs[entry.source], mixture) == "file"
-        grouped[entry.source, file_of(entry.row) if by_file else ""].append(index)
-    return [
+    keys, luck = list[tuple[int, str]](), array("Q")  # of each value
+    for number, (source, part) in enumerate(zip(sources, made, strict=True)):
+        by_file = each_of(specs[number], mixture) == "file"
+        for row, count in zip(source.rows, np.diff(part.starts).tolist(), strict=True):
+            keys += [(number, file_of(row) if by_file else "")] * count
+            luck.extend([chance(row, seed=seed, purpose="mixture")] * count)
+    for place, value in enumerate(order.tolist()):
+        grouped[keys[value]].append(place)
+    parts = [
         Part(
-            name=path or f"data.train.{source}",
-            source=source,
+            name=path or f"data.train.{number}",
+            source=number,
             rows=rows,
-            luck=[chance(entries[i].row, seed=seed, purpose="mixture") for i in rows],
-            tokens=fmean(entries[i].cost.tokens for i in rows),
+            luck=[luck[order[place]] for place in rows],
+            tokens=fmean(mix.costs[place].tokens for place in rows),
         )
-        for (source, path), rows in sorted(grouped.items())
+        for (number, path), rows in sorted(grouped.items())
     ]
+    return replace(mix, draws=draws_of(parts, specs, mixture))
 
 
 def report_made(
-    source: SourceRows, made: Sequence[Made[T]], rows_per_epoch: int | None = None
+    source: SourceRows, made: Made, costs: Costs, rows_per_epoch: int | None = None
 ) -> SourceReport:
     """The accounts of a source; of `rows_per_epoch` that a mixture reads, the tokens are what they are on average."""
-    report = report_source(source, [entry.cost for entry in made], [entry.copies for entry in made])
+    report = report_source(source, costs.picked(made.values), made.value_copies.tolist())
     if rows_per_epoch is None:
         return report
-    times = rows_per_epoch / max(len(made), 1)
+    times = rows_per_epoch / max(len(made.values), 1)
     return replace(
         report,
         rows_per_epoch=rows_per_epoch,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aligner.data.clean import normalised_hash
 from aligner.data.readers import SourceRows
 from aligner.data.readers.files import plain_stem
 from aligner.data.rows import Document, Example, Pair, Row, row_text, turns_text
 from aligner.errors import DataError, Problem, nearest
-
-T = TypeVar("T")
 
 
 def chance(row: Row, *, seed: int, purpose: str) -> int:
@@ -38,41 +38,86 @@ def draw_holdout(sources: Sequence[SourceRows], rows: int, *, seed: int) -> list
     the sources as `held_out` (drawn) and `in_holdout` (equal to a drawn row, or of its prompt).
     Returns what was drawn, one `SourceRows` a source it came from. Raises `DataError` where rows are too few.
     """
-    groups: dict[bytes, list[tuple[int, Row]]] = defaultdict(list)
-    for index, source in enumerate(sources):
-        for row in source.rows:
-            groups[group_of(row)].append((index, row))
-    luck = {
-        key: min(chance(row, seed=seed, purpose="holdout") for _, row in group)
-        for key, group in groups.items()
-    }
-    drawn: list[SourceRows] = [SourceRows(source.path, source.format, source.files) for source in sources]
-    taken: set[bytes] = set()
-    held: set[int] = set()
-    for key in sorted(groups, key=luck.__getitem__):
-        for index, row in _unlike(groups[key])[: rows - len(held)]:
-            drawn[index].rows.append(row)
-            held.add(id(row))
-        taken.add(key)
+    keys, texts, lots = bytearray(), bytearray(), array("Q")
+    for row in _rows(sources):
+        keys += group_of(row)
+        texts += normalised_hash(row_text(row)) if isinstance(row, Pair) else b""
+        lots.append(chance(row, seed=seed, purpose="holdout"))
+    groups = _Groups(keys, lots)
+    taken = np.zeros(len(groups), dtype=bool)
+    held: list[int] = []
+    for group in groups.by_luck():
+        held += _unlike(groups.members(group), texts)[: rows - len(held)]
+        taken[group] = True
         if len(held) == rows:
             break
-    if len(taken) >= len(groups):
+    if taken.all():
         what = f"{rows} rows cannot be held out of {len(groups)}"
         raise DataError(Problem("data.holdout.rows", what, "hold out fewer rows, or add sources"))
+    return _moved(sources, held, taken[groups.of_row])
 
-    def reason_against(row: Row) -> str | None:
-        if group_of(row) not in taken:
-            return None
-        return "held_out" if id(row) in held else "in_holdout"
 
-    for source in sources:
-        source.keep(reason_against)
+def _moved(
+    sources: Sequence[SourceRows], held: Sequence[int], in_group: NDArray[np.bool_]
+) -> list[SourceRows]:
+    """The held rows in this order, one `SourceRows` a source; they and the others of their groups are dropped there.
+
+    Rows are numbered over all sources; `in_group` has an entry for each.
+    """
+    drawn = [SourceRows(source.path, source.format, source.files) for source in sources]
+    wanted, start = set(held), 0
+    found: dict[int, tuple[int, Row]] = {}
+    for index, source in enumerate(sources):
+        end = start + len(source.rows)
+        places = [start + place for place in np.flatnonzero(in_group[start:end]).tolist()]
+        found |= {place: (index, source.rows[place - start]) for place in places if place in wanted}
+        source.judge(
+            "held_out" if start + place in wanted else "in_holdout" if gone else None
+            for place, gone in enumerate(in_group[start:end].tolist())
+        )
+        start = end
+    for place in held:
+        index, row = found[place]
+        drawn[index].rows.append(row)
     return [source for source in drawn if source.rows]
 
 
-def _unlike(group: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
-    """The rows of a group, equal ones once."""
-    return list({normalised_hash(row_text(entry[1])): entry for entry in reversed(group)}.values())[::-1]
+class _Groups:
+    """Rows by the 16 bytes of their keys, one after the other; the group of each is `of_row`."""
+
+    def __init__(self, keys: bytearray, lots: array[int]) -> None:
+        each = np.frombuffer(keys, dtype="S16")  # of equal length, so no zero at an end tells two apart
+        _, first, self.of_row = np.unique(each, return_index=True, return_inverse=True)
+        self._first = first
+        self._luck = np.full(len(first), np.iinfo(np.uint64).max, dtype=np.uint64)
+        np.minimum.at(self._luck, self.of_row, np.frombuffer(lots, dtype=np.uint64))
+        self._rows = np.argsort(self.of_row, kind="stable")
+        self._ends = np.cumsum(np.bincount(self.of_row, minlength=len(first)))
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def by_luck(self) -> list[int]:
+        """All groups: the one whose luckiest row has the lowest lot first."""
+        order: list[int] = np.lexsort((self._first, self._luck)).tolist()
+        return order
+
+    def members(self, group: int) -> list[int]:
+        """Numbers of a group's rows, in order."""
+        start = self._ends[group - 1] if group else 0
+        rows: list[int] = self._rows[start : self._ends[group]].tolist()
+        return rows
+
+
+def _unlike(members: Sequence[int], texts: bytearray) -> list[int]:
+    """The rows of a group, equal ones once; `texts` are 16 bytes of each row's, none where groups are of equal rows."""
+    if not texts:
+        return list(members[:1])
+    return list({bytes(texts[16 * n : 16 * n + 16]): n for n in reversed(members)}.values())[::-1]
+
+
+def _rows(sources: Sequence[SourceRows]) -> Iterator[Row]:
+    return (row for source in sources for row in source.rows)
 
 
 def drop_withheld(sources: Sequence[SourceRows], holdout: Sequence[SourceRows]) -> None:
@@ -80,7 +125,7 @@ def drop_withheld(sources: Sequence[SourceRows], holdout: Sequence[SourceRows]) 
 
     Pairs go by prompt, as in `draw_holdout`: no other pair or ranking of a held-out prompt is trained on.
     """
-    withheld = {group_of(row) for source in holdout for row in source.rows}
+    withheld = {group_of(row) for row in _rows(holdout)}
     for source in sources if withheld else ():
         source.keep(lambda row: "in_holdout" if group_of(row) in withheld else None)
 
@@ -91,7 +136,7 @@ def withhold_families(sources: Sequence[SourceRows], families: Sequence[str]) ->
     A row is of the family it says it is (of a pair: its `kind`) and of the one that its file is named after.
     Returns the rows, one `SourceRows` a source they came from. Raises `DataError` for families without rows.
     """
-    known = {name for source in sources for row in source.rows for name in _families_of(row)}
+    known = {name for row in _rows(sources) for name in _families_of(row)}
     unknown = [
         Problem("data.holdout.families", f'no row is of family "{name}"', nearest(name, sorted(known)))
         for name in families
@@ -121,10 +166,14 @@ def _families_of(row: Row) -> set[str]:
 
 def keep_measured(holdout: Sequence[SourceRows], rows: int, *, seed: int) -> None:
     """Drop, as `not_measured`, held-out rows above this number, at random over all; 0: none."""
-    every = [row for source in holdout for row in source.rows]
-    kept = {id(row) for row in _lowest(every, rows, seed=seed, purpose="measured")}
-    for source in holdout if rows else ():
-        source.keep(lambda row: None if id(row) in kept else "not_measured")
+    if not rows:
+        return
+    lots = array("Q", (chance(row, seed=seed, purpose="measured") for row in _rows(holdout)))
+    kept, start = _lowest(lots, rows), 0
+    for source in holdout:
+        end = start + len(source.rows)
+        source.judge(None if stays else "not_measured" for stays in kept[start:end].tolist())
+        start = end
 
 
 def file_of(row: Row) -> str:
@@ -136,11 +185,16 @@ def cap_files(source: SourceRows, cap: int | None, *, seed: int) -> None:
     """Keep at most `cap` random rows of each file or task (FLAN, arXiv:2109.01652, 2.1); the others drop as `cap`."""
     if cap is None:
         return
-    by_file: dict[str, list[Row]] = defaultdict(list)
+    lots, files = array("Q"), array("I")
+    numbers: dict[str, int] = {}
     for row in source.rows:
-        by_file[file_of(row)].append(row)
-    kept = {id(row) for rows in by_file.values() for row in _lowest(rows, cap, seed=seed, purpose="cap")}
-    source.keep(lambda row: None if id(row) in kept else "cap")
+        lots.append(chance(row, seed=seed, purpose="cap"))
+        files.append(numbers.setdefault(file_of(row), len(numbers)))
+    kept = np.zeros(len(lots), dtype=bool)
+    for file in numbers.values():
+        of_file = np.flatnonzero(np.asarray(files) == file)
+        kept[of_file] = _lowest(np.asarray(lots)[of_file], cap)
+    source.judge(None if stays else "cap" for stays in kept.tolist())
 
 
 def weigh(source: SourceRows, weight: float, *, seed: int) -> list[int]:
@@ -148,23 +202,31 @@ def weigh(source: SourceRows, weight: float, *, seed: int) -> list[int]:
 
     Rows that get no copy are dropped as `weight`; the copies of the rows that stay are given, at least 1 each.
     """
-    whole, fraction = int(weight), weight - int(weight)
-    extra = round(fraction * len(source.rows))
-    lucky = {id(row) for row in _lowest(source.rows, extra, seed=seed, purpose="weight")}
+    whole, extra = int(weight), round((weight - int(weight)) * len(source.rows))
+    if not extra and whole:
+        return [whole] * len(source.rows)
+    lots = array("Q", (chance(row, seed=seed, purpose="weight") for row in source.rows))
+    lucky = _lowest(lots, extra)
     if not whole:
-        source.keep(lambda row: None if id(row) in lucky else "weight")
-    return [whole + (id(row) in lucky) for row in source.rows]
+        source.judge(None if stays else "weight" for stays in lucky.tolist())
+        return [1] * len(source.rows)
+    copies: list[int] = (whole + lucky).tolist()
+    return copies
 
 
-def _lowest(rows: Sequence[Row], count: int, *, seed: int, purpose: str) -> list[Row]:
-    return sorted(rows, key=lambda row: chance(row, seed=seed, purpose=purpose))[:count] if count else []
+def _lowest(lots: Sequence[int] | NDArray[np.uint64], count: int) -> NDArray[np.bool_]:
+    """Which of the rows have one of the `count` lowest lots."""
+    lowest = np.zeros(len(lots), dtype=bool)
+    lowest[np.argsort(np.asarray(lots, dtype=np.uint64), kind="stable")[:count]] = True
+    return lowest
 
 
-def shuffled(rows: Sequence[Row], values: Sequence[T], copies: Sequence[int], *, seed: int) -> list[T]:
-    """Each row's value as often as it has copies, in one random order over all of them."""
-    order = [
-        (chance(row, seed=seed, purpose=f"order {copy}"), index)
-        for index, row in enumerate(rows)
-        for copy in range(copies[index])
-    ]
-    return [values[index] for _, index in sorted(order)]
+def random_order(rows: Iterable[tuple[Row, int]], *, seed: int) -> NDArray[np.int64]:
+    """The number of each row, as often as it has copies: (row, copies) each, in one random order over all of them."""
+    lots, numbers = array("Q"), array("q")
+    for number, (row, copies) in enumerate(rows):
+        for copy in range(copies):
+            lots.append(chance(row, seed=seed, purpose=f"order {copy}"))
+            numbers.append(number)
+    order = np.argsort(np.frombuffer(lots, dtype=np.uint64), kind="stable")
+    return np.frombuffer(numbers, dtype=np.int64)[order]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from aligner.data.costs import RowCost
 from aligner.data.readers import SourceRows
-from aligner.data.report import RowCost
 from aligner.data.rows import Document, Row, row_contents, row_turns
 from aligner.data.templates import control_tokens, renders_tools
 from aligner.errors import DataError, Problem

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from aligner.data.agreement import agreement_by_criterion
+from aligner.data.costs import RowCost
 from aligner.data.readers import SourceRows
 from aligner.data.rows import Dropped, Row
 
@@ -74,37 +75,28 @@ def _plain(source: SourceReport) -> dict[str, Any]:
     return plain
 
 
-@dataclass(frozen=True, slots=True)  # there is one of each row
-class RowCost:
-    """What one row takes and gives: ids, supervised ids, and whether it was cut to fit or is not learnt whole.
-
-    Of a task's row: which template wrote it ("task/template"), after how many solved ones.
-    """
-
-    tokens: int = 0
-    supervised_tokens: int = 0
-    prompt_cut: bool = False
-    answer_cut: bool = False
-    rewritten: bool = False
-    template: str = ""
-    shots: int = 0
-
-
-def report_source(source: SourceRows, costs: Sequence[RowCost], copies: Sequence[int]) -> SourceReport:
+def report_source(source: SourceRows, costs: Iterable[RowCost], copies: Iterable[int]) -> SourceReport:
     """The accounts of one source, whose rows cost and are copied as given (one entry a row)."""
-    rewritten = sum(cost.rewritten for cost in costs)
-    noted = source.noted + Counter({"earlier_answers_not_learnt": rewritten})
+    sums: Counter[str] = Counter()
+    for cost, times in zip(costs, copies, strict=True):
+        sums["rows"] += times
+        sums["tokens"] += cost.tokens * times
+        sums["supervised"] += cost.supervised_tokens * times
+        sums["prompts_cut"] += cost.prompt_cut
+        sums["answers_cut"] += cost.answer_cut
+        sums["rewritten"] += cost.rewritten
+    noted = source.noted + Counter({"earlier_answers_not_learnt": sums["rewritten"]})
     return SourceReport(
         path=source.path,
         format=source.format,
         rows_read=source.rows_read,
         rows_used=len(source.rows),
         dropped=dict(sorted(source.dropped.items())),
-        rows_per_epoch=sum(copies),
-        tokens=sum(cost.tokens * n for cost, n in zip(costs, copies, strict=True)),
-        supervised_tokens=sum(cost.supervised_tokens * n for cost, n in zip(costs, copies, strict=True)),
-        prompts_cut=sum(cost.prompt_cut for cost in costs),
-        answers_cut=sum(cost.answer_cut for cost in costs),
+        rows_per_epoch=sums["rows"],
+        tokens=sums["tokens"],
+        supervised_tokens=sums["supervised"],
+        prompts_cut=sums["prompts_cut"],
+        answers_cut=sums["answers_cut"],
         sha256=source.sha256(),
         noted=dict(sorted(noted.items())),
         agreement=agreement_by_criterion(source.rated),

@@ -1,14 +1,16 @@
-"""Tokenised conversations as one safetensors file: arrays of all rows end to end, and their accounts as JSON."""
+"""Tokenised conversations as one file: the tokens of all rows end to end, to be mapped; then their accounts.
+
+The accounts are safetensors with JSON among them. The end says how long the tokens are, and has a checksum of it all.
+"""
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import secrets
+import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from array import array
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,136 +20,113 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from aligner.data.build import Conversations, conversation_cost
+from aligner.data.build import Conversations
+from aligner.data.costs import Costs
 from aligner.data.instances import Epochs
 from aligner.data.mix import Mix
 from aligner.data.report import DataReport, SourceReport
 from aligner.data.shares import Draws, Part
-from aligner.data.tokens import TokenRow
+from aligner.data.token_rows import TokenRows, TokenStore, Words
 
 Arrays = dict[str, NDArray[Any]]
 Asked = list[
     tuple[int, int]
 ]  # (rows, epochs that are begun with so many): what the build asked of its caller
 
+END = struct.Struct("<QI")  # bytes of tokens, checksum
+BLOCK = 1 << 22  # bytes or tokens read or written at once
 REPORTS = ("train", "holdout", "curriculum", "against")
 
 
 def write_conversations(path: Path, data: Conversations, asked: Asked) -> None:
     """Put the file there in one step. Raises OSError where it cannot be written."""
-    texts: dict[str, int] = {}
-    arrays = _row_arrays("train", data.train, texts) | _row_arrays("holdout", data.holdout, texts)
-    arrays["sources"] = np.array(data.mix.sources, dtype=np.int32)
-    arrays["numbers"] = np.array(data.mix.numbers, dtype=np.int64)
+    assert isinstance(data.train, TokenRows) and isinstance(data.holdout, TokenRows), "as they are built"
+    store = data.train.store
+    arrays = {
+        "ends": np.asarray(store.ends),
+        "families": np.asarray(store.families),
+        "costs": np.asarray(store.costs.numbers),
+        "train": data.train.places,
+        "holdout": data.holdout.places,
+        "sources": np.asarray(data.mix.sources),
+        "numbers": np.asarray(data.mix.numbers),
+    }
     told = {
-        "texts": list(texts),
+        "names": store.names,
+        "templates": list(store.costs.templates),
         "asked": asked,
         "places": data.mix.places,
         "draws": asdict(data.mix.draws) if data.mix.draws else None,
         "words": data.report.words,
         "reports": {part: [_told(source) for source in getattr(data.report, part)] for part in REPORTS},
-        "checks": {name: _check(array) for name, array in arrays.items()},
     }
     arrays["told"] = np.frombuffer(json.dumps(told).encode(), dtype=np.uint8)
-    arrays["told.check"] = np.array([_check(arrays["told"])])
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
-        scratch.write_bytes(save(arrays))
+        _write(scratch, store.words, save(arrays))
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 
 
+def _write(path: Path, words: Words, rest: bytes) -> None:
+    check = 0
+    with path.open("wb") as file:
+        for start in range(0, len(words), BLOCK):
+            block = words[start : start + BLOCK].tobytes()
+            check = zlib.crc32(block, check)
+            file.write(block)
+        file.write(rest)
+        file.write(END.pack(words.nbytes, zlib.crc32(rest, check)))
+
+
 def read_conversations(path: Path, epochs: Epochs) -> Conversations | None:
-    """What was written; None where there is no whole file, or another number of epochs is begun now."""
+    """What was written, its tokens mapped; None where there is no whole file, or other epochs are begun now."""
     try:
-        arrays = load(path.read_bytes())
-        if int(arrays.pop("told.check")[0]) != _check(arrays["told"]):
-            return None
+        words, rest = _read(path)
+        arrays = load(rest)
         told = json.loads(arrays.pop("told").tobytes())
-        if told["checks"] != {name: _check(array) for name, array in arrays.items()}:
-            return None
         if any(epochs(rows) != begun for rows, begun in told["asked"]):
             return None
-        with _without_collection():
-            return _conversations(arrays, told)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return _conversations(words, arrays, told)
+    except (OSError, ValueError, KeyError, TypeError, struct.error, SafetensorError):
         return None
 
 
-def _conversations(arrays: Arrays, told: dict[str, Any]) -> Conversations:
-    train, holdout = (_rows(part, arrays, told["texts"]) for part in ("train", "holdout"))
+def _read(path: Path) -> tuple[Words, bytes]:
+    """The tokens and what follows them. Raises ValueError where the file is not as it was written."""
+    with path.open("rb") as file:
+        end = file.seek(-END.size, os.SEEK_END)
+        size, wanted = END.unpack(file.read())
+        file.seek(0)
+        check, left = 0, size
+        while left > 0 and (block := file.read(min(left, BLOCK))):
+            check, left = zlib.crc32(block, check), left - len(block)
+        rest = file.read(max(end - size, 0))
+    if left or zlib.crc32(rest, check) != wanted:
+        raise ValueError("not a whole file")
+    words = np.memmap(path, dtype=np.int32, mode="r", shape=(size // 4,)) if size else np.zeros(0, np.int32)
+    return words, rest
+
+
+def _conversations(words: Words, arrays: Arrays, told: dict[str, Any]) -> Conversations:
+    costs = Costs(array("i", arrays["costs"].tobytes()), told["templates"])
+    ends, families = array("q", arrays["ends"].tobytes()), array("i", arrays["families"].tobytes())
+    store = TokenStore.of(words, ends, families, told["names"], costs)
     reports = {part: [SourceReport(**source) for source in told["reports"][part]] for part in REPORTS}
-    report = DataReport(**reports, words=told["words"])
-    return Conversations(train, holdout, report, _mix(arrays, told, train))
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """No search for garbage, of which there is none: it would look at all rows over and over, for half of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+    report, draws = DataReport(**reports, words=told["words"]), told["draws"]
+    mix = Mix(
+        array("i", arrays["sources"].tobytes()),
+        array("q", arrays["numbers"].tobytes()),
+        costs.picked(arrays["train"]),
+        Draws([Part(**part) for part in draws["parts"]], draws["quotas"]) if draws else None,
+        told["places"],
+    )
+    return Conversations(store.picked(arrays["train"]), store.picked(arrays["holdout"]), report, mix)
 
 
 def _told(source: SourceReport) -> dict[str, Any]:
     told = asdict(replace(source, samples={}))
     del told["samples"]
     return told
-
-
-def _check(array: NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8))
-
-
-def _row_arrays(part: str, rows: Sequence[TokenRow], texts: dict[str, int]) -> Arrays:
-    flags = [(row.prompt_cut, row.answer_cut, row.rewritten) for row in rows]
-    about = [
-        (
-            len(row.input_ids),
-            texts.setdefault(row.family, len(texts)),
-            texts.setdefault(row.template, len(texts)),
-            row.shots,
-        )
-        for row in rows
-    ]
-    ids = [np.array(row.input_ids, dtype=np.int32) for row in rows]
-    learnt = [np.array(row.supervised, dtype=bool) for row in rows]
-    return {
-        f"{part}.ids": np.concatenate([np.zeros(0, np.int32), *ids]),
-        f"{part}.supervised": np.packbits(np.concatenate([np.zeros(0, bool), *learnt])),
-        f"{part}.about": np.array(about, dtype=np.int64).reshape(-1, 4),
-        f"{part}.flags": np.array(flags, dtype=bool).reshape(-1, 3),
-    }
-
-
-def _rows(part: str, arrays: Arrays, texts: list[str]) -> list[TokenRow]:
-    ids = arrays[f"{part}.ids"]
-    objects = np.arange(int(ids.max(initial=0)) + 1).astype(object)  # one of each id, as when they are made
-    all_ids = objects[ids].tolist()
-    learnt = np.unpackbits(arrays[f"{part}.supervised"], count=len(ids)).astype(bool).tolist()
-    rows, start = [], 0
-    about, flags = arrays[f"{part}.about"].tolist(), arrays[f"{part}.flags"].tolist()
-    for (length, family, template, shots), cuts in zip(about, flags, strict=True):
-        end = start + length
-        rows.append(
-            TokenRow(all_ids[start:end], learnt[start:end], texts[family], *cuts, texts[template], shots)
-        )
-        start = end
-    return rows
-
-
-def _mix(arrays: Arrays, told: dict[str, Any], train: list[TokenRow]) -> Mix:
-    draws = told["draws"]
-    return Mix(
-        arrays["sources"].tolist(),
-        arrays["numbers"].tolist(),
-        [conversation_cost(row) for row in train],
-        Draws([Part(**part) for part in draws["parts"]], draws["quotas"]) if draws else None,
-        told["places"],
-    )

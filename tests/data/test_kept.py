@@ -143,8 +143,7 @@ def test_the_files_that_were_used_last_stay(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(kept, "MOST_FILES", 2)
     spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
     files = {
-        seed: tmp_path / "kept" / f"{rows_fingerprint(spec, tokenizer, seed=seed)}.safetensors"
-        for seed in range(3)
+        seed: tmp_path / "kept" / f"{rows_fingerprint(spec, tokenizer, seed=seed)}.rows" for seed in range(3)
     }
     for seed in (0, 1, 0, 2):  # 0 is read once more before 2 is written
         kept_conversations(tmp_path / "kept", spec, tokenizer, seed=seed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from aligner.data.readers.kinds import Kind, as_kind
 from aligner.data.readers.records import fault
 from aligner.data.readers.tasks.read import check_rationales, check_tasks, files_of_task, read_examples
 from aligner.data.rows import Dropped, Rated, Row
+from aligner.data.spool import Spool
 from aligner.errors import DataError, Problem, at
 from aligner.recipe.data import SourceSpec
 
@@ -33,7 +35,7 @@ class SourceRows:
     path: str
     format: str
     files: list[Path]
-    rows: list[Row] = field(default_factory=list)
+    rows: Sequence[Row] = field(default_factory=Spool)
     dropped: Counter[str] = field(default_factory=Counter)
     rated: list[Rated] = field(default_factory=list)
     noted: Counter[str] = field(default_factory=Counter)
@@ -45,16 +47,28 @@ class SourceRows:
         """Rows in the files: those that are here and those that were dropped."""
         return len(self.rows) + self.dropped.total()
 
+    def __post_init__(self) -> None:
+        self.rows = self.rows if isinstance(self.rows, Spool) else Spool(self.rows)
+
+    @property
+    def of_tasks(self) -> bool:
+        """Whether there may be rows of tasks, which are in memory."""
+        return "tasks" in self.format.split(", ")
+
     def keep(self, reason_against: Callable[[Row], str | None]) -> None:
         """Drop, and count, the rows that have a reason against them."""
-        kept: list[Row] = []
-        for row in self.rows:
-            reason = reason_against(row)
+        self.judge(map(reason_against, self.rows))
+
+    def judge(self, reasons: Iterable[str | None]) -> None:
+        """Drop, and count, the rows that have a reason against them, which is given for each row in order."""
+        kept = array("I")
+        for place, reason in enumerate(reasons):
             if reason is None:
-                kept.append(row)
+                kept.append(place)
             else:
-                self.drop(row, reason)
-        self.rows = kept
+                self.drop(self.rows[place], reason)
+        if len(kept) < len(self.rows):
+            self.rows = (self.rows if isinstance(self.rows, Spool) else Spool(self.rows)).picked(kept)
 
     def drop(self, row: Row | Dropped, reason: str) -> None:
         """Count a row that is not, or no longer, among `rows`; the first of each reason are kept as samples."""
@@ -78,7 +92,8 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
     faults: list[DataError] = []
     named = _named_files(spec)
     check_tasks(_task_files(named, spec), spec)
-    source = SourceRows(joined(spec.path), "", source_files(spec))
+    rows: Spool[Row] = Spool(on_disk=not _task_files(named, spec))  # rows of tasks are read in any order
+    source = SourceRows(joined(spec.path), "", source_files(spec), rows)
     for file in named:
         name = detect_format(file, kind) if spec.format == "auto" else spec.format
         if kind and name not in FORMATS_OF[kind]:
@@ -106,8 +121,8 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
             if isinstance(given, Dropped):
                 source.drop(given, given.reason)
             else:
-                source.rows.append(given)
-    check_rationales(spec, source.rows)
+                rows.append(given)
+    check_rationales(spec, rows)
     source.format = ", ".join(dict.fromkeys(formats))
     _check_rows(source, faults)
     return source
