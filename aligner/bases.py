@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aligner
-from aligner.data.readers import source_files
+from aligner.data.readers import source_files, source_identity
 from aligner.data.readers.files import files_sha256, find_files
 from aligner.recipe.stages import PretrainRecipe
 from aligner.run.home import cache_home
@@ -21,7 +21,7 @@ from aligner.run.home import cache_home
 CODE_THAT_MATTERS = (
     "data", "run/seed.py",
     *(f"models/{name}.py" for name in ("small", "tokenizer", "attention", "padding", "wrapped")),
-    *(f"recipe/{name}.py" for name in ("model", "data", "clean", "mixture", "training", "stages")),
+    *(f"recipe/{name}.py" for name in ("model", "data", "place", "clean", "mixture", "training", "stages")),
     *(f"stages/{name}.py" for name in ("pretrain", "stage", "loop", "order", "optimizer", "losses", "batches")),
 )  # fmt: skip
 LIBRARIES_THAT_MATTER = ("torch", "transformers", "tokenizers", "accelerate")
@@ -49,8 +49,10 @@ def pretrain_fingerprint(recipe: PretrainRecipe) -> str:
     digest.update(json.dumps(recipe.model_dump(exclude=_PLACES), sort_keys=True).encode())
     clean = recipe.data.clean
     evaluations = recipe.data.decontaminate.against if recipe.data.decontaminate else []
-    sources = [source_files(source) for source in (*recipe.data.sources, *evaluations)]
-    for files in [*sources, *([find_files(clean.words)] if clean.words else [])]:
+    sources = [*recipe.data.sources, *evaluations]
+    for identity in filter(None, map(source_identity, sources)):
+        digest.update(identity.encode())
+    for files in [*map(source_files, sources), *([find_files(clean.words)] if clean.words else [])]:
         digest.update(json.dumps([file.name for file in files]).encode())
         digest.update(files_sha256(files).encode())
     for path in code_files():

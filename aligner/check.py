@@ -20,7 +20,9 @@ from aligner.data.build import (
 from aligner.data.mix import Mix
 from aligner.data.plan import plan_sources, plan_table, report_table, template_rows
 from aligner.data.readers import read_source
+from aligner.data.readers.files import joined
 from aligner.data.readers.kinds import Kind
+from aligner.data.token_rows import lengths_of
 from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.estimates import (
@@ -35,13 +37,14 @@ from aligner.estimates import (
 )
 from aligner.evals.tasks import STYLES
 from aligner.planning import PlannedStage, named_stages, planned_stages, unfinished
-from aligner.preflight import check_ahead
+from aligner.preflight import check_ahead, sources_of
 from aligner.preview import Start, start_of
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
 from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.stages.loop import plan_of
@@ -65,7 +68,7 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
         starts[stage.name] = start
         title = f"{stage.name} ({stage.recipe.stage})"
         rows, tables = _plan(stage, start)
-        plans.append(StagePlan(title, (*_first_rows(stage), *rows), tables))
+        plans.append(StagePlan(title, (*_first_rows(stage), *_stream_rows(stage.recipe), *rows), tables))
     return Plan(tuple(plans))
 
 
@@ -74,6 +77,13 @@ def _first_rows(stage: PlannedStage) -> list[PlanRow]:
     why = "run first, not counted here: `aligner check` their recipes"
     missing = dict.fromkeys(ahead.recipe.stage for ahead in unfinished(named_stages(stage)))
     return [PlanRow("before", ", ".join(missing), why)] if missing else []
+
+
+def _stream_rows(recipe: StageRecipe) -> list[PlanRow]:
+    """What is not known beforehand of sources that are streams."""
+    why = "the first ones; how many follow is not known, nor what is in them"
+    streams = dict.fromkeys((joined(spec.path), spec.take) for spec, _ in sources_of(recipe) if spec.take)
+    return [PlanRow(f"stream {path}", f"{take:,} rows", why) for path, take in streams]
 
 
 def _plan(stage: PlannedStage, start: Start) -> StageParts:
@@ -97,7 +107,7 @@ def _plan(stage: PlannedStage, start: Start) -> StageParts:
 def _sft_plan(recipe: SftRecipe, start: Start) -> StageParts:
     begun = partial(epochs_begun, recipe.train)
     data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed, epochs=begun)
-    lengths = [len(row.input_ids) for row in data.train]
+    lengths = lengths_of(data.train)
     batches = batches_of(recipe.train, lengths, pack_length_of(recipe), seed=recipe.seed, mix=data.mix)
     sources = plan_sources(data.report, data.mix, rows_read(batches))
     tokens, supervised = sum(one.tokens for one in sources), sum(one.supervised_tokens for one in sources)

@@ -27,18 +27,23 @@ from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest, content_of
 
 _WITH_ROWS = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe  # that are trained on
+_WHAT_IS_READ = {
+    "path", "split", "config", "revision", "streaming", "take", "format", "criteria", "templates", "rationale"
+}  # fmt: skip
+STREAMED_AHEAD = 1000  # rows of a stream
 
 
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     """Read every source and word file once, so that what is wrong is told before anything is trained.
 
-    DataError with the first bad row of each, and for a library that cleaning or self-instruct needs; RecipeError for
+    Of a stream the first rows alone. DataError with the first bad row of each, and for a library that cleaning or self-instruct needs; RecipeError for
     missing reward functions.
     """
     problems: list[Problem] = []
-    seen: set[tuple[str | None, ...]] = set()
+    seen: set[tuple[str, str | None]] = set()
     for spec, kind in (found for recipe in recipes for found in sources_of(recipe)):
-        key = (joined(spec.path), spec.format, kind, spec.templates, str(spec.rationale))
+        spec = _ahead(spec)
+        key = (str(spec.model_dump(include=_WHAT_IS_READ)), kind)
         if key in seen:
             continue
         seen.add(key)
@@ -61,6 +66,11 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
         from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
 
         load_functions(rewards)
+
+
+def _ahead(spec: SourceSpec) -> SourceSpec:
+    """The source as it is read ahead: of a stream the first rows alone."""
+    return spec.model_copy(update={"take": min(spec.take, STREAMED_AHEAD)}) if spec.take else spec
 
 
 def _missing_novelty(recipes: Sequence[StageRecipe]) -> Sequence[Problem]:
@@ -112,7 +122,7 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
 def check_unchanged(recipe: StageRecipe, run: RunFolder) -> None:
     """RunError where a finished run was made from other models or other data than its recipe now finds.
 
-    A parent that is gone, or lies on the Hub, is not compared; nor is data that no report was kept of.
+    A parent or data set that is gone, or lies on the Hub, is not compared; nor is data that no report was kept of.
     """
     changes = [*_changed_parents(recipe, run.manifest.parents), *_changed_data(recipe, run.manifest.data)]
     if changes:
@@ -155,7 +165,8 @@ def _changed_data(recipe: StageRecipe, report: Mapping[str, Any]) -> Iterator[st
     before = dict(_hashes(report))
     clean = _clean_of(recipe)
     named = [(joined(clean.words), partial(find_files, clean.words))] if clean and clean.words else []
-    named += [(joined(spec.path), partial(source_files, spec)) for spec, _ in sources_of(recipe)]
+    files = [spec for spec, _ in sources_of(recipe) if not spec.hub_id]
+    named += [(joined(spec.path), partial(source_files, spec)) for spec in files]
     for name, files in dict(named).items():
         if name in before and before[name] != (now := files_sha256(files())):
             yield f"{name}: its bytes had sha256 {before[name][:12]}, now {now[:12]}"

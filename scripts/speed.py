@@ -31,7 +31,8 @@ from aligner.models.sample import sample_responses
 from aligner.models.tokenizer import train_tokenizer
 from aligner.recipe.stages import SftRecipe
 from aligner.run.folder import RunFolder
-from aligner.stages.sft import answer_trainer, labelled
+from aligner.stages.batches import labelled
+from aligner.stages.sft import answer_trainer
 from aligner.stages.stage import training_arguments
 from scripts.speed_rows import against_bare, against_trl, bytes_per_token
 

@@ -1,7 +1,8 @@
 """Conversations made once and read again: kept under a fingerprint of everything that decides a row.
 
-That is the data section, the bytes of every file it names, the tokenizer with its template, the seed, this package's
-own code for data and recipes, and the libraries' versions. Only where there are many rows: few are made in no time.
+That is the data section, the bytes of every file and the commit of every data set on the Hub that it names, the
+tokenizer with its template, the seed, this package's own code for data and recipes, and the libraries' versions. Only
+where there are many rows: few are made in no time.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import aligner
 from aligner.data.build import Conversations, build_conversations
 from aligner.data.instances import Epochs, one_epoch
 from aligner.data.prefixes import plain_backend
-from aligner.data.readers import source_files
+from aligner.data.readers import source_files, source_identity
 from aligner.data.readers.files import files_sha256, find_files
 from aligner.data.stored import Asked, read_conversations, write_conversations
 from aligner.errors import DataError
-from aligner.recipe.data import DataSpec
+from aligner.recipe.data import DataSpec, SourceSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,8 +34,8 @@ FEWEST_ROWS = 5000  # that are kept
 MOST_FILES = 20  # of 4 bytes a token; a folder of all of them may be deleted at any time
 CODE_THAT_MATTERS = ("data", "recipe")
 LIBRARIES_THAT_MATTER = (
-    "tokenizers", "transformers", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy", "py3langid",
-    "krippendorff",
+    "tokenizers", "transformers", "datasets", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy",
+    "py3langid", "krippendorff",
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed
         return None
     try:
         files = list(_files(spec))
+        hub = list(map(source_identity, _sources(spec)))
     except DataError:  # told by the build
         return None
     known = {
@@ -101,6 +103,7 @@ def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed
         "seed": seed,
         "files": [[str(file) for file in group] for group in files],
         "bytes": [files_sha256(group) for group in files],
+        "hub": hub,
         "tokenizer": [backend.to_str(), tokenizer.chat_template, str(tokenizer.special_tokens_map)],
         "code": [files_sha256(_code()), sys.version],
         "libraries": [_version(name) for name in LIBRARIES_THAT_MATTER],
@@ -108,10 +111,13 @@ def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _files(spec: DataSpec) -> Iterator[list[Path]]:
+def _sources(spec: DataSpec) -> list[SourceSpec]:
     evaluations = spec.decontaminate.against if spec.decontaminate else []
-    for source in (*spec.train, *spec.holdout.sources, *evaluations):
-        yield source_files(source)
+    return [*spec.train, *spec.holdout.sources, *evaluations]
+
+
+def _files(spec: DataSpec) -> Iterator[list[Path]]:
+    yield from map(source_files, _sources(spec))
     if spec.clean.words:
         yield find_files(spec.clean.words)
 

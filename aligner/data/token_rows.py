@@ -123,3 +123,8 @@ class TokenStore:
         self._file.flush()
         self._pending = array("i")
         self._written = np.memmap(self._file, dtype=np.int32, mode="r")
+
+
+def lengths_of(rows: Sequence[TokenRow]) -> list[int]:
+    """Tokens of each row; of rows on disk none is read for it."""
+    return rows.lengths if isinstance(rows, TokenRows) else [len(row.input_ids) for row in rows]

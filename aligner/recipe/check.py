@@ -23,6 +23,7 @@ from aligner.recipe.data import (
 )
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import ModelSpec
+from aligner.recipe.place import HUB
 from aligner.recipe.ppo import RewardSource
 from aligner.recipe.selfinstruct import GeneratorSpec
 from aligner.recipe.shape import Visit, visit
@@ -89,7 +90,7 @@ def check_files(
                 yield Problem(
                     seen.entry.place, f'"{seen.key}" is empty', "give at least one file, folder or glob"
                 )
-            for node in texts if not no_root else []:
+            for node in [] if no_root else _of_files(texts):
                 yield from _check_path(node, path, root=folder)
             sources[seen.key] = texts
         elif where in _WORD_FIELDS and not no_root:
@@ -150,6 +151,11 @@ def _texts(node: Node) -> list[ScalarNode]:
         return [node] if isinstance(node.value, str) else []
     nodes = node.items if isinstance(node, ListNode) else [entry.node for entry in node.entries.values()]
     return [text for item in nodes for text in _texts(item)]
+
+
+def _of_files(nodes: list[ScalarNode]) -> list[ScalarNode]:
+    """Those that name files, and no data set on the Hub."""
+    return [node for node in nodes if not str(node.value).startswith(HUB)]
 
 
 def data_root(tree: Node) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from aligner.recipe.base import Spec
 from aligner.recipe.clean import CleanSpec, RowCleanSpec
 from aligner.recipe.mixture import MixtureSpec
+from aligner.recipe.place import PlaceSpec
 
 ChatFormat = Literal[
     "messages",
@@ -49,10 +50,9 @@ Format = Literal["auto", DocumentFormat, SftFormat, PairFormat, PromptFormat]
 SHARE_TOLERANCE = 1e-6  # of 1: thirds are written with some digits
 
 
-class SourceSpec(Spec):
-    """One source of a mixture: files in one format."""
+class SourceSpec(PlaceSpec):
+    """One source of a mixture: rows in one format."""
 
-    path: str | list[str] = Field(description="file, folder or glob; several as a list")
     format: Format = Field("auto", description="how the rows are written; auto looks at the first row")
     cap: int | None = Field(
         None, gt=0, description="at most this many rows of each file, or task (FLAN's cap)"
@@ -78,6 +78,12 @@ class SourceSpec(Spec):
     epochs: float | None = Field(
         None, gt=0, description="times an epoch reads each row, with mixture by: epochs; 1 when left out"
     )
+
+    @model_validator(mode="after")
+    def _a_stream_is_never_whole(self) -> Self:
+        if self.streaming and self.cap is not None:
+            raise ValueError("cap: draws from all rows, and a stream is never read whole; lower take")
+        return self
 
     @model_validator(mode="after")
     def _criteria_are_of_feedback(self) -> Self:
@@ -178,7 +184,7 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def _sources_fit_the_mixture(self) -> Self:
-        if faults := mixture_faults(self.mixture, self.train):
+        if faults := [*mixture_faults(self.mixture, self.train), *stream_faults(self.holdout, self.train)]:
             raise ValueError("; ".join(faults))
         return self
 
@@ -229,11 +235,26 @@ class PretrainDataSpec(Spec):
     block_length: int = Field(128, gt=1, description="tokens in a training block")
     isolate_documents: bool = Field(False, description="no attention between documents that share a block")
 
+    @model_validator(mode="after")
+    def _streams_are_never_whole(self) -> Self:
+        if faults := stream_faults(self.holdout, self.train):
+            raise ValueError("; ".join(faults))
+        return self
+
     @property
     def sources(self) -> list[SourceSpec]:
         """Every source there is to train on, early or always, or held out."""
         early = self.curriculum.sources if self.curriculum else []
         return [*self.train, *early, *self.holdout.sources]
+
+
+def stream_faults(holdout: HoldoutSpec, sources: Sequence[SourceSpec]) -> list[str]:
+    """What is asked of sources that needs all of their rows, and they are streams."""
+    streams = [number for number, source in enumerate(sources) if source.streaming]
+    if not (streams and holdout.families):
+        return []
+    what = f"holdout.families: needs all rows, and train.{streams[0]} is a stream"
+    return [f"{what}; withhold rows: N, or sources of their own"]
 
 
 def mixture_faults(mixture: MixtureSpec | None, sources: Sequence[SourceSpec]) -> list[str]:
@@ -251,6 +272,10 @@ def mixture_faults(mixture: MixtureSpec | None, sources: Sequence[SourceSpec]) -
             faults.append(f"train.{number}.weight: the mixture says how often rows come; leave weight out")
         if by == "share" and source.share is None:
             faults.append(f"train.{number}.share: by: share needs one of every source")
+        if source.streaming and by in ("examples", "temperature") and source.share is None:
+            faults.append(
+                f"train.{number}.streaming: by: {by} goes by the number of all rows; give it a share"
+            )
     total = sum(shares)
     if by == "share" and len(shares) == len(sources) and abs(total - 1) > SHARE_TOLERANCE:
         faults.append(f"the shares add up to {total:.6g}; they must add up to 1")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aligner.data.packing import Block
+from aligner.data.tokens import TokenRow
 from aligner.models.padding import right_padded
 from aligner.stages.losses import IGNORED
 
@@ -26,8 +27,13 @@ class LabelledRow(TypedDict):
     labels: list[int]
 
 
-class BatchNumber(TypedDict):
-    """Which of the batches that were planned beforehand."""
+def labelled(row: TokenRow) -> LabelledRow:
+    """A row in TRL's columns."""
+    return {"input_ids": row.input_ids, "labels": row.labels}
+
+
+class EntryNumber(TypedDict):
+    """Which of the rows, or of the batches that were planned beforehand."""
 
     number: int
 
@@ -55,6 +61,16 @@ class AnswerCollator:
         return {"input_ids": ids_BT, "attention_mask": mask_BT.long(), "targets": targets_BT}
 
 
+class RowCollator:
+    """The numbers of rows to what `collate` makes of them: a row is read when its batch is made."""
+
+    def __init__(self, rows: Sequence[TokenRow], collate: AnswerCollator) -> None:
+        self.rows, self.collate = rows, collate
+
+    def __call__(self, numbers: Sequence[EntryNumber]) -> Batch:
+        return self.collate([labelled(self.rows[each["number"]]) for each in numbers])
+
+
 class PackCollator:
     """The numbers of `batches` to `input_ids`, `position_ids` and `targets` (B, T), and `lengths` (B,), padding aside.
 
@@ -63,13 +79,15 @@ class PackCollator:
     """
 
     def __init__(
-        self, rows: Sequence[LabelledRow], batches: Sequence[Sequence[Sequence[int]]], pad_id: int
+        self, rows: Sequence[TokenRow], batches: Sequence[Sequence[Sequence[int]]], pad_id: int
     ) -> None:
         self.rows, self.batches, self.pad_id = rows, batches, pad_id
 
-    def __call__(self, numbers: Sequence[BatchNumber]) -> Batch:
+    def __call__(self, numbers: Sequence[EntryNumber]) -> Batch:
         lines = [
-            [self.rows[row] for row in pack] for each in numbers for pack in self.batches[each["number"]]
+            [labelled(self.rows[row]) for row in pack]
+            for each in numbers
+            for pack in self.batches[each["number"]]
         ]
         ids = [[token for row in line for token in row["input_ids"]] for line in lines]
         places = [[place for row in line for place in range(len(row["input_ids"]))] for line in lines]

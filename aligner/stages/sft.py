@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from aligner.data.kept import kept_conversations
 from aligner.data.mix import Mix
+from aligner.data.token_rows import lengths_of
 from aligner.data.tokens import TokenRow
 from aligner.errors import DataError, Problem
 from aligner.models.attention import check_isolation
@@ -24,7 +26,7 @@ from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
 from aligner.run.home import rows_home
 from aligner.run.seed import seed_everything
-from aligner.stages.batches import AnswerCollator, Batch, LabelledRow, PackCollator
+from aligner.stages.batches import AnswerCollator, Batch, PackCollator, RowCollator, labelled
 from aligner.stages.loop import LoopPlan, StageTrainer, optimizer_choice, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
 from aligner.stages.order import Lines, pack_order, padding_share, row_order
@@ -137,20 +139,20 @@ def answer_trainer(
     args = training_arguments(train, run, rows=per_epoch, seed=seed, kind=SFTConfig, beta2=BETA2)
     args.max_length = None
     args.dataset_kwargs = {"skip_prepare_dataset": True}
-    lengths = [len(row.input_ids) for row in rows]
+    lengths = lengths_of(rows)
     batches = batches_of(train, lengths, pack_length, seed=seed, mix=mix)
-    columns = [labelled(row) for row in rows]
-    collate: AnswerCollator | PackCollator = AnswerCollator(tokenizer.pad_token_id)
-    dataset, order = columns, rows_read(batches)
+    pad_id = tokenizer.pad_token_id
+    collate: RowCollator | PackCollator = RowCollator(rows, AnswerCollator(pad_id))
+    entries, order = len(rows), rows_read(batches)
     if pack_length:
         args.per_device_train_batch_size = 1  # an entry of the data set is a whole batch
-        collate = PackCollator(columns, batches, tokenizer.pad_token_id)
-        dataset, order = [{"number": number} for number in range(len(batches))], list(range(len(batches)))
+        collate = PackCollator(rows, batches, pad_id)
+        entries, order = len(batches), list(range(len(batches)))
     trainer = AnswerTrainer(
         model=model,
         args=args,
         data_collator=collate,
-        train_dataset=Dataset.from_list(dataset),
+        train_dataset=Dataset.from_dict({"number": np.arange(entries)}),
         processing_class=tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
@@ -212,11 +214,6 @@ def padding_row(
     return PlanRow("padding", f"{padding_share(batches, lengths):.1%}", why)
 
 
-def labelled(row: TokenRow) -> LabelledRow:
-    """A row in TRL's columns."""
-    return {"input_ids": row.input_ids, "labels": row.labels}
-
-
 @torch.no_grad()
 def answer_loss(
     model: nn.Module, rows: Sequence[TokenRow], collate: AnswerCollator, *, rows_per_pass: int
@@ -225,11 +222,11 @@ def answer_loss(
     model.eval()
     device = next(model.parameters()).device
     head = output_head(model)
-    by_length = sorted(rows, key=lambda row: len(row.input_ids))
+    by_length = sorted(range(len(rows)), key=lengths_of(rows).__getitem__)
     nats = torch.zeros((), dtype=torch.float64)
     count = 0
     for start in range(0, len(by_length), rows_per_pass):
-        batch = collate([labelled(row) for row in by_length[start : start + rows_per_pass]])
+        batch = collate([labelled(rows[row]) for row in by_length[start : start + rows_per_pass]])
         count += int((batch["targets"] != IGNORED).sum())
         nats += (
             next_token_nats(model, head, {name: tensor.to(device) for name, tensor in batch.items()})

@@ -11,7 +11,7 @@ from aligner.data.mixture import (
     draw_holdout,
     drop_withheld,
     keep_measured,
-    shuffled,
+    random_order,
     weigh,
     withhold_families,
 )
@@ -66,8 +66,9 @@ def test_chance_is_the_same_in_every_process_and_place():
 
 
 def test_drawn_rows_are_never_trained_on_nor_their_equals():
-    a, b = source(*documents("a", 30)), source(*documents("b", 10))
-    b.rows += [Document(Origin("b", 100 + i), text=row.text.upper() + " ") for i, row in enumerate(a.rows)]
+    a = source(*documents("a", 30))
+    equal = [Document(Origin("b", 100 + i), text=row.text.upper() + " ") for i, row in enumerate(a.rows)]
+    b = source(*documents("b", 10), *equal)
     holdout = draw_holdout([a, b], 12, seed=0)
     held = {" ".join(row.text.lower().split()) for part in holdout for row in part.rows}
     trained = {" ".join(row.text.lower().split()) for part in (a, b) for row in part.rows}
@@ -143,11 +144,7 @@ def test_some_held_out_rows_are_measured_and_the_others_counted():
 
 def test_shuffling_gives_every_copy_in_an_order_of_the_seed():
     rows = documents("a", 20)
-    order = shuffled(rows, lines(rows), [2] * 20, seed=0)
-    assert Counter(order) == dict.fromkeys(lines(rows), 2)
-    assert (
-        order
-        == shuffled(rows, lines(rows), [2] * 20, seed=0)
-        != shuffled(rows, lines(rows), [2] * 20, seed=1)
-    )
+    order, again, other = (random_order([(row, 2) for row in rows], seed=seed).tolist() for seed in (0, 0, 1))
+    assert Counter(order) == dict.fromkeys(range(20), 2)
+    assert order == again != other
     assert order[:20] != sorted(order[:20])

@@ -52,7 +52,7 @@ def read_attributes(tree: ast.Module) -> set[str]:
 def test_every_recipe_field_is_read_by_some_stage() -> None:
     """A knob that does nothing is a lie. (A field is taken for read where any attribute of its name is.)"""
     names = (
-        "data.py", "clean.py", "task.py", "mixture.py", "model.py", "training.py", "selfinstruct.py",
+        "data.py", "place.py", "clean.py", "task.py", "mixture.py", "model.py", "training.py", "selfinstruct.py",
         "stage.py", "ppo.py", "evaluate.py", "stages.py",
     )  # fmt: skip
     specs = [ROOT / "aligner/recipe" / name for name in names]

@@ -27,7 +27,7 @@ from aligner.models.attention import check_isolation
 from aligner.stages.batches import PackCollator
 from aligner.stages.losses import next_token_nats
 from aligner.stages.order import pack_order, padding_share
-from aligner.stages.sft import answer_trainer, batches_of, labelled, train_sft
+from aligner.stages.sft import answer_trainer, batches_of, train_sft
 from tests.stages.test_sft import LORA, fresh_model, recipe, run_to_end, some_rows
 from tests.stages.tools import (
     assert_bit_identical,
@@ -70,7 +70,7 @@ def test_each_row_has_its_own_loss_and_gradient(architecture: Any, kernel: str) 
     for number, batch in enumerate(PACKS):
         for row in (row for line in batch for row in line):
             silent = [TokenRow(r.input_ids, [False] * len(r.input_ids)) for r in ROWS]
-            only = [labelled(ROWS[i] if i == row else silent[i]) for i in range(len(ROWS))]
+            only = [ROWS[i] if i == row else silent[i] for i in range(len(ROWS))]
             packed = PackCollator(only, PACKS, pad_id=0)([{"number": number}])
             nats = next_token_nats(model, model.get_output_embeddings(), packed)
             by_itself = alone(model, ROWS[row])
@@ -84,14 +84,14 @@ def test_a_window_of_attention_ends_with_the_row() -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = MistralConfig(vocab_size=384, intermediate_size=64, sliding_window=4, **sizes)
     model = AutoModelForCausalLM.from_config(config).eval()
-    batch = PackCollator([labelled(row) for row in ROWS], PACKS, pad_id=0)([{"number": 0}])
+    batch = PackCollator(ROWS, PACKS, pad_id=0)([{"number": 0}])
     nats = next_token_nats(model, model.get_output_embeddings(), batch)
     assert nats.item() == pytest.approx(sum(alone(model, row).item() for row in ROWS[:4]), rel=1e-5)
 
 
 def test_a_batch_worked_by_hand() -> None:
     rows = [TokenRow([7, 8, 9], [False, True, True]), TokenRow([6, 5], [True, True]), TokenRow([4], [True])]
-    batch = PackCollator([labelled(row) for row in rows], [[[2, 0], [1]]], pad_id=3)([{"number": 0}])
+    batch = PackCollator(rows, [[[2, 0], [1]]], pad_id=3)([{"number": 0}])
     assert batch["input_ids"].tolist() == [[4, 7, 8, 9], [6, 5, 3, 3]]
     assert batch["position_ids"].tolist() == [[0, 0, 1, 2], [0, 1, 0, 0]]
     assert batch["targets"].tolist() == [[-100, 8, 9, -100], [5, -100, -100, -100]]

@@ -19,10 +19,10 @@ from aligner.errors import Interrupted
 from aligner.models.adapters import attach_lora
 from aligner.recipe.model import LoraSpec
 from aligner.recipe.stages import SftRecipe
-from aligner.stages.batches import AnswerCollator
+from aligner.stages.batches import AnswerCollator, labelled
 from aligner.stages.losses import next_token_nats
 from aligner.stages.order import FixedOrder
-from aligner.stages.sft import answer_trainer, labelled, train_sft
+from aligner.stages.sft import answer_trainer, train_sft
 from aligner.stages.stage import training_arguments
 from tests.data.tasks import nli_rows, write_task
 from tests.stages.tools import (

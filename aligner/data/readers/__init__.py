@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from aligner.data.readers.detection import detect_format
-from aligner.data.readers.files import TASK_SUFFIXES, files_sha256, find_files, joined, plain_suffix
-from aligner.data.readers.formats import FORMATS_OF, read_rows
+from aligner.data.readers.detection import detect_format, detect_record
+from aligner.data.readers.files import (
+    ROW_SUFFIXES,
+    TASK_SUFFIXES,
+    files_sha256,
+    find_files,
+    joined,
+    plain_suffix,
+)
+from aligner.data.readers.formats import FORMATS_OF, READERS, read_rows, rows_of
+from aligner.data.readers.hub import HubSplit, open_split
 from aligner.data.readers.kinds import Kind, as_kind
 from aligner.data.readers.records import fault
 from aligner.data.readers.tasks.read import check_rationales, check_tasks, files_of_task, read_examples
@@ -18,6 +29,8 @@ from aligner.data.rows import Dropped, Rated, Row
 from aligner.data.spool import Spool
 from aligner.errors import DataError, Problem, at
 from aligner.recipe.data import SourceSpec
+
+Item = Row | Dropped | Rated | DataError
 
 MAX_FAULTS = 3  # malformed rows of a source that are told one by one
 MAX_SAMPLES = 10  # dropped rows kept of each reason of a source
@@ -29,7 +42,8 @@ class SourceRows:
 
     rated: what annotators said, where several rated an answer. noted: rows in which something was found that is no
     reason to drop them. changed: what cleaning changed in the rows, dropped later or not (see `clean_sources`).
-    samples: the first few dropped rows by reason, so that one can look at them.
+    samples: the first few dropped rows by reason, so that one can look at them. identity: which rows these are, where
+    they come from no files.
     """
 
     path: str
@@ -41,6 +55,7 @@ class SourceRows:
     noted: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[Row | Dropped]] = field(default_factory=dict)
+    identity: str = ""
 
     @property
     def rows_read(self) -> int:
@@ -78,8 +93,10 @@ class SourceRows:
             samples.append(row)
 
     def sha256(self) -> str:
-        """Hash of the source's files."""
-        return files_sha256(self.files)
+        """Hash of the source's files, or of what says which rows of the Hub these are."""
+        return (
+            hashlib.sha256(self.identity.encode()).hexdigest() if self.identity else files_sha256(self.files)
+        )
 
 
 def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
@@ -88,44 +105,92 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
     Raises `DataError` where a file is missing, the format gives rows of another kind or has no use for the source's
     criteria, or there is no row at all; and for malformed rows, the first few of them and how many more there are.
     """
-    formats: list[str] = []
     faults: list[DataError] = []
-    named = _named_files(spec)
-    check_tasks(_task_files(named, spec), spec)
-    rows: Spool[Row] = Spool(on_disk=not _task_files(named, spec))  # rows of tasks are read in any order
-    source = SourceRows(joined(spec.path), "", source_files(spec), rows)
-    for file in named:
-        name = detect_format(file, kind) if spec.format == "auto" else spec.format
-        if kind and name not in FORMATS_OF[kind]:
-            valid = ", ".join(FORMATS_OF[kind])
-            whole = f"to train on all of it, set format: {name}; " if kind == "conversation" else ""
-            raise fault(
-                at(file), f'format "{name}" does not give {kind} rows', f"{whole}formats that do: {valid}"
-            )
-        if spec.criteria and name not in ("ratings", "rules"):
-            raise fault(at(file), f'format "{name}" has no criteria', "leave criteria out of this source")
-        if spec.of_tasks and name != "tasks":
-            raise fault(
-                at(file), f'format "{name}" has no templates', f"leave {spec.of_tasks} out of this source"
-            )
-        formats.append(name)
-        items = read_examples(file, spec) if name == "tasks" else read_rows(file, name, kind, spec.criteria)
-        for item in items:
-            if isinstance(item, DataError):
-                faults.append(item)
-                continue
-            if isinstance(item, Rated):
-                source.rated.append(item)
-                continue
-            given = as_kind(item, kind) if kind and not isinstance(item, Dropped) else item
-            if isinstance(given, Dropped):
-                source.drop(given, given.reason)
-            else:
-                rows.append(given)
-    check_rationales(spec, rows)
+    formats: list[str] = []
+    tasks = _task_files(_named_files(spec), spec)
+    check_tasks(tasks, spec)
+    split = open_split(spec) if spec.hub_id else None
+    rows: Spool[Row] = Spool(on_disk=not tasks)  # rows of tasks are read in any order
+    source = SourceRows(
+        joined(spec.path), "", source_files(spec), rows, identity=split.identity if split else ""
+    )
+
+    def items() -> Iterator[Item]:
+        for part in _split_part(split, spec, kind) if split else _file_parts(spec, kind):
+            _check_part(part, spec, kind)
+            formats.append(part.format)
+            yield from part.read()
+
+    for item in items():
+        if isinstance(item, DataError):
+            faults.append(item)
+            continue
+        if isinstance(item, Rated):
+            source.rated.append(item)
+            continue
+        given = as_kind(item, kind) if kind and not isinstance(item, Dropped) else item
+        if isinstance(given, Dropped):
+            source.drop(given, given.reason)
+        else:
+            rows.append(given)
+        if source.rows_read == spec.take:
+            break
+    if tasks:
+        check_rationales(spec, rows)
     source.format = ", ".join(dict.fromkeys(formats))
     _check_rows(source, faults)
     return source
+
+
+class _Part(NamedTuple):
+    """Rows of one format: those of a file, or of a split of a data set on the Hub."""
+
+    where: str
+    format: str
+    read: Callable[[], Iterator[Item]]
+    whole: bool = False  # it is held whole while it is read
+
+
+def _file_parts(spec: SourceSpec, kind: Kind | None) -> Iterator[_Part]:
+    for file in _named_files(spec):
+        name = detect_format(file, kind) if spec.format == "auto" else spec.format
+        if name == "tasks":
+            yield _Part(at(file), name, partial(read_examples, file, spec), whole=True)
+        else:
+            read = partial(read_rows, file, name, kind, spec.criteria)
+            yield _Part(at(file), name, read, whole=name == "kto" or plain_suffix(file) not in ROW_SUFFIXES)
+
+
+def _split_part(split: HubSplit, spec: SourceSpec, kind: Kind | None) -> Iterator[_Part]:
+    name = spec.format
+    if name == "auto":
+        first = next(split.records(), None)
+        if first is None:
+            raise fault(split.name, "the split has no rows", "name another split or data set")
+        name = detect_record(first, kind)
+    if name not in READERS:
+        raise fault(split.name, f'format "{name}" is of files', f"valid: {', '.join(READERS)}")
+    yield _Part(split.name, name, lambda: rows_of(split.records(), name, kind, spec.criteria), name == "kto")
+
+
+def _check_part(part: _Part, spec: SourceSpec, kind: Kind | None) -> None:
+    """`DataError` where the source or the stage asks of rows what their format does not give."""
+    name = part.format
+    if kind and name not in FORMATS_OF[kind]:
+        valid = ", ".join(FORMATS_OF[kind])
+        whole = f"to train on all of it, set format: {name}; " if kind == "conversation" else ""
+        raise fault(
+            part.where, f'format "{name}" does not give {kind} rows', f"{whole}formats that do: {valid}"
+        )
+    if spec.criteria and name not in ("ratings", "rules"):
+        raise fault(part.where, f'format "{name}" has no criteria', "leave criteria out of this source")
+    if spec.of_tasks and name != "tasks":
+        raise fault(
+            part.where, f'format "{name}" has no templates', f"leave {spec.of_tasks} out of this source"
+        )
+    if spec.streaming and part.whole:
+        what = f'streaming: format "{name}" of such a file is read whole, or its rows together'
+        raise fault(part.where, what, f"write rows as {', '.join(ROW_SUFFIXES)}, or leave streaming out")
 
 
 def source_files(spec: SourceSpec) -> list[Path]:
@@ -135,12 +200,19 @@ def source_files(spec: SourceSpec) -> list[Path]:
     return [*named, *dict.fromkeys(file for task in tasks for file in files_of_task(task))]
 
 
+def source_identity(spec: SourceSpec) -> str:
+    """What says which rows of a data set on the Hub a source names; "" of files, whose bytes do."""
+    return open_split(spec).identity if spec.hub_id else ""
+
+
 def _task_files(named: list[Path], spec: SourceSpec) -> list[Path]:
     return [file for file in named if spec.format == "tasks" or plain_suffix(file) in TASK_SUFFIXES]
 
 
 def _named_files(spec: SourceSpec) -> list[Path]:
     """The files that a source names; in a folder of tasks, the task files."""
+    if spec.hub_id:
+        return []
     return find_files(spec.path, TASK_SUFFIXES) if spec.format == "tasks" else find_files(spec.path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aligner.data.readers.by_value import finer_format
@@ -84,6 +84,11 @@ def detect_format(path: Path, kind: Kind | None = None) -> str:
         first = found
     if first is None:
         raise fault(at(path), "the file has no rows", "name another file, or take it out of the recipe")
+    return detect_record(first, kind, cells)
+
+
+def detect_record(first: Record, kind: Kind | None = None, cells: Sequence[str] = ()) -> str:
+    """The format of rows of which this is the first, as `detect_format`; `cells`: the first ones of a table."""
     name = format_of(first.value) or next((n for n, columns in COLUMNS.items() if columns.fits(cells)), None)
     if name == "pairs" and kind not in (None, "pair") and isinstance(first.value.get("messages"), list):
         name = "messages"

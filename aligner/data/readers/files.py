@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import glob, has_magic
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from aligner.errors import DataError, Problem, at
 
@@ -15,6 +18,7 @@ TEXT_SUFFIXES = (".txt", ".text", ".md")
 TABLE_SUFFIXES = (".csv", ".tsv")
 PAGE_SUFFIXES = (".html", ".htm")
 SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *PAGE_SUFFIXES, ".json", ".jsonl", ".parquet", ".warc")
+ROW_SUFFIXES = (".jsonl", *TABLE_SUFFIXES, ".parquet")  # of files that are read row by row
 TASK_SUFFIXES = (".yaml", ".yml")
 _PACKED = (".gz", ".zst")
 _NOT_DATA = ("license", "readme", "copying", "notice")
@@ -81,24 +85,44 @@ def files_sha256(files: list[Path]) -> str:
 
 def read_bytes(path: Path) -> bytes:
     """The file's bytes, unpacked where its name ends in `.gz` or `.zst`."""
+    with opened(path) as file:
+        return file.read()
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The file's lines one after the other, unpacked as `read_bytes` does; the whole is never in memory."""
+    with opened(path) as file:
+        yield from file
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, unpacked as it is read where its name ends in `.gz` or `.zst`; `DataError` where it cannot be."""
     try:
-        packed = path.read_bytes()
+        packed = path.open("rb")
     except OSError as error:
-        problem = Problem(
-            at(path), f"cannot be read ({error.strerror})", "check the path and its permissions"
-        )
-        raise DataError(problem) from error
-    if path.suffix not in _PACKED:
-        return packed
+        raise _unreadable(path, error) from error
     try:
-        return gzip.decompress(packed) if path.suffix == ".gz" else _unpacked_zstd(packed)
+        with packed, _unpacked(packed, path.suffix) as file:
+            yield file
     except (OSError, EOFError, zlib.error) as error:
+        if path.suffix not in _PACKED:
+            raise _unreadable(path, error) from error
         what = f"not a whole {'gzip' if path.suffix == '.gz' else 'zstd'} file ({error})"
         problem = Problem(at(path), what, "fetch the file again, or rename it if it is plain")
         raise DataError(problem) from error
 
 
-def _unpacked_zstd(packed: bytes) -> bytes:
+def _unreadable(path: Path, error: Exception) -> DataError:
+    what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    return DataError(Problem(at(path), what, "check the path and its permissions"))
+
+
+def _unpacked(packed: BinaryIO, suffix: str) -> BinaryIO:
+    if suffix == ".gz":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=packed))
+    if suffix != ".zst":
+        return packed
     import pyarrow as pa
 
-    return bytes(pa.CompressedInputStream(pa.BufferReader(packed), "zstd").read())
+    return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(packed, "zstd")))

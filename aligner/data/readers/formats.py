@@ -102,8 +102,14 @@ def read_rows(
     """
     if name in FILE_READERS:
         yield from FILE_READERS[name](path)
-        return
-    records = read_records(path, COLUMNS.get(name))
+    else:
+        yield from rows_of(read_records(path, COLUMNS.get(name)), name, kind, criteria)
+
+
+def rows_of(
+    records: Iterator[Record | DataError], name: str, kind: Kind | None, criteria: Mapping[str, float]
+) -> Iterator[Row | Dropped | Rated | DataError]:
+    """What these records hold, as `read_rows`."""
     if name == "kto":
         yield from read_kto(_whole(records))
         return

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from aligner.data.readers.files import read_bytes
+from aligner.data.readers.files import read_bytes, read_lines
 from aligner.data.readers.records import Record, fault, kind_of
 from aligner.data.rows import Origin
 from aligner.errors import DataError, at
+
+BOM = b"\xef\xbb\xbf"
 
 
 def read_json(path: Path) -> Iterator[Record | DataError]:
@@ -19,16 +21,23 @@ def read_json(path: Path) -> Iterator[Record | DataError]:
     A row is an object, or a bare string, which is a prompt and nothing else: {"prompt": string}. A row that is neither
     is given as its error, so that the rows behind it can be read, too.
     """
-    data = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
-    lines = ".jsonl" in path.suffixes
-    if not lines and data.lstrip()[:1] == b"[":
+    if ".jsonl" in path.suffixes:
+        yield from _line_records(path, read_lines(path))
+        return
+    data = read_bytes(path).removeprefix(BOM)
+    if data.lstrip()[:1] == b"[":
         yield from _list_records(path, data)
-    elif not lines and (whole := _one_object(data)) is not None:
+    elif (whole := _one_object(data)) is not None:
         yield Record(Origin(str(path), 1), whole)
     else:
-        for number, line in enumerate(io.BytesIO(data), start=1):
-            if line.strip():
-                yield _line_record(Origin(str(path), number), line)
+        yield from _line_records(path, io.BytesIO(data))
+
+
+def _line_records(path: Path, lines: Iterable[bytes]) -> Iterator[Record | DataError]:
+    for number, line in enumerate(lines, start=1):
+        line = line.removeprefix(BOM) if number == 1 else line
+        if line.strip():
+            yield _line_record(Origin(str(path), number), line)
 
 
 def _line_record(origin: Origin, line: bytes) -> Record | DataError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, TextIO
 
-from aligner.data.readers.files import plain_suffix, read_bytes
+from aligner.data.readers.files import opened, plain_suffix, read_bytes
 from aligner.data.readers.records import Record, fault
 from aligner.data.rows import Origin
 from aligner.errors import DataError, at
@@ -54,7 +55,15 @@ def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     in IANA's text/tab-separated-values.
     """
     csv.field_size_limit(CELL_CHARS)
-    file = io.StringIO(decoded(path), newline="")
+    try:
+        with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+            yield from _cells(path, text)
+    except UnicodeDecodeError:
+        decoded(path)  # says on which line
+        raise
+
+
+def _cells(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
     if plain_suffix(path) == ".tsv":
         reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
@@ -107,16 +116,25 @@ def read_parquet(path: Path) -> Iterator[Record]:
     import pyarrow.parquet as pq
 
     number = 0
-    try:
-        for batch in pq.ParquetFile(io.BytesIO(read_bytes(path))).iter_batches(batch_size=1000):
-            for row in batch.to_pylist():
-                number += 1
-                yield Record(
-                    Origin(str(path), number), {key: _unpadded(row[key], key in _TOOLS) for key in row}
-                )
-    except (pa.ArrowException, OSError, ValueError) as error:
-        what = f"not a whole parquet file ({error})"
-        raise fault(at(path), what, "fetch the file again, or write it anew") from error
+    with _parquet_bytes(path) as file:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=1000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Record(Origin(str(path), number), unpadded(row))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            what = f"not a whole parquet file ({error})"
+            raise fault(at(path), what, "fetch the file again, or write it anew") from error
+
+
+def _parquet_bytes(path: Path) -> AbstractContextManager[BinaryIO]:
+    """The file; a packed one is unpacked whole, since its end is read first."""
+    return opened(path) if path.suffix == ".parquet" else io.BytesIO(read_bytes(path))
+
+
+def unpadded(row: Mapping[str, object]) -> dict[str, object]:
+    """A row of a table of structs, in which those about tools have no null members."""
+    return {key: _unpadded(row[key], key in _TOOLS) for key in row}
 
 
 def _unpadded(value: object, about_tools: bool) -> object:
