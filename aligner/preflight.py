@@ -36,8 +36,8 @@ STREAMED_AHEAD = 1000  # rows of a stream
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     """Read every source and word file once, so that what is wrong is told before anything is trained.
 
-    Of a stream the first rows alone. DataError with the first bad row of each, and for a library that cleaning or self-instruct needs; RecipeError for
-    missing reward functions.
+    Of a stream the first rows alone. DataError with the first bad row of each, and for a library that cleaning or
+    self-instruct needs; RecipeError for missing reward functions.
     """
     problems: list[Problem] = []
     seen: set[tuple[str, str | None]] = set()

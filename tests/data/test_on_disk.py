@@ -1,0 +1,114 @@
+"""Rows on disk: the same as in a list, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aligner.data import mix, spool, token_rows
+from aligner.data.build import build_conversations
+from aligner.data.costs import Costs, RowCost
+from aligner.data.rows import Document, Origin, Row
+from aligner.data.spool import Spool
+from aligner.data.token_rows import TokenStore, lengths_of
+from aligner.data.tokens import TokenRow
+from aligner.recipe.data import DataSpec
+from tests.stages.tools import write_jsonl
+from tests.tiny import tiny_tokenizer
+
+BYTES_A_ROW = 300  # of memory, for rows of 200 tokens and more, which take 27 bytes a token in lists
+
+
+@pytest.fixture
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(token_rows, "PENDING_TOKENS", 20)
+
+
+@pytest.mark.usefixtures("_small_pieces")
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 8, 50])
+def test_a_spool_is_a_list_that_lies_on_disk(count: int) -> None:
+    rows: list[Row] = [Document(Origin("a.txt", i), f"text {i}") for i in range(count)]
+    spooled = Spool(rows)
+    assert spooled == rows and list(spooled) == rows and len(spooled) == count
+    chooser = random.Random(count)
+    for place in [chooser.randrange(count) for _ in range(20)] if count else []:
+        assert spooled[place] == rows[place] and spooled[-1 - place] == rows[-1 - place]
+    assert spooled[2:9] == rows[2:9] and spooled[::-1] == rows[::-1]
+    with pytest.raises(IndexError):
+        spooled[count]
+    odd = spooled.picked(range(1, count, 2))
+    assert odd == rows[1::2] and odd.picked(range(0, len(odd), 2)) == rows[1::4] and spooled == rows
+    both = zip(spooled, reversed(spooled), strict=True)  # two readings at once
+    assert list(both) == list(zip(rows, reversed(rows), strict=True))
+
+
+def test_what_is_kept_in_memory_stays_the_same_object() -> None:
+    rows: list[Row] = [Document(Origin("a.txt", i)) for i in range(2000)]
+    assert all(a is b for a, b in zip(Spool(rows, on_disk=False), rows, strict=True))
+
+
+@pytest.mark.usefixtures("_small_pieces")
+def test_ready_rows_come_back_whole() -> None:
+    chooser = random.Random(0)
+    rows = [
+        TokenRow(
+            ids := [chooser.randrange(1 << 30) for _ in range(n % 9)],
+            [chooser.random() < 0.5 for _ in ids],
+            f"family {n % 3}", n % 2 == 0, n % 3 == 0, n % 5 == 0, f"template {n % 4}", n % 6,
+        )
+        for n in range(60)
+    ]  # fmt: skip
+    store = TokenStore()
+    for row in rows:
+        cost = RowCost(
+            len(row.input_ids), sum(row.supervised), row.prompt_cut, row.answer_cut, row.rewritten, row.template, row.shots
+        )  # fmt: skip
+        store.append(row, cost)
+    order = np.array(chooser.sample(range(60), 40) + [3, 3])
+    picked = store.picked(order)
+    wanted = [rows[place] for place in order]
+    assert picked == wanted and list(picked) == wanted and picked[5:9] == wanted[5:9]
+    assert lengths_of(picked) == lengths_of(wanted) == [len(row.input_ids) for row in wanted]
+    assert picked != wanted[::-1] and picked != wanted[:-1]
+    store.append(rows[0], store.costs[0])  # after it was mapped
+    assert store.picked(np.array([60, 59])) == [rows[0], rows[59]]
+
+
+def test_costs_are_what_was_given() -> None:
+    given = [
+        RowCost(n, n // 2, n % 2 == 0, n % 3 == 0, n % 5 == 0, f"t{n % 3}", n % 4) for n in range(30)
+    ]  # fmt: skip
+    costs = Costs()
+    for cost in given:
+        costs.append(cost)
+    assert costs == given and costs[-1] == given[-1] and costs[3:5] == given[3:5]
+    assert costs.picked(np.array([4, 4, 0])) == [given[4], given[4], given[0]]
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading, cleaning, a hold-out, templates and tokens; beside it, what the same rows take in lists."""
+    monkeypatch.setattr(spool, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(mix, "BATCH_ROWS", 200)
+    tokenizer = tiny_tokenizer()
+
+    def built(count: int) -> tuple[int, int]:
+        rows = ({"instruction": f"say {n}", "output": f"{n} is a number. " * 20} for n in range(count))
+        path = write_jsonl(tmp_path / f"{count}.jsonl", list(rows))
+        spec = {"train": [{"path": str(path)}], "holdout": {"rows": 50}, "clean": {"deduplicate": True}}
+        asked = DataSpec.model_validate(spec | {"max_length": 400})
+        tracemalloc.start()
+        made = build_conversations(asked, tokenizer, seed=0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(made.train) == count - 50
+        return peak, sum(lengths_of(made.train))
+
+    built(200)
+    (few, few_tokens), (many, many_tokens) = built(600), built(2400)
+    assert many_tokens - few_tokens > 200 * 1800
+    assert many - few < BYTES_A_ROW * 1800
