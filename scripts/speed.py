@@ -34,13 +34,13 @@ from aligner.run.folder import RunFolder
 from aligner.stages.batches import labelled
 from aligner.stages.sft import answer_trainer
 from aligner.stages.stage import training_arguments
-from scripts.speed_rows import against_bare, against_trl, bytes_per_token
+from scripts.memory_rows import memory_line
+from scripts.speed_rows import against_bare, against_trl
 
 ROUNDS = 5
 VOCAB = 8192
 STEPS, ROWS, PROMPT_TOKENS, ANSWER_TOKENS = 4, 32, 88, 8
 PROMPTS, NEW_TOKENS = 128, 32
-ROWS_OF_MEMORY = 1000
 
 Task = Callable[[], float]  # does the work once and says how many seconds it took
 
@@ -56,9 +56,8 @@ def main() -> None:
             name, against, f"{statistics.median(ratios):.2f}", f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
         )
     Console().print(table)
-    if "tokens" in wanted:
-        few, many = bytes_per_token(ROWS_OF_MEMORY), bytes_per_token(10 * ROWS_OF_MEMORY)
-        Console().print(f"memory of ready rows: {few:.1f} bytes a token, with ten times the rows {many:.1f}")
+    if "rows" in wanted:
+        Console().print(memory_line())
 
 
 def times_as_fast(ours: Task, theirs: Task) -> list[float]:

@@ -1,4 +1,4 @@
-"""The speed and the memory of rows on their way to tokens, beside TRL's preparation and the bare tokenizer.
+"""The speed of rows on their way to tokens, beside TRL's preparation and the bare tokenizer.
 
 Rows are the small world's instruction data, about 30 tokens each, unless BENCH_ROWS names other files.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import time
-import tracemalloc
 from collections.abc import Callable
 
 from datasets import Dataset, disable_caching, disable_progress_bars
@@ -94,18 +93,6 @@ def against_bare() -> tuple[str, Task, Task]:
         return [encoding.ids for encoding in backend.encode_batch(texts, add_special_tokens=False)]
 
     return "bare encode_batch", timed(ours), timed(theirs)
-
-
-def bytes_per_token(count: int) -> float:
-    """What so many rows take as ids with masks, over their tokens: 16 is two pointers."""
-    rows = some_rows(count)
-    tokenizer = a_tokenizer(rows[:ROWS])
-    tokenize_conversations(rows[:1], tokenizer, MAX_LENGTH)
-    tracemalloc.start()
-    made = tokenize_conversations(rows, tokenizer, MAX_LENGTH)
-    taken, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return taken / sum(len(row.input_ids) for row in made)
 
 
 def _messages(turns: tuple[Turn, ...]) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import pytest
 
 from aligner.bases import base_folder, code_files, pretrain_fingerprint
@@ -18,6 +19,7 @@ from aligner.preview import show_dropped_rows, show_recipe
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.load import load_recipe
 from aligner.recipe.stages import PretrainRecipe
+from tests.data.hub_cache import keep_data_set
 from tests.data.tasks import NLI, nli_rows, write_task
 
 BASE = """\
@@ -547,3 +549,29 @@ def test_a_wrong_task_is_told_before_its_base_is_made(folder: Path) -> None:
         run_recipe(Path("sft.yaml"), [TASKS])
     assert len(told.value.problems) == 4 and 'did you mean "premise"?' in str(told.value)
     assert not (folder / "home").exists()
+
+
+def test_the_hub_and_streams_train_like_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A base and an SFT of them: `check` says what is not known, a finished run stays finished, a new commit counts."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+    keep_data_set(folder / "cache", "you/text", {"train": _rows()["documents"]})
+    keep_data_set(folder / "cache", "you/chats", {"sft": _rows()["chats"]})
+    (folder / "base.yaml").write_text(BASE.replace("path: documents.jsonl", "path: hub:you/text"))
+    streamed = "data.train=[{path: hub:you/chats, split: sft, streaming: true, take: 6}]"
+    (planned,) = check_recipe(Path("sft.yaml"), [streamed]).stages
+    told = {row.name: (row.value, row.why) for row in planned.rows}
+    assert told["rows"][0] == "6" and told["stream hub:you/chats"][0] == "6 rows"
+    assert "how many follow is not known" in told["stream hub:you/chats"][1]
+    assert run_recipe(Path("sft.yaml"), [streamed]).status == "done"
+    assert run_recipe(Path("sft.yaml"), [streamed]).status == "already_done"
+    (source,) = json.loads((folder / "runs/sft/manifest.json").read_text())["data"]["train"]
+    assert (source["path"], source["rows_read"], source["rows_used"]) == ("hub:you/chats", 6, 6)
+    before = pretrain_fingerprint(_base())
+    shutil.rmtree(folder / "cache" / "you___text")
+    keep_data_set(folder / "cache", "you/text", {"train": _rows()["documents"]}, commit="2" * 40)
+    assert pretrain_fingerprint(_base()) != before
+    with pytest.raises(DataError, match="hub:you/chts: the Hub cannot be reached"):
+        run_recipe(Path("sft.yaml"), ["data.train=[{path: hub:you/chts}]", "output=runs/none"])
+    assert not (folder / "runs/none").exists()

@@ -69,7 +69,7 @@ def test_ready_rows_come_back_whole() -> None:
             len(row.input_ids), sum(row.supervised), row.prompt_cut, row.answer_cut, row.rewritten, row.template, row.shots
         )  # fmt: skip
         store.append(row, cost)
-    order = np.array(chooser.sample(range(60), 40) + [3, 3])
+    order = np.array([*chooser.sample(range(60), 40), 3, 3])
     picked = store.picked(order)
     wanted = [rows[place] for place in order]
     assert picked == wanted and list(picked) == wanted and picked[5:9] == wanted[5:9]
