@@ -71,10 +71,11 @@ class Renderer:
 
         So do rows of other sources that have such a text, and those of the same line of a table under other templates.
         """
-        held = [row for source in holdout for row in source.rows]
-        self.withheld = {group_of(text) for row in held for text in _texts(row)}
-        self.tables = {row.origin for row in held if isinstance(row, Example)}
-        for source in sources if held else ():
+        for row in (row for source in holdout for row in source.rows):
+            self.withheld.update(map(group_of, _texts(row)))
+            if isinstance(row, Example):
+                self.tables.add(row.origin)
+        for source in sources if self.withheld else ():
             if self.tables or source.of_tasks:
                 source.keep(self._withheld_reason)
 

@@ -64,7 +64,7 @@ def _moved(
 
     Rows are numbered over all sources; `in_group` has an entry for each.
     """
-    drawn = [SourceRows(source.path, source.format, source.files) for source in sources]
+    drawn: list[list[Row]] = [[] for _ in sources]
     wanted, start = set(held), 0
     found: dict[int, tuple[int, Row]] = {}
     for index, source in enumerate(sources):
@@ -78,8 +78,8 @@ def _moved(
         start = end
     for place in held:
         index, row = found[place]
-        drawn[index].rows.append(row)
-    return [source for source in drawn if source.rows]
+        drawn[index].append(row)
+    return [source.with_rows(rows) for source, rows in zip(sources, drawn, strict=True) if rows]
 
 
 class _Groups:
@@ -145,15 +145,7 @@ def withhold_families(sources: Sequence[SourceRows], families: Sequence[str]) ->
     if unknown:
         raise DataError(unknown)
     wanted = set(families)
-    held = [
-        SourceRows(
-            source.path,
-            source.format,
-            source.files,
-            [row for row in source.rows if wanted & _families_of(row)],
-        )
-        for source in sources
-    ]
+    held = [source.with_rows(row for row in source.rows if wanted & _families_of(row)) for source in sources]
     for source in sources:
         source.keep(lambda row: "held_out" if wanted & _families_of(row) else None)
     return [source for source in held if source.rows]

@@ -63,7 +63,15 @@ class SourceRows:
         return len(self.rows) + self.dropped.total()
 
     def __post_init__(self) -> None:
-        self.rows = self.rows if isinstance(self.rows, Spool) else Spool(self.rows)
+        self.rows = self._spooled(self.rows)
+
+    def _spooled(self, rows: Iterable[Row]) -> Spool[Row]:
+        """The rows on disk; those of tasks, which are read in any order, in memory."""
+        return rows if isinstance(rows, Spool) else Spool(rows, on_disk=not self.of_tasks)
+
+    def with_rows(self, rows: Iterable[Row] = ()) -> SourceRows:
+        """The same source with these rows, none of them dropped."""
+        return SourceRows(self.path, self.format, self.files, self._spooled(rows), identity=self.identity)
 
     @property
     def of_tasks(self) -> bool:
@@ -83,7 +91,7 @@ class SourceRows:
             else:
                 self.drop(self.rows[place], reason)
         if len(kept) < len(self.rows):
-            self.rows = (self.rows if isinstance(self.rows, Spool) else Spool(self.rows)).picked(kept)
+            self.rows = self._spooled(self.rows).picked(kept)
 
     def drop(self, row: Row | Dropped, reason: str) -> None:
         """Count a row that is not, or no longer, among `rows`; the first of each reason are kept as samples."""
@@ -110,7 +118,7 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
     tasks = _task_files(_named_files(spec), spec)
     check_tasks(tasks, spec)
     split = open_split(spec) if spec.hub_id else None
-    rows: Spool[Row] = Spool(on_disk=not tasks)  # rows of tasks are read in any order
+    rows: Spool[Row] = Spool(on_disk=not tasks)
     source = SourceRows(
         joined(spec.path), "", source_files(spec), rows, identity=split.identity if split else ""
     )
