@@ -48,7 +48,7 @@ class Costs(Sequence[RowCost]):
 
     def picked(self, places: NDArray[np.int64]) -> Costs:
         """The costs of the rows at these places, in this order."""
-        rows = np.frombuffer(self.numbers, dtype=np.intc).reshape(-1, self.WIDTH)
+        rows = np.asarray(self.numbers).reshape(-1, self.WIDTH)
         return Costs(array("i", rows[places].tobytes()), self._names)
 
     def __len__(self) -> int:

@@ -158,7 +158,8 @@ def mix_of(order: Places, made: Sequence[Made], costs: Costs) -> Mix:
     firsts = np.array([part.starts[0] for part in made], dtype=np.int64)
     owners = np.searchsorted(firsts, order, side="right") - 1
     numbers = order - firsts[owners] if len(order) else order
-    return Mix(array("i", owners.tolist()), array("q", numbers.tolist()), costs.picked(order))
+    owned = array("i", owners.astype(np.intc).tobytes())
+    return Mix(owned, array("q", numbers.tobytes()), costs.picked(order))
 
 
 def mixed(

@@ -90,7 +90,7 @@ class _Groups:
         _, first, self.of_row = np.unique(each, return_index=True, return_inverse=True)
         self._first = first
         self._luck = np.full(len(first), np.iinfo(np.uint64).max, dtype=np.uint64)
-        np.minimum.at(self._luck, self.of_row, np.frombuffer(lots, dtype=np.uint64))
+        np.minimum.at(self._luck, self.of_row, np.asarray(lots))
         self._rows = np.argsort(self.of_row, kind="stable")
         self._ends = np.cumsum(np.bincount(self.of_row, minlength=len(first)))
 
@@ -220,5 +220,4 @@ def random_order(rows: Iterable[tuple[Row, int]], *, seed: int) -> NDArray[np.in
         for copy in range(copies):
             lots.append(chance(row, seed=seed, purpose=f"order {copy}"))
             numbers.append(number)
-    order = np.argsort(np.frombuffer(lots, dtype=np.uint64), kind="stable")
-    return np.frombuffer(numbers, dtype=np.int64)[order]
+    return np.asarray(numbers)[np.argsort(np.asarray(lots), kind="stable")]

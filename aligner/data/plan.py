@@ -6,6 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aligner.data.mix import Mix
 from aligner.data.report import DataReport, SourceReport
 from aligner.recipe.plan import PlanRow, PlanTable
@@ -36,35 +39,42 @@ class SourcePlan:
 
 def plan_sources(report: DataReport, mix: Mix, order: Sequence[int]) -> list[SourcePlan]:
     """The plan of a training that reads the training rows in this order."""
-    times = Counter(order)
+    times = np.bincount(np.asarray(order, dtype=np.int64), minlength=len(mix.sources))
     tokens: Counter[int] = Counter()
     supervised: Counter[int] = Counter()
-    read: list[Counter[int]] = [Counter() for _ in report.train]
     templates: list[Counter[str]] = [Counter() for _ in report.train]
     shots: list[Counter[int]] = [Counter() for _ in report.train]
-    for index, count in times.items():
-        source, cost = mix.sources[index], mix.costs[index]
+    for source, count, cost in zip(mix.sources, times.tolist(), mix.costs, strict=True):
         tokens[source] += count * cost.tokens
         supervised[source] += count * cost.supervised_tokens
-        read[source][mix.numbers[index]] += count
-        if cost.template:
+        if cost.template and count:
             templates[source][cost.template] += count
             shots[source][cost.shots] += count
-    there = Counter(source for source, _ in set(zip(mix.sources, mix.numbers, strict=True)))
+    read = [_readings(mix, times, number) for number in range(len(report.train))]
     return [
         SourcePlan(
             path=source.path,
-            rows=read[i].total(),
+            rows=sum(read[i]),
             tokens=tokens[i],
             supervised_tokens=supervised[i],
             share=tokens[i] / max(tokens.total(), 1),
-            epochs=read[i].total() / max(there[i], 1),
-            most=max(read[i].values(), default=0),
+            epochs=sum(read[i]) / max(len(read[i]), 1),
+            most=max(read[i], default=0),
             templates=dict(sorted(templates[i].items())),
             shots=dict(sorted(shots[i].items())),
         )
         for i, source in enumerate(report.train)
     ]
+
+
+def _readings(mix: Mix, times: NDArray[np.int64], source: int) -> list[int]:
+    """How often each row of a source is read, its copies and renderings together."""
+    mine = np.flatnonzero(np.asarray(mix.sources) == source)
+    _, rows = np.unique(np.asarray(mix.numbers)[mine], return_inverse=True)
+    readings = np.zeros(rows.max(initial=-1) + 1, dtype=np.int64)
+    np.add.at(readings, rows, times[mine])
+    counts: list[int] = readings.tolist()
+    return counts
 
 
 def plan_table(plans: Sequence[SourcePlan]) -> PlanTable:

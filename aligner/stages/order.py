@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
+from typing import overload
 
 import torch
 from torch.utils.data import Sampler
@@ -17,6 +18,26 @@ CURRICULUM_SHARE = 0.5  # of the early slots at most: what lies under a line tha
 Line = list[int]  # numbers of the rows that lie end to end
 Lines = list[Line]  # what a device reads in one forward pass
 WINDOW_STEPS = 50  # rows are sorted by length within this many steps: little padding, still well mixed
+
+
+class RowBatches(Sequence[Lines]):
+    """Batches of `per_pass` rows of an order, each row a line of its own."""
+
+    def __init__(self, order: Sequence[int], per_pass: int) -> None:
+        self.order, self.per_pass = order, per_pass
+
+    def __len__(self) -> int:
+        return ceil(len(self.order) / self.per_pass)
+
+    @overload
+    def __getitem__(self, index: int) -> Lines: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Lines]: ...
+    def __getitem__(self, index: int | slice) -> Lines | list[Lines]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        start = range(len(self))[index] * self.per_pass
+        return [[row] for row in self.order[start : start + self.per_pass]]
 
 
 def row_order(

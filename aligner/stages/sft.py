@@ -29,7 +29,7 @@ from aligner.run.seed import seed_everything
 from aligner.stages.batches import AnswerCollator, Batch, PackCollator, RowCollator, labelled
 from aligner.stages.loop import LoopPlan, StageTrainer, optimizer_choice, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
-from aligner.stages.order import Lines, pack_order, padding_share, row_order
+from aligner.stages.order import Lines, RowBatches, pack_order, padding_share, row_order
 from aligner.stages.sources import tell_sources
 from aligner.stages.stage import (
     StageResult,
@@ -169,7 +169,7 @@ def pack_length_of(recipe: SftRecipe) -> int | None:
 
 def batches_of(
     train: TrainSpec, lengths: Sequence[int], pack_length: int | None, *, seed: int, mix: Mix | None = None
-) -> list[Lines]:
+) -> Sequence[Lines]:
     """The row numbers of every forward pass in order: a row a line, or, with `pack_length`, a pack."""
     rows, epoch_rows = (mix.rows_per_epoch, mix.epoch) if mix else (len(lengths), None)
     steps, per_pass = optimiser_steps(train, rows=rows), rows_per_pass(train)
@@ -191,7 +191,7 @@ def batches_of(
         lengths=lengths,
         epoch_rows=epoch_rows,
     )
-    return [[[row] for row in order[start : start + per_pass]] for start in range(0, len(order), per_pass)]
+    return RowBatches(order, per_pass)
 
 
 def rows_read(batches: Sequence[Lines]) -> list[int]:
