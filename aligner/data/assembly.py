@@ -16,6 +16,7 @@ from aligner.data.costs import Costs, RowCost
 from aligner.data.instances import Epochs, Renderer, later_epochs, one_epoch
 from aligner.data.mix import (
     ListedValues,
+    Made,
     Mix,
     Values,
     in_file_order,
@@ -36,7 +37,7 @@ from aligner.data.mixture import (
 from aligner.data.readers import SourceRows, read_source
 from aligner.data.readers.kinds import Kind
 from aligner.data.refusals import check_not_empty
-from aligner.data.report import DataReport, report_source
+from aligner.data.report import DataReport, SourceReport, report_source
 from aligner.data.rows import Row
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import DecontaminateSpec, HoldoutSpec, SourceSpec
@@ -125,26 +126,39 @@ def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epo
         mix = mixed(mix, order, sources, made, asked.train, asked.mixture, seed=seed)
     every, mix = later_epochs(order, mix, sources, renderer, step.convert, step.cost, values, epochs)
     renderer.trials.check()
-    per_epoch = [mix.draws.rows_of(i) if mix.draws else None for i in range(len(sources))]
-    costs = values.costs
-    plain = [part for part, spec in zip(made, asked.train, strict=True) if step.kind_of(spec) == "document"]
+    plain = [part for part, spec in zip(made, asked.train, strict=True) if step.plain and spec.plain]
     return Built(
         train=values.picked(every),
         curriculum=values.picked(in_random_order(early, early_made, seed=seed)),
         holdout=values.picked(in_file_order(held_made)),
         report=DataReport(
-            [
-                report_made(s, part, costs, rows)
-                for s, part, rows in zip(sources, made, per_epoch, strict=True)
-            ],
-            [report_made(s, part, costs) for s, part in zip(holdout, held_made, strict=True)],
-            [report_made(s, part, costs) for s, part in zip(early, early_made, strict=True)],
+            _reports(sources, made, values.costs, mix),
+            _reports(holdout, held_made, values.costs),
+            _reports(early, early_made, values.costs),
             word_files(asked.clean.words) if asked.clean else [],
             [report_source(source, [], []) for source in against],
         ),
-        answers=costs.picked(np.setdiff1d(np.arange(len(costs)), in_file_order(plain))),
+        answers=_without(plain, values.costs),
         mix=mix,
     )
+
+
+def _reports(
+    sources: Sequence[SourceRows], made: Sequence[Made], costs: Costs, mix: Mix | None = None
+) -> list[SourceReport]:
+    draws = mix.draws if mix else None
+    return [
+        report_made(source, part, costs, draws.rows_of(number) if draws else None)
+        for number, (source, part) in enumerate(zip(sources, made, strict=True))
+    ]
+
+
+def _without(made: Sequence[Made], costs: Costs) -> Costs:
+    """The costs of all values but these."""
+    others = np.ones(len(costs), dtype=bool)
+    for part in made:
+        others[part.values] = False
+    return costs.picked(np.flatnonzero(others))
 
 
 def _withhold(

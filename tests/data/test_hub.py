@@ -54,7 +54,7 @@ def test_rows_of_the_hub_are_those_of_a_file(more: dict[str, Any], tmp_path: Pat
 def test_a_split_and_a_format_may_be_named() -> None:
     rows = read_source(source(split="test", format="alpaca"), "conversation").rows
     turns = Turn("user", "Ask 0"), Turn("assistant", "0?")
-    assert rows[0] == Conversation(Origin("hub:you/chats/test", 1), turns) and len(rows) == 5
+    assert rows[0] == Conversation(Origin("hub:you/chats/test", 1), turns, "alpaca") and len(rows) == 5
 
 
 @pytest.mark.parametrize(

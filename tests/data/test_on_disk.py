@@ -94,6 +94,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.
     """Reading, cleaning, a hold-out, templates and tokens; beside it, what the same rows take in lists."""
     monkeypatch.setattr(spool, "CHUNK_ROWS", 100)
     monkeypatch.setattr(mix, "BATCH_ROWS", 200)
+    monkeypatch.setattr(token_rows, "PENDING_TOKENS", 1 << 14)
     tokenizer = tiny_tokenizer()
 
     def built(count: int) -> tuple[int, int]:
