@@ -165,8 +165,8 @@ def _changed_data(recipe: StageRecipe, report: Mapping[str, Any]) -> Iterator[st
     before = dict(_hashes(report))
     clean = _clean_of(recipe)
     named = [(joined(clean.words), partial(find_files, clean.words))] if clean and clean.words else []
-    files = [spec for spec, _ in sources_of(recipe) if not spec.hub_id]
-    named += [(joined(spec.path), partial(source_files, spec)) for spec in files]
+    here = [spec for spec, _ in sources_of(recipe) if not spec.hub_id]
+    named += [(joined(spec.path), partial(source_files, spec)) for spec in here]
     for name, files in dict(named).items():
         if name in before and before[name] != (now := files_sha256(files())):
             yield f"{name}: its bytes had sha256 {before[name][:12]}, now {now[:12]}"
