@@ -34,18 +34,20 @@ from aligner.estimates import (
     trained_weights,
 )
 from aligner.evals.tasks import STYLES
-from aligner.planning import PlannedStage, named_stages, planned_stages, unfinished
-from aligner.preflight import check_ahead
+from aligner.planning import PlannedStage, measured_so_far, named_stages, planned_stages, unfinished
+from aligner.preflight import check_ahead, clean_of
 from aligner.preview import Start, start_of
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import ModelSpec
+from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.stages.loop import plan_of
 from aligner.stages.order import Curriculum
+from aligner.stages.perplexity import read_texts
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
 from aligner.stages.reward import pair_length
 from aligner.stages.sft import batches_of, pack_length_of, padding_row, rows_read
@@ -60,12 +62,14 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
     plans = []
     planned = planned_stages(path, overrides)
     check_ahead([stage.recipe for stage in unfinished(planned, fresh=True)])
-    for stage in planned:
+    for asked in planned:
+        stage = measured_so_far(asked, planned)
         start = start_of(stage, starts)
         starts[stage.name] = start
         title = f"{stage.name} ({stage.recipe.stage})"
         rows, tables = _plan(stage, start)
-        plans.append(StagePlan(title, (*_first_rows(stage), *rows), tables))
+        first = [*_first_rows(stage), *_to_come(asked, stage)]
+        plans.append(StagePlan(title, (*first, *rows), tables))
     return Plan(tuple(plans))
 
 
@@ -74,6 +78,16 @@ def _first_rows(stage: PlannedStage) -> list[PlanRow]:
     why = "run first, not counted here: `aligner check` their recipes"
     missing = dict.fromkeys(ahead.recipe.stage for ahead in unfinished(named_stages(stage)))
     return [PlanRow("before", ", ".join(missing), why)] if missing else []
+
+
+def _to_come(asked: PlannedStage, seen: PlannedStage) -> list[PlanRow]:
+    """What the plan leaves out of a stage's cleaning, since an earlier stage is yet to say it."""
+    before, now = clean_of(asked.recipe), clean_of(seen.recipe)
+    if not (before and before.perplexity) or (now and now.perplexity):
+        return []
+    return [
+        PlanRow("perplexity", "to come", "rows go once their scores are measured; planned with all of them")
+    ]
 
 
 def _plan(stage: PlannedStage, start: Start) -> StageParts:
@@ -90,6 +104,8 @@ def _plan(stage: PlannedStage, start: Start) -> StageParts:
             return _evaluate_rows(recipe, start), ()
         case SelfInstructRecipe() as recipe:
             return _self_instruct_plan(recipe, start)
+        case PerplexityRecipe() as recipe:
+            return _perplexity_plan(recipe, start)
         case _:
             raise RecipeError(Problem(str(stage.path), "nothing to plan", "name a stage recipe"))
 
@@ -252,6 +268,20 @@ def _self_instruct_plan(recipe: SelfInstructRecipe, start: Start) -> StageParts:
     return [*rows, time_row(seconds_per_answer(recipe, start), passes=least, why=why)], (
         report_table(built.report),
     )
+
+
+def _perplexity_plan(recipe: PerplexityRecipe, start: Start) -> StageParts:
+    texts = read_texts(recipe)
+    size = sum(len(document.text.encode()) for document in texts.documents.values())
+    rows = [
+        PlanRow(
+            "texts",
+            f"{len(texts.documents):,}",
+            f"different ones of {texts.rows:,} rows, {size:,} bytes in all",
+        ),
+        PlanRow("parameters", f"{start.parameters:,}", "none of them trained"),
+    ]
+    return rows, (report_table(texts.report),)
 
 
 def _answers(recipe: EvaluateRecipe, *, tasks: int, prompts: int) -> int:

@@ -35,7 +35,9 @@ def main() -> None:
     logger.remove()
     texts = json.loads(Path(sys.argv[1]).read_text())
     with tempfile.TemporaryDirectory() as folder:
-        signatures, duplicates, removed = (f"{folder}/{name}" for name in ("signatures", "duplicates", "removed"))
+        signatures, duplicates, removed = (
+            f"{folder}/{name}" for name in ("signatures", "duplicates", "removed")
+        )
         config = MinhashConfig()
         first = MinhashDedupSignature(signatures, config)
         if sys.argv[2] == "spaces":

@@ -1,4 +1,4 @@
-"""Near duplicates beside datatrove's own MinHash (its four blocks, one after the other, in an environment of their own).
+"""Near duplicates beside datatrove's own MinHash (its four blocks in turn, in an environment of their own).
 
 Documents are random words in the frequencies of a language (Zipf), one in five of them an earlier one with some words
 changed, unless BENCH_DOCUMENTS names files.
@@ -95,7 +95,9 @@ def datatrove(words: str) -> Task:
 def against_datatrove(words: str) -> tuple[str, Task, Task]:
     """Near duplicates: ours, and datatrove's."""
     if "ALIGNER_DATATROVE" not in os.environ:
-        sys.exit("name an environment with datatrove in ALIGNER_DATATROVE, or use scripts/bench, which makes one")
+        sys.exit(
+            "name an environment with datatrove in ALIGNER_DATATROVE, or use scripts/bench, which makes one"
+        )
     named = {"spacy": "datatrove's MinHash", "spaces": "the same, words parted at spaces"}[words]
     return named, ours, datatrove(words)
 

@@ -29,6 +29,7 @@ COMMANDS = (
     "ppo",
     "evaluate",
     "selfinstruct",
+    "perplexity",
     "run",
     "check",
     "show",

@@ -26,6 +26,7 @@ STAGES = {
     "ppo": "Train a policy against a reward, held near its start model.",
     "evaluate": "Ask several models the same questions, side by side.",
     "selfinstruct": "Write new instructions with a model, after seed tasks.",
+    "perplexity": "Measure how hard rows are for a model: bits per byte, for data.clean.perplexity.",
 }
 
 app = typer.Typer(
