@@ -25,6 +25,7 @@ from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.estimates import (
     FLOAT_BYTES,
+    answers_drawn,
     gib,
     seconds_per_answer,
     seconds_per_pass,
@@ -33,9 +34,15 @@ from aligner.estimates import (
     train_bytes,
     trained_weights,
 )
-from aligner.evals.tasks import STYLES
-from aligner.planning import PlannedStage, measured_so_far, named_stages, planned_stages, unfinished
-from aligner.preflight import check_ahead, clean_of
+from aligner.planning import (
+    PlannedStage,
+    measured_so_far,
+    named_stages,
+    perplexity_to_come,
+    planned_stages,
+    unfinished,
+)
+from aligner.preflight import check_ahead
 from aligner.preview import Start, start_of
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
@@ -68,26 +75,20 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
         starts[stage.name] = start
         title = f"{stage.name} ({stage.recipe.stage})"
         rows, tables = _plan(stage, start)
-        first = [*_first_rows(stage), *_to_come(asked, stage)]
-        plans.append(StagePlan(title, (*first, *rows), tables))
+        plans.append(StagePlan(title, (*_first_rows(asked, stage), *rows), tables))
     return Plan(tuple(plans))
 
 
-def _first_rows(stage: PlannedStage) -> list[PlanRow]:
-    """What is run before the stage, since it is named by its recipe and not there yet."""
+def _first_rows(asked: PlannedStage, seen: PlannedStage) -> list[PlanRow]:
+    """What comes before the stage: recipes that it names and that have not run, and scores of its rows."""
     why = "run first, not counted here: `aligner check` their recipes"
-    missing = dict.fromkeys(ahead.recipe.stage for ahead in unfinished(named_stages(stage)))
-    return [PlanRow("before", ", ".join(missing), why)] if missing else []
-
-
-def _to_come(asked: PlannedStage, seen: PlannedStage) -> list[PlanRow]:
-    """What the plan leaves out of a stage's cleaning, since an earlier stage is yet to say it."""
-    before, now = clean_of(asked.recipe), clean_of(seen.recipe)
-    if not (before and before.perplexity) or (now and now.perplexity):
-        return []
-    return [
-        PlanRow("perplexity", "to come", "rows go once their scores are measured; planned with all of them")
-    ]
+    missing = dict.fromkeys(ahead.recipe.stage for ahead in unfinished(named_stages(seen)))
+    rows = [PlanRow("before", ", ".join(missing), why)] if missing else []
+    if perplexity_to_come(asked, seen):
+        rows.append(
+            PlanRow("perplexity", "to come", "rows go once they are measured; planned with all of them")
+        )
+    return rows
 
 
 def _plan(stage: PlannedStage, start: Start) -> StageParts:
@@ -244,7 +245,7 @@ def _evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:
     if asked:
         why = f"prompts, {suites.samples_per_prompt} sampled answers and a greedy one each"
         rows.append(PlanRow("prompts", f"{asked:,}", why))
-    answers = _answers(recipe, tasks=sum(tasks.values()), prompts=asked)
+    answers = answers_drawn(recipe, tasks=sum(tasks.values()), prompts=asked)
     if not answers:
         return rows
     seconds = seconds_per_answer(recipe, start)
@@ -282,16 +283,6 @@ def _perplexity_plan(recipe: PerplexityRecipe, start: Start) -> StageParts:
         PlanRow("parameters", f"{start.parameters:,}", "none of them trained"),
     ]
     return rows, (report_table(texts.report),)
-
-
-def _answers(recipe: EvaluateRecipe, *, tasks: int, prompts: int) -> int:
-    """How many answers are drawn in all: greedy and sampled ones, few-shot ones in every style."""
-    suites, models = recipe.suites, len(recipe.models)
-    more_of_reference = max(suites.best_of - suites.samples_per_prompt, 0) if recipe.reference else 0
-    few_shot = len(suites.few_shot) * len(suites.shots) * len(STYLES)
-    return tasks * (models + few_shot) + prompts * (
-        models * (1 + suites.samples_per_prompt) + more_of_reference
-    )
 
 
 def _count(sources: Sequence[SourceSpec], kind: Kind) -> int:

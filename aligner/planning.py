@@ -106,6 +106,12 @@ def shape_ahead(stage: PlannedStage, planned: Sequence[PlannedStage]) -> Archite
     return stage.recipe.model if isinstance(stage.recipe, PretrainRecipe) else None
 
 
+def perplexity_to_come(asked: PlannedStage, seen: PlannedStage) -> bool:
+    """Whether `measured_so_far` left a stage's rows as they are, since their scores are not there yet."""
+    before, now = clean_of(asked.recipe), clean_of(seen.recipe)
+    return bool(before and before.perplexity and not (now and now.perplexity))
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a run in this folder came to its end."""
     return (folder / "manifest.json").exists() and Manifest.read(folder).status == "finished"

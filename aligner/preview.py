@@ -38,13 +38,22 @@ from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
 from aligner.models.sources import base_source, loading, resolve_source
 from aligner.models.tokenizer import ensure_end, ensure_template, train_tokenizer
-from aligner.planning import PlannedStage, bases_of, is_recipe, measured_so_far, named_stage, planned_stages
+from aligner.planning import (
+    PlannedStage,
+    bases_of,
+    is_recipe,
+    measured_so_far,
+    named_stage,
+    perplexity_to_come,
+    planned_stages,
+)
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
+from aligner.run.progress import say
 from aligner.run.write import write_text
 from aligner.stages.perplexity import read_texts
 from aligner.stages.pretrain import tokenizer_texts
@@ -175,7 +184,10 @@ def _view(stage: PlannedStage, start: Start, look: Look, count: int) -> StageVie
 def _looks(path: Path, overrides: Sequence[str], count: int) -> Iterator[tuple[PlannedStage, Start, Look]]:
     known: dict[str, Start] = {}
     planned = planned_stages(path, overrides)
-    for stage in (measured_so_far(stage, planned) for stage in planned):
+    for asked in planned:
+        stage = measured_so_far(asked, planned)
+        if perplexity_to_come(asked, stage):
+            say(f"{stage.name}: shown with the rows that perplexity will drop, for it is yet to be measured")
         start = known[stage.name] = start_of(stage, known)
         yield stage, start, _look(stage.recipe, start.tokenizer, count)
 

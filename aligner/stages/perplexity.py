@@ -19,6 +19,7 @@ from aligner.models.wrapped import context_length
 from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.run.folder import RunFolder
 from aligner.run.lines import JsonLines, JsonRow
+from aligner.run.manifest import content_of
 from aligner.run.progress import progress, say
 from aligner.stages.stage import StageResult
 from aligner.stages.stop import gentle_stop
@@ -44,11 +45,10 @@ def measure_perplexity(recipe: PerplexityRecipe, run: RunFolder) -> StageResult:
     """
     texts = read_texts(recipe)
     loaded = load_trained(recipe.model.base, recipe.model.revision)
-    parents = {"base": loaded.identity}
     scores = JsonLines(run.path / SCORES_FILE)
-    if run.manifest.parents != parents:
+    if content_of(run.manifest.parents.get("base", "")) != content_of(loaded.identity):
         scores.clear()  # another model's
-    run.start(parents=parents, data=texts.report.to_json(), seed=recipe.seed)
+    run.start(parents={"base": loaded.identity}, data=texts.report.to_json(), seed=recipe.seed)
     known = {str(row["text"]) for row in scores.rows()}
     left = [document for key, document in texts.documents.items() if key not in known]
     done = len(texts.documents) - len(left)

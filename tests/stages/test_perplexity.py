@@ -173,7 +173,7 @@ def test_a_pipeline_hands_the_scores_on(recipes: Path, capsys: pytest.CaptureFix
     assert [row.value for row in plan.stages[2].rows if row.name == "perplexity"] == ["to come"]
     assert [row.value for row in plan.stages[1].rows if row.name == "texts"] == ["10"]
     show_recipe(Path("all.yaml"), count=1)
-    capsys.readouterr()
+    assert "base: shown with the rows that perplexity will drop" in capsys.readouterr().err
     assert run_recipe(Path("all.yaml")).status == "done"
     found = {
         row["text"]: row["bits_per_byte"]
@@ -210,6 +210,8 @@ def test_scores_that_lie_there_are_checked_before_anything_is_trained(recipes: P
     with pytest.raises(DataError, match=r"scores.jsonl:1: no score"):
         run_recipe(Path("base.yaml"), ["output=runs/other"])
     assert not (recipes / "runs/other/model").exists()
+    assert run_recipe(Path("perplexity.yaml"), fresh=True).status == "done"
+    assert sorted(file.read_text().splitlines(keepends=True)) == sorted(lines)
 
 
 def test_a_stage_is_named_in_a_pipeline_alone_and_must_be_an_earlier_one(recipes: Path) -> None:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from aligner.data.rows import Row, row_contents
+from aligner.data.rows import Origin, Row, row_contents
 from aligner.errors import DataError, Problem, at
 from aligner.recipe.clean import PerplexitySpec
 
@@ -84,14 +84,14 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 class PerplexityFilter:
-    """Judges rows by their scores, and remembers those that have none."""
+    """Judges rows by their scores, and notes those that have none."""
 
     def __init__(self, spec: PerplexitySpec) -> None:
         """Read the scores; DataError as `read_scores`."""
         self._file = scores_file(spec.scores)
         self._scores = read_scores(self._file)
         self.bounds = bounds_of(spec, self._scores)
-        self._unmeasured: list[Row] = []
+        self._unmeasured: list[Origin] = []
 
     def reason_against(self, row: Row) -> str | None:
         """`low_perplexity`, `high_perplexity` or None; a row without text has none of either."""
@@ -100,7 +100,7 @@ class PerplexityFilter:
             return None
         bits = self._scores.get(text_key(text))
         if bits is None:
-            self._unmeasured.append(row)
+            self._unmeasured.append(row.origin)
             return None
         if bits < self.bounds.low:
             return "low_perplexity"
@@ -114,7 +114,7 @@ class PerplexityFilter:
             "name its file in the perplexity recipe, with the same kind and format, and run that with --fresh"
         )
         what = f"this row has no score in {self._file}"
-        told = [Problem(str(row.origin), what, remedy) for row in self._unmeasured[:MAX_TOLD]]
+        told = [Problem(str(origin), what, remedy) for origin in self._unmeasured[:MAX_TOLD]]
         if len(self._unmeasured) > MAX_TOLD:
             told.append(Problem(str(self._file), f"{len(self._unmeasured):,} rows have no score here"))
         raise DataError(told)
