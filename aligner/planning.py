@@ -62,6 +62,7 @@ def plan_pipeline(recipe: PipelineRecipe, path: Path) -> list[PlannedStage]:
             continue
         uses = [name[1:] for name in named_in(loaded.recipe) if name.startswith("@")]
         problems += _unknown_stages(name, uses, list(recipe.stages)[: list(recipe.stages).index(name)], path)
+        problems += _no_scores(name, loaded.recipe, planned, path)
         planned.append(PlannedStage(name, loaded.recipe, loaded.path, loaded.given_root))
     if problems:
         raise RecipeError(problems)
@@ -74,6 +75,18 @@ def _unknown_stages(name: str, uses: Sequence[str], earlier: Sequence[str], path
         Problem(str(path), f'stage {name}: starts from "@{used}", which is no earlier stage',
                 nearest(used, earlier) if earlier else remedy)
         for used in uses if used not in earlier
+    ]  # fmt: skip
+
+
+def _no_scores(name: str, recipe: StageRecipe, earlier: Sequence[PlannedStage], path: Path) -> list[Problem]:
+    """The scores that a stage takes from an earlier one which measures none."""
+    clean = clean_of(recipe)
+    asked = clean.perplexity.scores[1:] if clean and clean.perplexity and clean.perplexity.to_come else ""
+    wrong = [one for one in earlier if one.name == asked and not isinstance(one.recipe, PerplexityRecipe)]
+    return [
+        Problem(str(path), f'stage {name}: takes scores from "@{asked}", which is a {one.recipe.stage} stage',
+                "name one of the stage perplexity")
+        for one in wrong
     ]  # fmt: skip
 
 
