@@ -20,6 +20,7 @@ BANDS, BAND_ROWS = 14, 8
 HASHES = BANDS * BAND_ROWS
 _CHUNK = 256  # shingles hashed at once: two arrays of 256 x 112 x 8 bytes stay in the cache of a processor
 _KNOWN_WORDS = 65_536  # whose hashes are kept, some 10 MB: a few words make up most of any text
+_LONGEST_KNOWN = 64  # characters: what is longer is no word that comes again
 # The odd constants of splitmix64 (Steele et al. 2014): a step, and two multipliers that mix all bits.
 _STEP, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
@@ -46,9 +47,11 @@ class _WordHashes(dict[str, int]):
     """The hash of every word it is asked for, so many of them kept."""
 
     def __missing__(self, word: str) -> int:
+        found = int.from_bytes(blake2b(word.encode(), digest_size=8).digest())
         if len(self) >= _KNOWN_WORDS:
             self.clear()
-        self[word] = found = int.from_bytes(blake2b(word.encode(), digest_size=8).digest())
+        if len(word) <= _LONGEST_KNOWN:
+            self[word] = found
         return found
 
 
