@@ -25,6 +25,7 @@ from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.estimates import (
     FLOAT_BYTES,
+    answers_drawn,
     gib,
     seconds_per_answer,
     seconds_per_pass,
@@ -33,19 +34,27 @@ from aligner.estimates import (
     train_bytes,
     trained_weights,
 )
-from aligner.evals.tasks import STYLES
-from aligner.planning import PlannedStage, named_stages, planned_stages, unfinished
+from aligner.planning import (
+    PlannedStage,
+    measured_so_far,
+    named_stages,
+    perplexity_to_come,
+    planned_stages,
+    unfinished,
+)
 from aligner.preflight import check_ahead
 from aligner.preview import Start, start_of
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import ModelSpec
+from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.stages.loop import plan_of
 from aligner.stages.order import Curriculum
+from aligner.stages.perplexity import read_texts
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
 from aligner.stages.reward import pair_length
 from aligner.stages.sft import batches_of, pack_length_of, padding_row, rows_read
@@ -60,20 +69,26 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
     plans = []
     planned = planned_stages(path, overrides)
     check_ahead([stage.recipe for stage in unfinished(planned, fresh=True)])
-    for stage in planned:
+    for asked in planned:
+        stage = measured_so_far(asked, planned)
         start = start_of(stage, starts)
         starts[stage.name] = start
         title = f"{stage.name} ({stage.recipe.stage})"
         rows, tables = _plan(stage, start)
-        plans.append(StagePlan(title, (*_first_rows(stage), *rows), tables))
+        plans.append(StagePlan(title, (*_first_rows(asked, stage), *rows), tables))
     return Plan(tuple(plans))
 
 
-def _first_rows(stage: PlannedStage) -> list[PlanRow]:
-    """What is run before the stage, since it is named by its recipe and not there yet."""
+def _first_rows(asked: PlannedStage, seen: PlannedStage) -> list[PlanRow]:
+    """What comes before the stage: recipes that it names and that have not run, and scores of its rows."""
     why = "run first, not counted here: `aligner check` their recipes"
-    missing = dict.fromkeys(ahead.recipe.stage for ahead in unfinished(named_stages(stage)))
-    return [PlanRow("before", ", ".join(missing), why)] if missing else []
+    missing = dict.fromkeys(ahead.recipe.stage for ahead in unfinished(named_stages(seen)))
+    rows = [PlanRow("before", ", ".join(missing), why)] if missing else []
+    if perplexity_to_come(asked, seen):
+        rows.append(
+            PlanRow("perplexity", "to come", "rows go once they are measured; planned with all of them")
+        )
+    return rows
 
 
 def _plan(stage: PlannedStage, start: Start) -> StageParts:
@@ -90,6 +105,8 @@ def _plan(stage: PlannedStage, start: Start) -> StageParts:
             return _evaluate_rows(recipe, start), ()
         case SelfInstructRecipe() as recipe:
             return _self_instruct_plan(recipe, start)
+        case PerplexityRecipe() as recipe:
+            return _perplexity_plan(recipe, start)
         case _:
             raise RecipeError(Problem(str(stage.path), "nothing to plan", "name a stage recipe"))
 
@@ -228,7 +245,7 @@ def _evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:
     if asked:
         why = f"prompts, {suites.samples_per_prompt} sampled answers and a greedy one each"
         rows.append(PlanRow("prompts", f"{asked:,}", why))
-    answers = _answers(recipe, tasks=sum(tasks.values()), prompts=asked)
+    answers = answers_drawn(recipe, tasks=sum(tasks.values()), prompts=asked)
     if not answers:
         return rows
     seconds = seconds_per_answer(recipe, start)
@@ -254,14 +271,18 @@ def _self_instruct_plan(recipe: SelfInstructRecipe, start: Start) -> StageParts:
     )
 
 
-def _answers(recipe: EvaluateRecipe, *, tasks: int, prompts: int) -> int:
-    """How many answers are drawn in all: greedy and sampled ones, few-shot ones in every style."""
-    suites, models = recipe.suites, len(recipe.models)
-    more_of_reference = max(suites.best_of - suites.samples_per_prompt, 0) if recipe.reference else 0
-    few_shot = len(suites.few_shot) * len(suites.shots) * len(STYLES)
-    return tasks * (models + few_shot) + prompts * (
-        models * (1 + suites.samples_per_prompt) + more_of_reference
-    )
+def _perplexity_plan(recipe: PerplexityRecipe, start: Start) -> StageParts:
+    texts = read_texts(recipe)
+    size = sum(len(document.text.encode()) for document in texts.documents.values())
+    rows = [
+        PlanRow(
+            "texts",
+            f"{len(texts.documents):,}",
+            f"different ones of {texts.rows:,} rows, {size:,} bytes in all",
+        ),
+        PlanRow("parameters", f"{start.parameters:,}", "none of them trained"),
+    ]
+    return rows, (report_table(texts.report),)
 
 
 def _count(sources: Sequence[SourceSpec], kind: Kind) -> int:

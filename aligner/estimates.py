@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from aligner.data.tokens import PromptRow
 from aligner.evals.suites import SAMPLE_BATCH
+from aligner.evals.tasks import STYLES
 from aligner.models.sample import prompt_room, sample_responses
 from aligner.preview import Start
 from aligner.recipe.evaluate import EvaluateRecipe
@@ -120,3 +121,13 @@ def seconds_per_answer(recipe: EvaluateRecipe | SelfInstructRecipe, start: Start
         pad_id=0,
     )
     return (time.perf_counter() - began) / SAMPLE_BATCH
+
+
+def answers_drawn(recipe: EvaluateRecipe, *, tasks: int, prompts: int) -> int:
+    """How many answers are drawn in all: greedy and sampled ones, few-shot ones in every style."""
+    suites, models = recipe.suites, len(recipe.models)
+    more_of_reference = max(suites.best_of - suites.samples_per_prompt, 0) if recipe.reference else 0
+    few_shot = len(suites.few_shot) * len(suites.shots) * len(STYLES)
+    return tasks * (models + few_shot) + prompts * (
+        models * (1 + suites.samples_per_prompt) + more_of_reference
+    )

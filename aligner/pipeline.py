@@ -175,6 +175,8 @@ def stage_function(recipe: StageRecipe) -> Callable[..., Any]:
             from aligner.stages.ppo import train_ppo as function
         case "selfinstruct":
             from aligner.stages.selfinstruct import self_instruct as function
+        case "perplexity":
+            from aligner.stages.perplexity import measure_perplexity as function
         case _:
             from aligner.stages.evaluate import evaluate as function
     return function

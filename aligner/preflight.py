@@ -11,14 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aligner.data.cleaning.perplexity import scores_file
 from aligner.data.readers import read_source, source_files
 from aligner.data.readers.files import files_sha256, find_files, joined
-from aligner.data.readers.kinds import Kind
+from aligner.data.readers.kinds import Kind, kind_read
 from aligner.errors import DataError, Problem, RunError
 from aligner.models.weights import folder_identity, model_in
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
@@ -26,7 +28,7 @@ from aligner.run.changes import changed, changes_since
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest, content_of
 
-_WITH_ROWS = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe  # that are trained on
+CLEANED = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe  # stages whose rows are trained on
 
 
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
@@ -48,7 +50,9 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
             problems += [problem for problem in error.problems if problem not in problems]
     from aligner.data.clean import clean_sources  # takes numpy along, which a wrong recipe need not wait for
 
-    for clean in (found for recipe in recipes if (found := _clean_of(recipe))):
+    for clean in (found for recipe in recipes if (found := clean_of(recipe))):
+        if clean.perplexity and clean.perplexity.to_come:
+            clean = clean.model_copy(update={"perplexity": None})
         try:
             clean_sources([], clean)
         except DataError as error:
@@ -76,8 +80,9 @@ def _missing_novelty(recipes: Sequence[StageRecipe]) -> Sequence[Problem]:
     return ()
 
 
-def _clean_of(recipe: StageRecipe) -> CleanSpec | None:
-    return recipe.data.clean if isinstance(recipe, _WITH_ROWS) else None
+def clean_of(recipe: StageRecipe) -> CleanSpec | None:
+    """How a recipe's rows are cleaned, where they are."""
+    return recipe.data.clean if isinstance(recipe, CLEANED) else None
 
 
 def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
@@ -103,7 +108,9 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
             parts += [(sources, "prompt") for sources in asked]
         case SelfInstructRecipe():
             parts = [(recipe.seed_tasks, "conversation")]
-    if isinstance(recipe, _WITH_ROWS) and recipe.data.decontaminate:
+        case PerplexityRecipe():
+            parts = [([source], kind_read(source, recipe.kind)) for source in recipe.sources]
+    if isinstance(recipe, CLEANED) and recipe.data.decontaminate:
         parts.append((recipe.data.decontaminate.against, None))
     for sources, kind in parts:
         yield from ((source, kind) for source in sources)
@@ -153,8 +160,11 @@ def _changed_parents(recipe: StageRecipe, before: Mapping[str, str]) -> Iterator
 
 def _changed_data(recipe: StageRecipe, report: Mapping[str, Any]) -> Iterator[str]:
     before = dict(_hashes(report))
-    clean = _clean_of(recipe)
+    clean = clean_of(recipe)
     named = [(joined(clean.words), partial(find_files, clean.words))] if clean and clean.words else []
+    if clean and clean.perplexity:
+        scores = clean.perplexity.scores
+        named.append((scores, lambda: [scores_file(scores)]))
     named += [(joined(spec.path), partial(source_files, spec)) for spec, _ in sources_of(recipe)]
     for name, files in dict(named).items():
         if name in before and before[name] != (now := files_sha256(files())):
@@ -179,7 +189,7 @@ def _roles(recipe: StageRecipe) -> dict[str, str]:
         case PpoRecipe():
             rewards = {f"reward.{i}": source.model for i, source in enumerate(recipe.reward) if source.model}
             return {"base": recipe.model.base} | rewards
-        case SftRecipe() | RewardRecipe() | SelfInstructRecipe():
+        case SftRecipe() | RewardRecipe() | SelfInstructRecipe() | PerplexityRecipe():
             return {"base": recipe.model.base}
         case _:
             return {}

@@ -38,13 +38,24 @@ from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
 from aligner.models.sources import base_source, loading, resolve_source
 from aligner.models.tokenizer import ensure_end, ensure_template, train_tokenizer
-from aligner.planning import PlannedStage, bases_of, is_recipe, named_stage, planned_stages
+from aligner.planning import (
+    PlannedStage,
+    bases_of,
+    is_recipe,
+    measured_so_far,
+    named_stage,
+    perplexity_to_come,
+    planned_stages,
+)
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import LoraSpec, ModelSpec
+from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
+from aligner.run.progress import say
 from aligner.run.write import write_text
+from aligner.stages.perplexity import read_texts
 from aligner.stages.pretrain import tokenizer_texts
 from aligner.stages.selfinstruct import list_examples
 from aligner.stages.writer import page_ids
@@ -172,7 +183,11 @@ def _view(stage: PlannedStage, start: Start, look: Look, count: int) -> StageVie
 
 def _looks(path: Path, overrides: Sequence[str], count: int) -> Iterator[tuple[PlannedStage, Start, Look]]:
     known: dict[str, Start] = {}
-    for stage in planned_stages(path, overrides):
+    planned = planned_stages(path, overrides)
+    for asked in planned:
+        stage = measured_so_far(asked, planned)
+        if perplexity_to_come(asked, stage):
+            say(f"{stage.name}: shown with the rows that perplexity will drop, for it is yet to be measured")
         start = known[stage.name] = start_of(stage, known)
         yield stage, start, _look(stage.recipe, start.tokenizer, count)
 
@@ -206,6 +221,9 @@ def _look(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase, count: int) -
         case SelfInstructRecipe():
             seeds = build_seed_tasks(recipe.seed_tasks, tokenizer, seed=recipe.seed)
             return Look(_first_lists(recipe, seeds.tasks, tokenizer, count), reports=[seeds.report])
+        case PerplexityRecipe():
+            texts = read_texts(recipe)
+            return Look(documents=list(texts.documents.values()), reports=[texts.report])
         case _:
             raise RecipeError(Problem(recipe.stage, "has no rows to show", "name a stage recipe"))
 

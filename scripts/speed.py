@@ -33,6 +33,7 @@ from aligner.recipe.stages import SftRecipe
 from aligner.run.folder import RunFolder
 from aligner.stages.sft import answer_trainer, labelled
 from aligner.stages.stage import training_arguments
+from scripts.speed_neardups import against_datatrove, quality
 from scripts.speed_rows import against_bare, against_trl, bytes_per_token
 
 ROUNDS = 5
@@ -58,6 +59,8 @@ def main() -> None:
     if "tokens" in wanted:
         few, many = bytes_per_token(ROWS_OF_MEMORY), bytes_per_token(10 * ROWS_OF_MEMORY)
         Console().print(f"memory of ready rows: {few:.1f} bytes a token, with ten times the rows {many:.1f}")
+    if {"neardups", "minhash"} & set(wanted):
+        Console().print(quality())
 
 
 def times_as_fast(ours: Task, theirs: Task) -> list[float]:
@@ -167,6 +170,8 @@ BENCHES: dict[str, Callable[[], tuple[str, Task, Task]]] = {
     "sampling": sampling,
     "rows": lambda: against_trl(small_model),
     "tokens": against_bare,
+    "neardups": lambda: against_datatrove("spacy"),
+    "minhash": lambda: against_datatrove("spaces"),
 }
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ STAGES = {
     "ppo": "Train a policy against a reward, held near its start model.",
     "evaluate": "Ask several models the same questions, side by side.",
     "selfinstruct": "Write new instructions with a model, after seed tasks.",
+    "perplexity": "Measure how hard rows are for a model: bits per byte, for data.clean.perplexity.",
 }
 
 app = typer.Typer(
@@ -120,10 +121,11 @@ def report(folder: RunArgument) -> None:
 @app.command()
 def schema(
     stage: Annotated[
-        str | None, typer.Argument(metavar="[STAGE]", help="one stage; all when left out")
+        str | None,
+        typer.Argument(metavar="[STAGE|task]", help="one stage, or task files; all stages when left out"),
     ] = None,
 ) -> None:
-    """Print the JSON schema of recipes, for editors."""
+    """Print the JSON schema of recipes or of task files, for editors."""
     with _answering():
         from aligner.recipe.load import json_schema
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from aligner.data.clean import clean_sources
-from aligner.data.cleaning.words import word_files
+from aligner.data.clean import clean_sources, cleaning_files
 from aligner.data.contamination import decontaminate
 from aligner.data.instances import Epochs, Renderer, later_epochs, one_epoch
 from aligner.data.mix import Mix, in_random_order, make, mix_of, report_made
@@ -120,7 +119,7 @@ def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epo
             [report_made(*entry) for entry in zip(sources, made, per_epoch, strict=True)],
             [report_made(*entry) for entry in zip(holdout, held_made, strict=True)],
             [report_made(*entry) for entry in zip(early, early_made, strict=True)],
-            word_files(asked.clean.words) if asked.clean else [],
+            cleaning_files(asked.clean) if asked.clean else [],
             [report_source(source, [], []) for source in against],
         ),
         answers=[

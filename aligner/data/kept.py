@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import aligner
 from aligner.data.build import Conversations, build_conversations
+from aligner.data.cleaning.perplexity import scores_file
 from aligner.data.instances import Epochs, one_epoch
 from aligner.data.prefixes import plain_backend
 from aligner.data.readers import source_files
@@ -114,6 +115,8 @@ def _files(spec: DataSpec) -> Iterator[list[Path]]:
         yield source_files(source)
     if spec.clean.words:
         yield find_files(spec.clean.words)
+    if spec.clean.perplexity:
+        yield [scores_file(spec.clean.perplexity.scores)]
 
 
 def _code() -> list[Path]:

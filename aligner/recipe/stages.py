@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 from aligner.recipe.base import Spec
 from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
-from aligner.recipe.model import ArchitectureSpec, TokenizerSpec
+from aligner.recipe.model import ArchitectureSpec, FrozenModelSpec, TokenizerSpec
+from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.ppo import PpoRecipe
-from aligner.recipe.selfinstruct import GeneratorSpec, SelfInstructSpec
+from aligner.recipe.selfinstruct import SelfInstructSpec
 from aligner.recipe.stage import StageRecipe, TunedRecipe
 from aligner.recipe.training import SamplingSpec, SftTrainSpec, TrainSpec
 
@@ -77,7 +78,7 @@ class SelfInstructRecipe(StageRecipe):
     """New instructions with solved instances, written by a model after seed tasks."""
 
     stage: Literal["selfinstruct"]
-    model: GeneratorSpec
+    model: FrozenModelSpec
     seed_tasks: list[SourceSpec] = Field(min_length=1, description="one question and one answer a row")
     selfinstruct: SelfInstructSpec
     sampling: SamplingSpec = Field(default_factory=lambda: SamplingSpec(max_new_tokens=128, temperature=0.7))
@@ -115,6 +116,7 @@ Recipe = Annotated[
     | PpoRecipe
     | EvaluateRecipe
     | SelfInstructRecipe
+    | PerplexityRecipe
     | PipelineRecipe,
     Field(discriminator="stage"),
 ]
@@ -125,5 +127,6 @@ RECIPES: dict[str, type[StageRecipe]] = {
     "ppo": PpoRecipe,
     "evaluate": EvaluateRecipe,
     "selfinstruct": SelfInstructRecipe,
+    "perplexity": PerplexityRecipe,
     "pipeline": PipelineRecipe,
 }

@@ -29,8 +29,8 @@ from aligner.run.metrics import Metrics, check_finite, parse_result_key
 from aligner.run.write import mend_leftovers, remove_path, write_json, write_text
 
 OWNED = (
-    "recipe.yaml", "metrics.jsonl", "samples.jsonl", "instructions.jsonl", "results.json", "report.html",
-    "value_head.safetensors", "model", "base", "checkpoints", "plots",
+    "recipe.yaml", "metrics.jsonl", "samples.jsonl", "instructions.jsonl", "scores.jsonl", "results.json",
+    "report.html", "value_head.safetensors", "model", "base", "checkpoints", "plots",
 )  # fmt: skip
 
 

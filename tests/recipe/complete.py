@@ -134,6 +134,13 @@ data:
     languages:
       - en
     near_duplicates: true
+    perplexity:
+      scores: runs/scores.jsonl
+      min_bits_per_byte: 0.5
+      max_bits_per_byte: 3.0
+      quantiles:
+        - 0.05
+        - 0.95
   block_length: 64
   isolate_documents: true
 {_TRAIN}""",
@@ -232,6 +239,18 @@ seed_tasks:
     - picture
   style: chat
 {_SAMPLING}""",
+    "perplexity": f"""\
+stage: perplexity
+{_HEAD}model:
+  base: you/base
+  revision: main
+sources:
+  - path: train.jsonl
+    format: documents
+kind: document
+block_length: 64
+rows_per_device: 8
+""",
     "pipeline": f"""\
 stage: pipeline
 {_HEAD}stages:
@@ -249,7 +268,14 @@ FREE_NAMES = ("tasks", "models", "stages", "set")  # mappings whose keys the use
 
 def write_complete(folder: Path) -> dict[str, Path]:
     """All complete recipes in a folder, with the files they name."""
-    for name in ("train.jsonl", "held.jsonl", "base.yaml", "sft.yaml", "runs/reward/one/model/config.json"):
+    for name in (
+        "train.jsonl",
+        "held.jsonl",
+        "base.yaml",
+        "sft.yaml",
+        "runs/scores.jsonl",
+        "runs/reward/one/model/config.json",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}\n")
     for stage, text in COMPLETE.items():

@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from aligner.data.rows import Conversation, Document, Dropped, Pair, Prompt, Row, Turn, row_turns
+from aligner.recipe.data import SourceSpec
 
 Kind = Literal["document", "conversation", "pair", "prompt"]
+
+
+def kind_read(source: SourceSpec, kind: Kind) -> Kind:
+    """The kind of rows that are read from a source where rows of `kind` are wanted: plain text is learnt as it is."""
+    return "document" if kind == "conversation" and source.plain else kind
 
 
 def as_kind(row: Row, kind: Kind) -> Row | Dropped:

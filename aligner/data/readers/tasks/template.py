@@ -115,13 +115,18 @@ class Trials:
                 template.written.where,
                 f'template "{template.written.name}" fails on {self.failed[label]} of {self.tried[label]} rows,'
                 f" first on {origin}: {error}",
-                "mend the rows, or guard it: {% if field is defined %} ... {% endif %}",
+                self._remedy(label),
             )
             for label, (template, origin, error) in self.first.items()
             if self.failed[label] > FAILED_SHARE * self.tried[label]
         ]
         if problems:
             raise DataError(problems)
+
+    def _remedy(self, label: str) -> str:
+        rows = "the row" if self.failed[label] == 1 else "the rows"
+        guard = "guard it in the template: {% if field is defined %} ... {% endif %}"
+        return f"mend or delete {rows}, or {guard}; one row in {round(1 / FAILED_SHARE)} may fail"
 
 
 def in_random_order(count: int, luck: Luck) -> Iterator[int]:
