@@ -147,9 +147,7 @@ def _new_instructions(job: Job, listed: Sequence[Listed | None]) -> list[str]:
 def _reason_against(found: Listed | None, novelty: Novelty, recipe: SelfInstructRecipe) -> str | None:
     if found is None:
         return "unreadable"
-    if not found.whole:
-        return "cut"
-    return reason_against_instruction(found.text, novelty, recipe.selfinstruct)
+    return found.fault or reason_against_instruction(found.text, novelty, recipe.selfinstruct)
 
 
 def _kinds(job: Job, instructions: Sequence[str], draw: random.Random) -> list[tuple[str, bool]]:

@@ -115,16 +115,24 @@ def test_a_list_goes_on_with_the_next_number():
 @pytest.mark.parametrize(
     ("text", "finished", "found"),
     [
-        ("Task 3: Sing.\nTask 4: Dance", True, [("Sing.", True), ("Dance", True)]),
-        ("Task 3: Sing.\nTask 4: Dance", False, [("Sing.", True), ("Dance", False)]),
-        ("Task 3: Sing.\nLoud.", False, [("Sing.", True)]),  # an instruction is one line
-        ("Sure!\nTask 3: Sing.", True, [("Sing.", True)]),  # what a chat model says before its list
-        ("Task 3:\nTask 4: Dance", True, [("", True), ("Dance", True)]),
+        ("Task 3: Sing.\nTask 4: Dance", True, [("Sing.", ""), ("Dance", "")]),
+        ("Task 3: Sing.\nTask 4: Dance", False, [("Sing.", ""), ("Dance", "cut")]),
+        ("Task 3: Sing.\nTask 4: Dance\n", False, [("Sing.", ""), ("Dance", "")]),
+        ("Task 3: Sing.\nTask 4:", False, [("Sing.", ""), ("", "cut")]),
+        ("Task 3: Sing.\nTask 4", False, [("Sing.", "")]),  # stopped in the next one's label
+        ("Task 3: Sing.\nTa", False, [("Sing.", "")]),
+        ("Task 3: Sing.\nTa", True, [("Sing.", "several_lines")]),
+        ("Task 3: Sing.\nLoud.", False, [("Sing.", "several_lines")]),
+        ("Task 3: Do:\n- a\n- b\nTask 4: Dance", True, [("Do:", "several_lines"), ("Dance", "")]),
+        ("Sure!\nTask 3: Sing.", True, [("Sing.", "")]),  # what a chat model says before its list
+        ("Task 3:\nTask 4: Dance", True, [("", ""), ("Dance", "")]),
+        ("Task 3:\nSing.\n\nTask 4: Dance\n\n", False, [("Sing.", ""), ("Dance", "")]),
         ("Sing.", True, []),
+        ("", False, []),
     ],
 )
 def test_tasks_are_read_from_what_was_written(text, finished, found):
-    assert [(task.text, task.whole) for task in read_tasks(text, finished=finished)] == found
+    assert [(task.text, task.fault) for task in read_tasks(text, finished=finished)] == found
 
 
 def test_examples_come_before_the_task_and_labels_before_inputs():
@@ -145,12 +153,7 @@ def test_examples_come_before_the_task_and_labels_before_inputs():
         ("Input: a\nOutput: b\nc\n\nTask: more", False, False, Instance("a", "b\nc")),
         ("Input: None.\nOutput: b", True, False, Instance("", "b")),
         ("Input:\nOutput: b", True, False, Instance("", "b")),
-        (
-            "Input: Output: b",
-            True,
-            False,
-            Instance("", "b"),
-        ),  # white space that is read may have been stripped
+        ("Input: Output: b", True, False, "unreadable"),  # labels begin lines
         ("Input: the Output: b\nOutput: c", True, False, Instance("the Output: b", "c")),
         ("Output: b\nInput: a", True, True, Instance("a", "b")),
         ("Input: a\nOutput: b", False, False, "cut"),
@@ -158,6 +161,23 @@ def test_examples_come_before_the_task_and_labels_before_inputs():
         ("Input: a", True, False, "unreadable"),
         ("Input: a\n\nTask: more\nOutput: b", False, False, "unreadable"),
         ("Output: b\nInput: a", True, False, "unreadable"),
+        # further instances were not asked for
+        ("Input: a\nOutput: 1\n\nInput: b\nOutput: 2\n\nTask: n", True, False, Instance("a", "1")),
+        ("Input: a\nOutput: 1\n\nInput: b", False, False, Instance("a", "1")),
+        ("Output: yes\nInput: a\nOutput: no\nInput: b\n\nTask: n", True, True, Instance("a", "yes")),
+        ("Input: a\nOutput: see Input: x\nTask: n", True, False, Instance("a", "see Input: x")),
+        # which of two is meant cannot be told
+        ("Input: a\nOutput: 1\nOutput: 2", True, False, "unreadable"),
+        ("Input: a\nInput: b\nOutput: 2", True, False, "unreadable"),
+        # a line may begin with the word
+        (
+            "Input: a\nOutput: Plan:\nTask one is to rest.\n\nTask 2: n",
+            False,
+            False,
+            Instance("a", "Plan:\nTask one is to rest."),
+        ),
+        ("Input: a\nOutput: Plan:\nTasks are many.", True, False, Instance("a", "Plan:\nTasks are many.")),
+        ("Input: a\nOutput: Plan:\nTask one is", False, False, "cut"),
     ],
 )
 def test_an_instance_is_read_or_it_is_said_why_not(text, finished, label_first, found):
