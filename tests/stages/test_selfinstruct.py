@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from aligner.check import check_recipe
 from aligner.data.bootstrap.pages import instance_page, kind_page, tasks_page
 from aligner.data.bootstrap.tasks import Instance, InstructionTask
+from aligner.data.ids import one_bos
 from aligner.data.readers import read_source
 from aligner.errors import DataError, Interrupted, ModelError
 from aligner.models.load import LoadedModel, save_model
@@ -28,8 +30,9 @@ from aligner.run.report import build_report
 from aligner.stages.selfinstruct import self_instruct
 from aligner.stages.writer import Asked, Writer, page_ids
 from tests.data.real import real
+from tests.data.test_prefixes import spaced
 from tests.stages.tools import open_run, write_jsonl
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_tokenizer
 
 NOUNS = ("cat", "dog", "bird", "fish", "horse", "cow", "fox", "bee", "ant", "owl", "frog", "goat")
 VERBS = ("Name the color of", "Write one line about", "Invent a sweet name for", "Say what food suits")
@@ -214,11 +217,36 @@ def test_a_control_token_ends_what_is_written(folder, tmp_path):
     from aligner.models.load import load_trained
 
     loaded = load_trained(folder / "writer")
-    plan = recipe(folder, tmp_path)
-    asked = Asked(tasks_page(["a"]), [1])
-    control = loaded.tokenizer.bos_token
-    text = Writer(plan, loaded)._written(asked, f"Sing.{control}Task 9: Dance.", False)
-    assert text == ("Task 2: Sing.", True)
+    writer, asked = Writer(recipe(folder, tmp_path), loaded), Asked(tasks_page(["a"]), [1])
+    ids = loaded.tokenizer(f" Sing.{loaded.tokenizer.bos_token}Task 9: Dance.", add_special_tokens=False)
+    assert writer._written(asked, ids["input_ids"], False) == ("Task 2: Sing.", True)
+
+
+@pytest.mark.parametrize(
+    "text", [" Sing.", "\nTask 4: Tell a story.", " Sing.\n", "\n\n Sing.  \n Loud.\n\n"]
+)
+def test_what_is_read_is_what_was_written(folder, tmp_path, text):
+    from aligner.models.load import load_trained
+
+    loaded = load_trained(folder / "writer")
+    writer, asked = Writer(recipe(folder, tmp_path), loaded), Asked(tasks_page(["a"]), [1])
+    ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+    end = loaded.tokenizer.eos_token_id
+    assert writer._written(asked, [*ids, end], True) == (f"Task 2:{text}", True)
+    chatting = Writer(recipe(folder, tmp_path, style="chat"), loaded)
+    assert chatting._written(asked, ids, False) == (text, False)
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [tiny_tokenizer(), spaced(AddedToken("<|ask|>"))], ids=["bytes", "spaced"]
+)
+def test_yes_is_spelt_as_it_is_behind_the_page(folder, tmp_path, tokenizer):
+    """The oracle: what the whole text has more than the page; Llama 2 begins every text with a space of its own."""
+    page = kind_page("Is it good?", SEEDS[:2])
+    writer = Writer(recipe(folder, tmp_path), LoadedModel(tiny_model(), tokenizer, ""))
+    for word in ("Yes", "No"):
+        whole = tokenizer(f"{page.text}{page.begun} {word}", add_special_tokens=False)["input_ids"]
+        assert [*page_ids(page, tokenizer, "page"), *writer._word_ids(word)] == one_bos(whole, tokenizer)
 
 
 def test_examples_are_left_out_until_a_page_fits(folder, tmp_path):
