@@ -213,16 +213,38 @@ def test_seeds_that_are_all_dropped_are_an_error(tmp_path):
         seeds_of(tmp_path / "seeds.jsonl", [row], format="alpaca")
 
 
+def test_seeds_say_themselves_what_is_instruction_input_and_classification(tmp_path):
+    solved = {"input": "1, 2\n\n3", "output": "six in all"}
+    rows = [
+        {"instruction": "Add.\n\nAll of them.", "instances": [solved], "is_classification": True},
+        {"instruction": "Say yes.\n\nThat is all.", "instances": [{"input": "", "output": "yes"}], "is_classification": False},
+        {"instruction": "Is it red?", "instances": [{"input": "sky", "output": "no"}], "is_classification": None},
+    ]  # fmt: skip
+    built = seeds_of(tmp_path / "seeds.jsonl", rows, format="self_instruct")
+    assert {task.instruction: (task.classification, task.instances) for task in built.tasks} == {
+        "Add. All of them.": (True, (Instance("1, 2\n\n3", "six in all"),)),
+        "Say yes. That is all.": (False, (Instance("", "yes"),)),
+        "Is it red?": (True, (Instance("sky", "no"),)),  # it does not say so; the answer is short
+    }
+    with pytest.raises(DataError, match=r"seeds.jsonl:1: \"is_classification\" is a string"):
+        seeds_of(tmp_path / "seeds.jsonl", [rows[0] | {"is_classification": "yes"}], format="self_instruct")
+    chat = [{"role": "user", "content": "Add.\n\n1, 2"}, {"role": "assistant", "content": "three"}]
+    (task,) = seeds_of(tmp_path / "seeds.jsonl", [{"messages": chat}], format="messages").tasks
+    assert (task.instruction, task.instances) == ("Add.", (Instance("1, 2", "three"),))
+
+
 def test_the_papers_own_seeds():
-    """175 tasks; of the 26 that it calls classifications 23 have short answers, and 5 others do."""
+    """175 tasks, 26 of them classifications; their instructions and inputs are those of the file."""
     path = real("self-instruct/seed_tasks.jsonl")
     built = build_seed_tasks([SourceSpec(path=path, format="self_instruct")], TOKENIZER, seed=0)
     with open(path, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    called = {" ".join(row["instruction"].split("\n\n")[0].split()): row["is_classification"] for row in rows}
-    found = [task for task in built.tasks if task.classification]
-    assert len(built.tasks) == 175 and sum(called.values()) == 26
-    right = sum(called[task.instruction] for task in found)
-    assert (right, len(found)) == (23, 28)
+    called = {" ".join(row["instruction"].split()): row for row in rows}
+    assert len(built.tasks) == 175 and sum(task.classification for task in built.tasks) == 26
+    for task in built.tasks:
+        row = called[task.instruction]
+        assert task.classification == row["is_classification"]
+        given = [(one["input"].strip(), one["output"].strip()) for one in row["instances"]]
+        assert [(one.input, one.output) for one in task.instances] == given
     novelty = Novelty(task.instruction for task in built.tasks)
     assert all(novelty.rouge_l(task.instruction) == 1.0 for task in built.tasks)
