@@ -258,7 +258,7 @@ def _self_instruct_plan(recipe: SelfInstructRecipe, start: Start) -> StageParts:
     built = build_seed_tasks(recipe.seed_tasks, start.tokenizer, seed=recipe.seed)
     labels = sum(task.classification for task in built.tasks)
     rows = [
-        PlanRow("seed tasks", f"{len(built.tasks):,}", f"{labels} of them classifications (short answers)"),
+        PlanRow("seed tasks", f"{len(built.tasks):,}", f"{labels} of them classifications"),
         PlanRow(
             "instructions", f"{spec.instructions:,}", f"new ones, {spec.instances} instances each at most"
         ),

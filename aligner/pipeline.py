@@ -75,13 +75,13 @@ def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> 
     with RunFolder.open(recipe, recipe_text=complete_yaml(recipe), fresh=fresh) as run:
         if fresh:
             _clear(planned, folders)
-        done = run.finished and all(is_finished(folder) for folder in folders.values())
+        done = run.finished and all(is_finished(folders[each.name], each.recipe) for each in planned)
         if not done:
             run.start(parents={}, data={}, seed=recipe.seed)
         results: dict[str, Mapping[str, float]] = {}
         for number, stage in enumerate(planned, start=1):
             if not done:
-                ready = ", finished already" if is_finished(folders[stage.name]) else ""
+                ready = ", finished already" if is_finished(folders[stage.name], stage.recipe) else ""
                 say(f"stage {number} of {len(planned)}: {stage.name} in {folders[stage.name]}{ready}")
             results[stage.name] = run_stage(with_bases(stage, folders)).results
         found = next((last for last in reversed(results.values()) if last), {})

@@ -19,6 +19,7 @@ from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.stage import StageRecipe, TunedRecipe
 from aligner.recipe.stages import PipelineRecipe, PretrainRecipe, SelfInstructRecipe
+from aligner.run.changes import asks_more
 from aligner.run.manifest import Manifest
 
 
@@ -95,7 +96,7 @@ def unfinished(stages: Sequence[PlannedStage], *, fresh: bool = False) -> list[P
     found: list[PlannedStage] = []
     for stage in stages:
         found += unfinished(named_stages(stage))
-        if fresh or not is_finished(Path(stage.recipe.output)):
+        if fresh or not is_finished(Path(stage.recipe.output), stage.recipe):
             found.append(stage)
     return found
 
@@ -125,9 +126,12 @@ def perplexity_to_come(asked: PlannedStage, seen: PlannedStage) -> bool:
     return bool(before and before.perplexity and not (now and now.perplexity))
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run in this folder came to its end."""
-    return (folder / "manifest.json").exists() and Manifest.read(folder).status == "finished"
+def is_finished(folder: Path, recipe: StageRecipe | None = None) -> bool:
+    """Whether a run in this folder came to its end; with a recipe, to one that it does not ask more than."""
+    if not (folder / "manifest.json").exists():
+        return False
+    manifest = Manifest.read(folder)
+    return manifest.status == "finished" and not (recipe and asks_more(manifest.recipe, recipe))
 
 
 def bases_of(recipe: StageRecipe) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner.data.cleaning.perplexity import scores_file
-from aligner.data.readers import read_source, source_files
+from aligner.data.readers import check_task_names, read_source, source_files
 from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.data.readers.kinds import Kind, kind_read
 from aligner.errors import DataError, Problem, RunError
@@ -57,6 +57,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
             clean_sources([], clean)
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
+    problems += [problem for problem in _twice_named(recipes) if problem not in problems]
     problems += _missing_novelty(recipes)
     if problems:
         raise DataError(problems)
@@ -65,6 +66,16 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
         from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
 
         load_functions(rewards)
+
+
+def _twice_named(recipes: Sequence[StageRecipe]) -> Iterator[Problem]:
+    """Tasks of one recipe under one name; files that cannot be read are told already."""
+    for recipe in recipes:
+        if isinstance(recipe, SftRecipe):
+            try:
+                check_task_names(recipe.data.train, recipe.data.holdout.sources)
+            except DataError as error:
+                yield from error.problems
 
 
 def _missing_novelty(recipes: Sequence[StageRecipe]) -> Sequence[Problem]:

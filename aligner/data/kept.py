@@ -35,7 +35,7 @@ MOST_FILES = 20  # of 5 bytes a token; a folder of all of them may be deleted at
 CODE_THAT_MATTERS = ("data", "recipe")
 LIBRARIES_THAT_MATTER = (
     "tokenizers", "transformers", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy", "py3langid",
-    "krippendorff",
+    "krippendorff", "lxml", "justext", "charset-normalizer",
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)

@@ -107,6 +107,18 @@ def test_the_fingerprint_changes_with_anything_that_changes_a_row(tmp_path: Path
     assert None not in seen and len(set(seen)) == 6
 
 
+@pytest.mark.parametrize("library", ["tokenizers", "trafilatura", "lxml", "justext", "charset-normalizer"])
+def test_the_fingerprint_changes_with_the_libraries_that_decide_a_text(
+    tmp_path, monkeypatch, library
+) -> None:
+    """trafilatura takes a page's text by the last three: bytes decoded, HTML parsed, paragraphs judged."""
+    spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
+    before = rows_fingerprint(spec, tokenizer, seed=0)
+    real = kept.version
+    monkeypatch.setattr(kept, "version", lambda name: "0" if name == library else real(name))
+    assert rows_fingerprint(spec, tokenizer, seed=0) != before
+
+
 def test_the_rows_of_a_broken_file_are_made_again(tmp_path: Path) -> None:
     spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
     made = kept_conversations(tmp_path / "kept", spec, tokenizer, seed=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,13 @@ from aligner.data.readers.files import TASK_SUFFIXES, files_sha256, find_files, 
 from aligner.data.readers.formats import FORMATS_OF, read_rows
 from aligner.data.readers.kinds import Kind, as_kind
 from aligner.data.readers.records import fault
-from aligner.data.readers.tasks.read import check_rationales, check_tasks, files_of_task, read_examples
+from aligner.data.readers.tasks.read import (
+    check_names,
+    check_rationales,
+    check_tasks,
+    files_of_task,
+    read_examples,
+)
 from aligner.data.rows import Dropped, Rated, Row
 from aligner.errors import DataError, Problem, at
 from aligner.recipe.data import SourceSpec
@@ -115,9 +121,21 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
 
 def source_files(spec: SourceSpec) -> list[Path]:
     """Every file that a source's rows come from: those it names and, of tasks, those that they name."""
-    named = _named_files(spec)
-    tasks = _task_files(named, spec)
-    return [*named, *dict.fromkeys(file for task in tasks for file in files_of_task(task))]
+    return [
+        *_named_files(spec),
+        *dict.fromkeys(file for task in task_files(spec) for file in files_of_task(task)),
+    ]
+
+
+def check_task_names(train: Sequence[SourceSpec], holdout: Sequence[SourceSpec]) -> None:
+    """`DataError` where two task files of these sources share a name; see `check_names`."""
+    given = [[file for spec in part for file in task_files(spec)] for part in (train, holdout)]
+    check_names(*given)
+
+
+def task_files(spec: SourceSpec) -> list[Path]:
+    """The task files that a source names."""
+    return _task_files(_named_files(spec), spec)
 
 
 def _task_files(named: list[Path], spec: SourceSpec) -> list[Path]:

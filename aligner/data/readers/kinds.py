@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from aligner.data.rows import Conversation, Document, Dropped, Pair, Prompt, Row, Turn, row_turns
@@ -27,8 +28,7 @@ def as_kind(row: Row, kind: Kind) -> Row | Dropped:
             return Dropped(row.origin, "no_answer")
         if last == 0:
             return Dropped(row.origin, "no_prompt")
-        answered = row.turns[: last + 1]  # what follows cannot be learnt from
-        return Conversation(row.origin, answered, row.family)
+        return replace(row, turns=row.turns[: last + 1])  # what follows cannot be learnt from
     return Dropped(row.origin, "no_answer") if isinstance(row, Prompt) else row
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
@@ -42,13 +42,13 @@ def spend(units: int) -> None:
 
 
 def size(value: object) -> int:
-    """Units that a value takes: characters of texts, items of lists with all they hold, one for anything else.
+    """Units that a value takes: characters of texts, items of lists and views with all they hold, one for any other.
 
     Every item is paid for as it is counted: a list may hold one other list a thousand times.
     """
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, list | tuple | dict):
+    if isinstance(value, list | tuple | dict | KeysView | ValuesView | ItemsView):
         items = value.values() if isinstance(value, dict) else value
         spend(ITEM_UNITS * len(items))
         return ITEM_UNITS * len(items) + sum(map(size, items))
