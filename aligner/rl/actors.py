@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aligner.errors import ModelError, Problem
 from aligner.models.heads import ValueHead
+from aligner.models.linear import hasten
 from aligner.models.sample import response_logprobs, sample_responses
 from aligner.recipe.ppo import PpoSpec
 from aligner.rl.rollout import Rollout
@@ -34,7 +35,7 @@ class LanguageActor:
     """
 
     def __init__(self, model: nn.Module, value_head: ValueHead, drawing: Drawing) -> None:
-        self.model = model.eval()
+        self.model = hasten(model.eval())
         self.value_head = value_head
         self.drawing = drawing
 

@@ -1,5 +1,6 @@
 """Sampling and log-probabilities against plain full forward passes, generate(), and the exact distribution."""
 
+import copy
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from aligner.errors import ModelError
 from aligner.models.adapters import attach_lora
+from aligner.models.linear import hasten
 from aligner.models.padding import left_padded
 from aligner.models.sample import Responses, choose_tokens, response_logprobs, sample_responses
 from aligner.recipe.model import LoraSpec
@@ -97,6 +99,40 @@ def test_a_rows_answer_does_not_depend_on_its_batch_or_on_who_left_it(monkeypatc
     for other in (small_batches, kept):
         assert torch.equal(one_batch.ids_BR, other.ids_BR) and torch.equal(one_batch.mask_BR, other.mask_BR)
         torch.testing.assert_close(one_batch.logprobs_BR, other.logprobs_BR, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_several_rows_of_a_prompt_are_sampled_as_if_each_had_read_it(autocast: bool):
+    """The same noise: rows of their own batch, in which no prompt is shared, must answer alike."""
+    model, prompts = (
+        hasten(stirred(attach_lora(ending_model(), LoraSpec(rank=2), "CAUSAL_LM"))),
+        make_prompts(4),
+    )
+    repeated = [prompt for prompt in prompts for _ in range(5)]
+    shared = sampled(model, repeated, batch_size=20, autocast=autocast)
+    single = sampled(model, repeated, batch_size=1, autocast=autocast)
+    assert not torch.equal(shared.ids_BR[0], shared.ids_BR[1])
+    if not autocast:
+        assert torch.equal(shared.ids_BR, single.ids_BR) and torch.equal(shared.mask_BR, single.mask_BR)
+        torch.testing.assert_close(shared.logprobs_BR, single.logprobs_BR, atol=1e-5, rtol=0)
+    else:
+        assert (shared.ids_BR[:, 0] == single.ids_BR[:, 0]).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_fast_model_records_the_logprobs_of_a_full_forward(lora: bool, temperature: float):
+    """The oracle is the plain model: PEFT's own layers, one row at a time."""
+    plain = stirred(attach_lora(ending_model(), LoraSpec(rank=2), "CAUSAL_LM")) if lora else ending_model()
+    plain, prompts = plain.eval(), make_prompts(12)
+    fast = hasten(copy.deepcopy(plain))
+    drawn = sampled(fast, prompts, temperature=temperature)
+    again = response_logprobs(fast, prompts, drawn.ids_BR, drawn.mask_BR, temperature=temperature, pad_id=PAD)
+    for row, prompt in enumerate(prompts):
+        answer = drawn.ids_BR[row][drawn.mask_BR[row]].tolist()
+        want = alone(plain, prompt, answer, temperature)
+        for got in (drawn.logprobs_BR, again.logprobs_BR.detach()):
+            torch.testing.assert_close(got[row, : len(answer)], want, atol=1e-5, rtol=0)
 
 
 def test_padding_content_does_not_matter():
