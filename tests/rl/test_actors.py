@@ -159,3 +159,22 @@ def test_values_are_those_of_the_state_before_each_token(tokenizer):
             input_ids=torch.tensor([[1, 20, 21, 60, 61, 62]]), output_hidden_states=True
         ).hidden_states[-1]
         torch.testing.assert_close(got, policy.value_head(hidden[:, 2:5]), rtol=1e-4, atol=1e-5)
+
+
+def test_switched_off_the_adapter_is_the_start_model_after_twenty_updates(tokenizer):
+    policy = actor(tokenizer, lora=True)
+    start = tiny_model(tokenizer)
+    frozen = {n: w.detach().clone() for n, w in policy.model.named_parameters() if not w.requires_grad}
+    reference = policy.reference()
+    for _ in range(10):
+        one_update(policy, reference)  # two optimiser steps an epoch, two epochs
+    ids = torch.tensor([[1, 20, 21, 60, 61]])
+    with torch.no_grad(), policy.model.disable_adapter():
+        assert torch.equal(policy.model(ids).logits, start(ids).logits)
+    assert all(torch.equal(frozen[n], w) for n, w in policy.model.named_parameters() if n in frozen)
+    with torch.no_grad():
+        on = policy.model(ids).logits
+        assert not torch.allclose(on, start(ids).logits, atol=1e-3)
+        torch.testing.assert_close(reference.model(ids).logits, start(ids).logits)
+        merged = copy.deepcopy(policy.model).merge_and_unload()
+        torch.testing.assert_close(merged(ids).logits, on, rtol=0, atol=1e-5)

@@ -28,6 +28,20 @@ def test_score_after_a_gap_and_with_left_padding():
     assert place_at_end(torch.tensor([3.0]), mask).tolist() == [[0, 0, 0, 3.0, 0]]
 
 
+def test_a_response_of_end_tokens_alone_and_one_of_a_single_token():
+    # A mask of one token: what follows has the same id, and is padding all the same.
+    mask = torch.arange(3) < torch.tensor([1, 3])[:, None]
+    got = score(
+        Rollout([[1]] * 2, torch.full((2, 3), EOS), mask, torch.zeros(2, 3), torch.tensor([True, True])),
+        torch.tensor([4.0, 0.0]),
+        torch.zeros(2, 3),
+        kl_coef=0.0,
+        missing_eos=MissingEosSpec(),
+    )
+    assert got.rewards_BR.tolist() == [[4, 0, 0], [0, 0, 0]]
+    assert got.scores_B.tolist() == [4.0, 0.0]  # a score of 0 is a score
+
+
 @pytest.mark.parametrize(
     ("mode", "value", "want"),
     [("replace", -1.5, [2.0, -1.5]), ("subtract", -0.5, [2.0, 0.5]), ("subtract", 0.5, [2.0, 0.5])],
