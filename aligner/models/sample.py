@@ -37,7 +37,9 @@ class ResponseLogprobs(NamedTuple):
     """Given answers under a model, differentiable where the model is."""
 
     logprobs_BR: Tensor  # float32, nats; 0 where the mask is false
-    entropy_BR: Tensor  # float32, nats, of the distribution each token was drawn from; no gradient
+    entropy_BR: (
+        Tensor  # float32, nats, of the distribution each token was drawn from; gradient only if asked for
+    )
     hidden_BRD: Tensor | None  # what the head saw when it predicted each token; only with with_hidden
 
 
@@ -204,6 +206,7 @@ def response_logprobs(
     temperature: float,
     pad_id: int,
     with_hidden: bool = False,
+    entropy_gradient: bool = False,
 ) -> ResponseLogprobs:
     """Log-probabilities of given responses, with gradient, by one full forward pass in the model's present mode.
 
@@ -222,17 +225,18 @@ def response_logprobs(
     with _head_only_at(model, row_N, starts_B[row_N] + token_N) as seen:
         # No attention mask: padding comes last, where causal attention cannot see it, and positions count from 0.
         logits_NV = model(input_ids=ids_BT, use_cache=False).logits[0].float() / temperature
-    return _gathered(logits_NV, seen[0] if with_hidden else None, ids_BR, mask_BR)
+    with_gradient = entropy_gradient and torch.is_grad_enabled()
+    return _gathered(logits_NV, seen[0] if with_hidden else None, ids_BR, mask_BR, with_gradient)
 
 
 def _gathered(
-    logits_NV: Tensor, hidden_ND: Tensor | None, ids_BR: Tensor, mask_BR: Tensor
+    logits_NV: Tensor, hidden_ND: Tensor | None, ids_BR: Tensor, mask_BR: Tensor, entropy_gradient: bool
 ) -> ResponseLogprobs:
     """Numbers of the N real tokens, back at their places; zeros elsewhere."""
     all_NV = logits_NV.log_softmax(dim=-1)
     zeros_BR = torch.zeros(mask_BR.shape, device=mask_BR.device)
     logprobs_BR = zeros_BR.masked_scatter(mask_BR, all_NV.gather(1, ids_BR[mask_BR][:, None]).squeeze(1))
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_gradient):
         entropy_BR = zeros_BR.masked_scatter(mask_BR, -(all_NV.exp() * all_NV).nan_to_num(0.0).sum(dim=-1))
     if hidden_ND is None:
         return ResponseLogprobs(logprobs_BR, entropy_BR, None)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -73,11 +73,18 @@ class FunctionReward:
         return torch.tensor(values, device=answered.rollout.logprobs_BR.device)
 
 
+class Part(NamedTuple):
+    """One of several rewards."""
+
+    weight: float
+    reward: ModelReward | FunctionReward
+
+
 @dataclass(frozen=True)
 class Rewards:
     """The weighted sum of the recipe's rewards; `tokenizer` turns response tokens into text for functions."""
 
-    parts: list[tuple[float, ModelReward | FunctionReward]]
+    parts: Sequence[Part]
     tokenizer: PreTrainedTokenizerBase
 
     def answered(self, rows: list[Prompt], rollout: Rollout) -> Answered:
@@ -87,12 +94,16 @@ class Rewards:
 
     def identities(self) -> dict[str, str]:
         """What each reward model is, by its place in the recipe."""
-        models = {i: part.model for i, (_, part) in enumerate(self.parts) if isinstance(part, ModelReward)}
-        return {f"reward.{i}": model.identity for i, model in models.items()}
+        rewards = [part.reward for part in self.parts]
+        return {
+            f"reward.{i}": reward.model.identity
+            for i, reward in enumerate(rewards)
+            if isinstance(reward, ModelReward)
+        }
 
     def __call__(self, answered: Answered) -> Tensor:
         """The weighted sum: (B,)."""
-        return torch.stack([weight * part(answered) for weight, part in self.parts]).sum(dim=0)
+        return torch.stack([part.weight * part.reward(answered) for part in self.parts]).sum(dim=0)
 
 
 def load_rewards(sources: Sequence[RewardSource], tokenizer: PreTrainedTokenizerBase) -> Rewards:
@@ -101,10 +112,10 @@ def load_rewards(sources: Sequence[RewardSource], tokenizer: PreTrainedTokenizer
     `tokenizer` is the policy's; a reward model must have the same vocabulary: it reads the sampled tokens.
     """
     functions = load_functions(sources)
-    parts: list[tuple[float, ModelReward | FunctionReward]] = []
+    parts = []
     for source in sources:
-        part = functions[source.function] if source.function else _open_model(str(source.model), tokenizer)
-        parts.append((source.weight, part))
+        reward = functions[source.function] if source.function else _open_model(str(source.model), tokenizer)
+        parts.append(Part(source.weight, reward))
     return Rewards(parts, tokenizer)
 
 

@@ -5,7 +5,7 @@ B = episodes, R = response positions, as in `Rollout`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from aligner.rl.rollout import Rollout
 class Scored:
     """A rollout with its rewards."""
 
-    rollout: Rollout
+    rollout: Rollout  # as it is learnt from: a response that the missing-EOS rule masks has no token in it
     rewards_BR: Tensor  # -beta log(policy / reference) on each token, plus the score on the last real one
     scores_B: Tensor  # what each response earned, missing-EOS rule applied, KL not
     kl_B: Tensor  # log(policy / reference) of each response, in nats; its mean estimates the KL
@@ -39,12 +39,20 @@ def score(
     """
     scores_B = apply_missing_eos(scores_B, rollout.finished_B, missing_eos)
     kl_BR = torch.where(rollout.mask_BR, k1(rollout.logprobs_BR, ref_logprobs_BR), 0.0)
-    rewards_BR = place_at_end(scores_B, rollout.mask_BR) - kl_coef * kl_BR
-    return Scored(rollout, rewards_BR, scores_B, nats_per_response(kl_BR, rollout.mask_BR))
+    kl_B = nats_per_response(kl_BR, rollout.mask_BR)
+    if missing_eos.mode == "mask":
+        rollout = replace(rollout, mask_BR=rollout.mask_BR & rollout.finished_B[:, None])
+    rewards_BR = place_at_end(scores_B, rollout.mask_BR) - kl_coef * torch.where(rollout.mask_BR, kl_BR, 0.0)
+    return Scored(rollout, rewards_BR, scores_B, kl_B)
 
 
 def apply_missing_eos(scores_B: Tensor, finished_B: Tensor, rule: MissingEosSpec) -> Tensor:
-    """A response that was cut at the length limit earns `value` ("replace") or its score less |value| ("subtract")."""
+    """A response that was cut at the length limit earns `value` ("replace") or its score less |value| ("subtract").
+
+    "mask" leaves the score as it is: `score` takes the response's tokens out of the update.
+    """
+    if rule.mode == "mask":
+        return scores_B
     unfinished = (
         torch.full_like(scores_B, rule.value) if rule.mode == "replace" else scores_B - abs(rule.value)
     )

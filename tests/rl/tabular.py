@@ -76,6 +76,9 @@ class Tabular(nn.Module):
         self.values = nn.Parameter(torch.zeros(STATES))
         self.temperature, self.recorded = temperature, recorded_temperature or temperature
 
+    def value_parameters(self) -> list[nn.Parameter]:
+        return [self.values]
+
     def evaluate(self, prompts: list[list[int]], ids_BR: Tensor, mask_BR: Tensor) -> Evaluation:
         table = (self.logits / self.recorded).log_softmax(-1)
         states_BR = prefixes(ids_BR, mask_BR)

@@ -65,7 +65,7 @@ def test_a_reward_model_scores_prompt_and_answer_on_its_own_scale(tokenizer, tmp
     scores = load_rewards([RewardSource(model=str(tmp_path / "run"), weight=3.0)], tokenizer)
     rows, rollout = episodes(tokenizer, ["cat", "a red house"], [True, False])
     rollout = dataclasses.replace(rollout, prompts=[[1, 5, 9], [5]])
-    model = scores.parts[0][1].model.model
+    model = scores.parts[0].reward.model.model
     wanted = []
     for i, prompt in enumerate(rollout.prompts):
         ids = prompt + rollout.ids_BR[i][rollout.mask_BR[i]].tolist()

@@ -70,3 +70,22 @@ def test_padding_never_reaches_the_rewards():
         rollout(), torch.zeros(4), ref, kl_coef=1.0, missing_eos=MissingEosSpec(mode="subtract", value=0.0)
     )
     assert torch.equal(got.rewards_BR, torch.zeros(4, 4)) and torch.equal(got.kl_B, torch.zeros(4))
+
+
+def test_mask_leaves_unfinished_responses_out_of_what_is_learnt():
+    got = score(
+        rollout(),
+        torch.tensor([10.0, 20.0, 30.0, 40.0]),
+        torch.full((4, 4), -1.0),
+        kl_coef=0.1,
+        missing_eos=MissingEosSpec(mode="mask"),
+    )
+    assert got.rollout.mask_BR.sum(1).tolist() == [3, 0, 1, 0]
+    assert got.rewards_BR[1].tolist() == [0.0] * 4 and float(got.rewards_BR[0].sum()) == pytest.approx(9.85)
+    assert got.scores_B.tolist() == [10.0, 20.0, 30.0, 40.0]  # told of as it is
+    assert got.kl_B.tolist() == [1.5, 2.0, 0.5, 0.0]  # the KL is of all that was said
+
+
+def test_mask_has_no_value_of_its_own():
+    with pytest.raises(ValueError, match="earns nothing"):
+        MissingEosSpec(mode="mask", value=-2.0)

@@ -125,6 +125,34 @@ def test_an_adapter_and_gains_over_a_merged_one_resume_bit_identically(world, tm
     assert len(gains) == 1 and not torch.equal(gains[0], torch.ones_like(gains[0]))
 
 
+def test_the_kl_coefficient_follows_the_kl(world, tmp_path):
+    aim = {"target": 0.5, "horizon": 40}
+    run_it(recipe(world, tmp_path / "run", adaptive_kl=aim, kl_coef=0.2, learning_rate=1e-2))
+    rows = [row for row in lines(tmp_path / "run", "metrics.jsonl") if "ppo/kl_coef" in row]
+    want = 0.2
+    for row in rows:
+        assert row["ppo/kl_coef"] == pytest.approx(want, rel=1e-12)
+        error = row["kl/ref_nats_per_response"] / 0.5 - 1
+        want *= 1 + max(-0.2, min(0.2, error)) * 8 / 40
+    assert rows[1]["ppo/kl_coef"] == pytest.approx(0.2 * 0.96)  # the first step's KL is 0
+
+
+@pytest.mark.parametrize(
+    ("ppo", "word"),
+    [
+        ({"adaptive_kl": {"target": 1.0}, "kl_coef": 0.0}, "stays 0"),
+        ({"adaptive_kl": {"target": 1.0, "horizon": 7}}, "at least as long"),
+        ({"dual_clip": 1.0}, "greater than 1"),
+        ({"target_kl": 0.0}, "greater than 0"),
+        ({"value_init": "reward"}, "reward names 0"),
+        ({"value_warmup_steps": 6}, "leaves none of 6 steps"),
+    ],
+)
+def test_what_cannot_be_is_refused(world, tmp_path, ppo, word):
+    with pytest.raises(ValueError, match=word):
+        recipe(world, tmp_path / "run", **ppo)
+
+
 @pytest.mark.parametrize("changed", ["base", "reward"])
 def test_a_run_does_not_go_on_from_another_reference_or_reward(world, tmp_path, monkeypatch, changed):
     copied = tmp_path / "world"
@@ -151,6 +179,20 @@ def test_a_reward_model_and_an_adapter(world, tmp_path, kind):
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert set(manifest["parents"]) == {"base", "reward.0"}
     assert "ppo/holdout_proxy_reward" in result.results
+
+
+def test_a_critic_from_the_reward_model_that_is_warmed_up(world, tmp_path):
+    changes = {"value_init": "reward", "value_warmup_steps": 2, "steps": 3, "kl_coef": 0.2}
+    changes["adaptive_kl"] = {"target": 1.0, "horizon": 40}
+    run_it(recipe(world, tmp_path / "run", reward=str(world / "reward"), checkpoint_every=1, **changes))
+    rows = [row for row in lines(tmp_path / "run", "metrics.jsonl") if "ppo/kl_coef" in row]
+    # the policy waits, and so does the coefficient; only then is there a KL to steer
+    assert [row["ppo/kl_coef"] for row in rows] == [0.2, 0.2, 0.2]
+    assert [abs(row["kl/ref_nats_per_response"]) < 1e-4 for row in rows] == [True] * 3
+    head = load_file(tmp_path / "run" / "value_head.safetensors")
+    score = load_file(world / "reward" / "model.safetensors")["score.weight"]
+    cosine = torch.nn.functional.cosine_similarity(head["linear.weight"], score / 0.5)
+    assert float(cosine) > 0.9  # three steps away from where it began
 
 
 def test_bfloat16_takes_its_own_log_probabilities(world, tmp_path):
