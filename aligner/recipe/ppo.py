@@ -13,19 +13,46 @@ from aligner.recipe.stage import TunedRecipe
 from aligner.recipe.training import SamplingSpec
 
 
+class HttpSpec(Spec):
+    """A server that scores responses."""
+
+    url: str = Field(description='gets {"prompts", "responses", "finished"} as JSON, gives a list of floats')
+    timeout_seconds: float = Field(30.0, gt=0, description="of one try")
+    retries: int = Field(3, ge=0, description="further tries where none answers, or it says 429 or 5xx")
+
+    @model_validator(mode="after")
+    def _is_an_address(self) -> Self:
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f'"{self.url}" is no address; it begins with http:// or https://')
+        return self
+
+
 class RewardSource(Spec):
-    """One reward: a reward run, or a Python function; several are added up by weight."""
+    """One reward: a reward run, a Python function, rules, or a server; several are added up by weight."""
 
     model: str | None = Field(None, description='reward run folder or "@stage"')
     function: str | None = Field(
         None, description="module:function over (rows, responses, finished) -> floats"
     )
+    rules: str | None = Field(
+        None,
+        description='JSON lines of {"rule", "forbids" or "requires": pattern, "weight"}; a broken one costs that',
+    )
+    http: HttpSpec | None = Field(None, description="a server that scores responses")
+    dense: bool = Field(
+        False, description="the function is given each response as its tokens' texts and rewards each token"
+    )
+    clip: float | None = Field(
+        None, gt=0, description="beyond this and its negative the reward counts as that"
+    )
     weight: float = 1.0
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if (self.model is None) == (self.function is None):
-            raise ValueError("give either model or function")
+        if sum(kind is not None for kind in (self.model, self.function, self.rules, self.http)) != 1:
+            raise ValueError("give one of model, function, rules and http")
+        if self.dense and not self.function:
+            raise ValueError("dense is for a function alone; leave it out")
         return self
 
 

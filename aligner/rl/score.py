@@ -32,10 +32,12 @@ def score(
     *,
     kl_coef: float,
     missing_eos: MissingEosSpec,
+    tokens_BR: Tensor | None = None,
 ) -> Scored:
     """Rewards whose sum is score - kl_coef * log(policy / reference), the KL-regularised objective of RLHF.
 
-    The KL is k1, in the reward: see `aligner.rl.kl`.
+    The KL is k1, in the reward: see `aligner.rl.kl`. `tokens_BR`, where there are any, are rewards of single tokens;
+    where the missing-EOS rule replaces what a response earned, it replaces them too.
     """
     scores_B = apply_missing_eos(scores_B, rollout.finished_B, missing_eos)
     kl_BR = torch.where(rollout.mask_BR, k1(rollout.logprobs_BR, ref_logprobs_BR), 0.0)
@@ -43,6 +45,12 @@ def score(
     if missing_eos.mode == "mask":
         rollout = replace(rollout, mask_BR=rollout.mask_BR & rollout.finished_B[:, None])
     rewards_BR = place_at_end(scores_B, rollout.mask_BR) - kl_coef * torch.where(rollout.mask_BR, kl_BR, 0.0)
+    if tokens_BR is not None:
+        counts_BR = rollout.mask_BR
+        if missing_eos.mode == "replace":
+            counts_BR = counts_BR & rollout.finished_B[:, None]
+        tokens_BR = torch.where(counts_BR, tokens_BR, 0.0)
+        rewards_BR, scores_B = rewards_BR + tokens_BR, scores_B + tokens_BR.sum(dim=1)
     return Scored(rollout, rewards_BR, scores_B, kl_B)
 
 

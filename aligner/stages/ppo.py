@@ -14,8 +14,8 @@ from torch import Tensor
 from aligner.errors import Interrupted, Problem
 from aligner.models.load import save_model
 from aligner.recipe.ppo import PpoRecipe, PpoSpec
+from aligner.rl.answered import Answered
 from aligner.rl.kl import adapted_coefficient
-from aligner.rl.rewards import Answered
 from aligner.rl.score import Scored, score
 from aligner.rl.seeds import generator
 from aligner.rl.state import restore, training_state
@@ -63,10 +63,17 @@ def train_step(job: Job, step: int) -> dict[str, float]:
     rows = rows_for(job, step)
     rollout = job.policy.sample([row.input_ids for row in rows], generator(recipe.seed, "rollout", step))
     answered = job.rewards.answered([row.prompt for row in rows], rollout)
-    scores_B = job.rewards(answered)
+    earned = job.rewards.earned(answered)
     reference_BR = evaluate_in_parts(job.reference, rollout, rows_per_device=spec.rows_per_device).logprobs_BR
     kl_coef = job.progress.kl_coef
-    scored = score(rollout, scores_B, reference_BR, kl_coef=kl_coef, missing_eos=spec.missing_eos)
+    scored = score(
+        rollout,
+        earned.scores_B,
+        reference_BR,
+        kl_coef=kl_coef,
+        missing_eos=spec.missing_eos,
+        tokens_BR=earned.tokens_BR,
+    )
     stats = update(
         job.policy,
         job.optimizer,
@@ -78,7 +85,7 @@ def train_step(job: Job, step: int) -> dict[str, float]:
     )
     job.progress.kl_coef = next_kl_coef(spec, kl_coef, float(scored.kl_B.mean()), step=step)
     figures = {
-        "ppo/proxy_reward": float(scores_B.mean()),
+        "ppo/proxy_reward": float(earned.total().mean()),
         "ppo/learning_rate": job.optimizer.param_groups[0]["lr"],
     }
     figures["ppo/tokens_per_second"] = rollout.num_tokens / (time.perf_counter() - began)

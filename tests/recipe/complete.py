@@ -156,6 +156,15 @@ stage: ppo
   - model: runs/reward/one/model
     weight: 0.5
   - function: "judges:politeness"
+    dense: true
+    clip: 2.0
+    weight: 0.5
+  - rules: train.jsonl
+    weight: 0.5
+  - http:
+      url: http://localhost:8000/score
+      timeout_seconds: 5
+      retries: 1
     weight: 0.5
 data:
   train:

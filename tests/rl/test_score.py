@@ -89,3 +89,22 @@ def test_mask_leaves_unfinished_responses_out_of_what_is_learnt():
 def test_mask_has_no_value_of_its_own():
     with pytest.raises(ValueError, match="earns nothing"):
         MissingEosSpec(mode="mask", value=-2.0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "unfinished", "counted"),
+    [("replace", -1.0, 0.0), ("subtract", 20 - 1 + 4.0, 4.0), ("mask", 20.0, 0.0)],
+)
+def test_rewards_of_tokens_stand_on_their_tokens(mode, unfinished, counted):
+    tokens = torch.where(rollout().mask_BR, 1.0, float("nan"))
+    got = score(
+        rollout(),
+        torch.tensor([10.0, 20.0, 30.0, 40.0]),
+        torch.zeros(4, 4),
+        kl_coef=0.0,
+        missing_eos=MissingEosSpec(mode=mode),
+        tokens_BR=tokens,
+    )
+    assert got.rewards_BR[0].tolist() == [1.0, 1.0, 11.0, 0.0]
+    assert got.rewards_BR[1, :3].sum().item() == counted * 3 / 4
+    assert got.scores_B[:2].tolist() == [13.0, unfinished]
