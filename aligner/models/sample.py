@@ -39,7 +39,7 @@ class ResponseLogprobs(NamedTuple):
     """Given answers under a model, differentiable where the model is."""
 
     logprobs_BR: Tensor  # float32, nats; 0 where the mask is false
-    entropy_BR: Tensor  # float32, nats, of the distribution each token was drawn from
+    entropy_BR: Tensor  # float32, nats, of what each token was drawn from; gradient only if asked for
     hidden_BRD: Tensor | None  # what the head saw when it predicted each token; only with with_hidden
 
 
