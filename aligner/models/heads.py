@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligner.errors import ModelError, Problem
-from aligner.models.linear import hasten
+from aligner.models.fast import hasten
 from aligner.models.load import load_scorer, load_trained
 from aligner.models.padding import right_padded
 from aligner.models.scoring import Scoring

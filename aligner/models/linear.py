@@ -2,8 +2,7 @@
 
 A LoRA layer computes x (W + s B A)^T by one product with the sum of its weights, where PEFT makes three and two passes
 over the output. Gradients reach A and B through products of rank r alone: W's gradient is never formed. Results are
-those of the plain layers up to rounding. `hasten` changes the class of layers in place: parameters, names, saving and
-whatever else PEFT does with a layer stay as they are.
+those of the plain layers up to rounding.
 
 N = tokens, I = inputs, O = outputs, K = rank.
 """
@@ -19,20 +18,6 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-
-
-def hasten(model: nn.Module) -> nn.Module:
-    """The model itself, its linear layers computed the fast way where they are plain: not quantised, no LoRA variant.
-
-    Calling it twice does no harm, and a copy of the model is fast too.
-    """
-    for module in model.modules():
-        if type(module) is LoraLinear and type(module.base_layer) in (nn.Linear, FastLinear):
-            module.__class__ = FastLora
-    for module in model.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = FastLinear
-    return model
 
 
 @contextmanager

@@ -104,7 +104,9 @@ class PpoSpec(Spec):
     epochs: int = Field(4, gt=0, description="passes over a rollout batch")
     minibatches: int = Field(1, gt=0, description="optimiser steps per pass")
     rows_per_device: int | None = Field(
-        None, gt=0, description="responses in one forward pass; a whole minibatch when left out"
+        None,
+        gt=0,
+        description="responses in one forward pass; when left out, what fits 4096 tokens (65536 on a GPU)",
     )
     learning_rate: float = Field(1e-4, gt=0, description="at the start; falls linearly to 0")
     value_learning_rate: float | None = Field(

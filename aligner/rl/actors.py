@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from aligner.errors import ModelError, Problem
+from aligner.models.fast import hasten
 from aligner.models.heads import ValueHead
-from aligner.models.linear import hasten
 from aligner.models.sample import response_logprobs, sample_responses
 from aligner.recipe.ppo import PpoSpec
 from aligner.rl.rollout import Rollout

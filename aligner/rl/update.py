@@ -13,7 +13,7 @@ from aligner.errors import Problem, TrainingError
 from aligner.recipe.ppo import PpoSpec
 from aligner.rl.advantages import gae, masked_mean, masked_whiten
 from aligner.rl.losses import Clip, explained_variance, policy_loss, value_loss
-from aligner.rl.rollout import Rollout
+from aligner.rl.rollout import Rollout, passes
 from aligner.rl.score import Scored
 from aligner.rl.seeds import generator
 
@@ -76,12 +76,9 @@ class Experience:
         return Experience(rollout, *(x_BR[episodes, : rollout.mask_BR.shape[1]] for x_BR in fixed))
 
     def parts(self, size: int | None) -> Iterator[Experience]:
-        """At most `size` episodes at a time; all at once without it."""
-        num_episodes = len(self.rollout.prompts)
-        if size is None or size >= num_episodes:
-            yield self
-        else:
-            yield from (self.select(episodes) for episodes in torch.split(torch.arange(num_episodes), size))
+        """At most `size` episodes at a time; without it, as many as a forward pass takes."""
+        parts = passes(self.rollout, size)
+        yield from [self] if len(parts) == 1 else (self.select(episodes) for episodes in parts)
 
 
 def update(
@@ -139,7 +136,7 @@ def prepare(actor: Actor, scored: Scored, spec: PpoSpec, *, same_numerics: bool 
 def evaluate_in_parts(actor: Actor, rollout: Rollout, *, rows_per_device: int | None) -> Evaluation:
     """The actor's view of a whole rollout, without gradient, a few episodes at a time; 0 on padding."""
     whole = Evaluation(*(torch.zeros_like(rollout.logprobs_BR) for _ in Evaluation._fields))
-    for episodes in torch.split(torch.arange(len(rollout.prompts)), rows_per_device or len(rollout.prompts)):
+    for episodes in passes(rollout, rows_per_device):
         part = rollout.select(episodes)
         seen = actor.evaluate(part.prompts, part.ids_BR, part.mask_BR)
         for whole_BR, seen_BR in zip(whole, seen, strict=True):

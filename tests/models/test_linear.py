@@ -8,7 +8,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from aligner.models.adapters import attach_lora, merge_adapter
-from aligner.models.linear import FastLinear, FastLora, hasten, held_weights, product
+from aligner.models.fast import hasten
+from aligner.models.linear import FastLinear, FastLora, held_weights, product
 from aligner.recipe.model import LoraSpec
 from tests.models.test_adapters import stirred
 from tests.tiny import tiny_model

@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from aligner.errors import ModelError
 from aligner.models.adapters import attach_lora
-from aligner.models.linear import hasten
+from aligner.models.fast import hasten
 from aligner.models.padding import left_padded
 from aligner.models.sample import Responses, choose_tokens, response_logprobs, sample_responses
 from aligner.recipe.model import LoraSpec
