@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from aligner.models.wrapped import device_of, output_head, text_config
 
 CHUNK = {"cpu": 1 << 17, "cuda": 1 << 27}  # numbers at a time: 512 KiB in float32 stay in a core's cache
+MOST_LOGITS = 1 << 28  # kept at once, a GiB in float32: 1,766 tokens' with a vocabulary of 152,000
 
 
 def token_logprobs(logits_NV: Tensor, ids_N: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -23,6 +27,73 @@ def token_logprobs(logits_NV: Tensor, ids_N: Tensor, *, temperature: float) -> t
     """
     logprobs_N, entropy_N = _TokenLogprobs.apply(logits_NV, ids_N, temperature)
     return logprobs_N, entropy_N
+
+
+def read_logprobs(
+    model: nn.Module,
+    inputs: dict[str, Any],
+    row_N: Tensor,
+    column_N: Tensor,
+    ids_N: Tensor,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of `ids_N`, entropies (N,) and what the head saw (N, D), at (row, column).
+
+    The head is called by the model, on these hidden states alone: the pass goes through every wrapper (PEFT, data
+    parallel) and keeps what an architecture does to its logits after the head (soft caps, scales). Where there are too
+    many for one call, and the architecture does nothing more, the others follow part by part.
+    """
+    head, most, seen = output_head(model), _rows_of_logits(text_config(model).vocab_size), []
+
+    def pick(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        seen.append(given[0][row_N, column_N])
+        return (seen[0][None, :most] if plain else seen[0][None],)
+
+    plain = len(row_N) > most and _is_bare(model)
+    handle = head.register_forward_pre_hook(pick)
+    try:
+        logits_NV = model(**inputs).logits[0]
+    finally:
+        handle.remove()
+    count, hidden_ND = len(logits_NV), seen[0]
+    found = token_logprobs(logits_NV, ids_N[:count], temperature=temperature)
+    if count < len(ids_N):
+        rest = _head_logprobs(head, hidden_ND[count:], ids_N[count:], temperature=temperature, rows=most)
+        found = (torch.cat([found[0], rest[0]]), torch.cat([found[1], rest[1]]))
+    return (*found, hidden_ND)
+
+
+@torch.no_grad()
+def _is_bare(model: nn.Module) -> bool:
+    """Whether the model's logits are what its head gives, and nothing is done to them afterwards: asked of itself."""
+    given: list[Tensor] = []
+    handle = output_head(model).register_forward_hook(lambda _module, _args, logits: given.append(logits))
+    try:
+        logits = model(input_ids=torch.tensor([[0, 1]], device=device_of(model)), use_cache=False).logits
+    finally:
+        handle.remove()
+    return torch.equal(given[0], logits)
+
+
+def _rows_of_logits(vocab_size: int) -> int:
+    """How many vocabulary-wide rows may be there at once."""
+    return max(1, MOST_LOGITS // vocab_size)
+
+
+def _head_logprobs(
+    head: nn.Module, hidden_ND: Tensor, ids_N: Tensor, *, temperature: float, rows: int
+) -> tuple[Tensor, Tensor]:
+    """`token_logprobs` of head(hidden), so many rows at a time; their logits are computed again for the gradient."""
+
+    def part(hidden_CD: Tensor, ids_C: Tensor) -> tuple[Tensor, Tensor]:
+        return token_logprobs(head(hidden_CD), ids_C, temperature=temperature)
+
+    parts = [
+        checkpoint(part, hidden_CD, ids_C, use_reentrant=False)
+        for hidden_CD, ids_C in zip(hidden_ND.split(rows), ids_N.split(rows), strict=True)
+    ]
+    logprobs, entropies = zip(*parts, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
 
 
 class _TokenLogprobs(torch.autograd.Function):

@@ -5,6 +5,7 @@ N = tokens, D = hidden size.
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class FastNorm(nn.Module):
 def is_rms_norm(module: nn.Module) -> bool:
     """Whether a module computes what `FastNorm` does: it is asked, since some norms of the name add 1 to the weight."""
     names = [name for name, _ in module.named_parameters()]
+    if len(signature(module.forward).parameters) != 1:  # gated ones take more
+        return False
     if names != ["weight"] or not hasattr(module, "variance_epsilon") or module.weight.dtype != torch.float32:
         return False
     probe = torch.linspace(-1, 2, module.weight.numel(), device=module.weight.device)
@@ -39,7 +42,8 @@ class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
         wide = x.float()
-        scale = (torch.linalg.vecdot(wide, wide)[..., None] / x.shape[-1] + eps).rsqrt()
+        squares = torch.linalg.vector_norm(wide, dim=-1, keepdim=True) ** 2
+        scale = (squares / x.shape[-1] + eps).rsqrt()
         ctx.save_for_backward(x, weight_D, scale)
         return (wide * scale).mul_(weight_D).to(x.dtype)
 
@@ -52,7 +56,7 @@ class _RmsNorm(torch.autograd.Function):
         wide, dy = x.float(), dy.float()
         if ctx.needs_input_grad[0]:
             g = dy * weight_D
-            share = torch.linalg.vecdot(g, wide)[..., None] * scale**3 / x.shape[-1]
+            share = (g * wide).sum(dim=-1, keepdim=True) * scale**3 / x.shape[-1]
             dx = g.mul_(scale).addcmul_(wide, share, value=-1).to(x.dtype)
         if ctx.needs_input_grad[1]:
             dweight = (dy * wide).mul_(scale).flatten(0, -2).sum(dim=0)

@@ -6,8 +6,7 @@ A mask is true where the token counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from aligner.errors import ModelError, Problem
 from aligner.models.cache import next_logits, read_prompts
 from aligner.models.linear import held_weights
-from aligner.models.logprobs import token_logprobs
+from aligner.models.logprobs import read_logprobs
 from aligner.models.padding import right_padded
-from aligner.models.wrapped import context_length, device_of, eval_mode, output_head, text_config
+from aligner.models.wrapped import context_length, device_of, eval_mode, text_config
 
 LEAVE_SHARE = (
     0.25  # rows leave the batch once this share of it has finished; copying the cache costs about one step
@@ -209,17 +208,19 @@ def response_logprobs(
         torch.tensor([len(prompt) for prompt in prompts], device=device) - 1
     )  # predicts the first answer token
     row_N, token_N = mask_BR.nonzero(as_tuple=True)
-    with _head_only_at(model, row_N, starts_B[row_N] + token_N) as seen:
-        # No attention mask: padding comes last, where causal attention cannot see it, and positions count from 0.
-        logits_NV = model(input_ids=ids_BT, use_cache=False).logits[0]
-    logprobs_N, entropy_N = token_logprobs(logits_NV, ids_BR[mask_BR], temperature=temperature)
+    columns_N = starts_B[row_N] + token_N
+    # No attention mask: padding comes last, where causal attention cannot see it, and positions count from 0.
+    inputs = {"input_ids": ids_BT, "use_cache": False}
+    logprobs_N, entropy_N, hidden_ND = read_logprobs(
+        model, inputs, row_N, columns_N, ids_BR[mask_BR], temperature
+    )
     if not entropy_gradient:
         entropy_N = entropy_N.detach()
     zeros_BR = torch.zeros(mask_BR.shape, device=device)
     return ResponseLogprobs(
         zeros_BR.masked_scatter(mask_BR, logprobs_N),
         zeros_BR.masked_scatter(mask_BR, entropy_N),
-        _at_places(seen[0], mask_BR) if with_hidden else None,
+        _at_places(hidden_ND, mask_BR) if with_hidden else None,
     )
 
 
@@ -227,26 +228,6 @@ def _at_places(hidden_ND: Tensor, mask_BR: Tensor) -> Tensor:
     """The N real tokens' vectors at their places, zeros elsewhere: (B, R, D)."""
     zeros_BRD = hidden_ND.new_zeros(*mask_BR.shape, hidden_ND.shape[-1])
     return zeros_BRD.masked_scatter(mask_BR[..., None], hidden_ND)
-
-
-@contextmanager
-def _head_only_at(model: nn.Module, row_N: Tensor, column_N: Tensor) -> Iterator[list[Tensor]]:
-    """Within, the head sees the hidden states at (row, column) alone, as (1, N, D); yields what it saw.
-
-    A pre-hook and not a call of the parts: the forward pass then goes through every wrapper (PEFT, data parallel) and
-    keeps what an architecture does to its logits after the head (soft caps, scales).
-    """
-    seen: list[Tensor] = []
-
-    def pick(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        seen.append(inputs[0][row_N, column_N])
-        return (seen[0][None],)
-
-    handle = output_head(model).register_forward_pre_hook(pick)
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 def prompt_room(model: nn.Module, max_new_tokens: int) -> int:

@@ -121,4 +121,5 @@ def test_products_of_any_layout():
     torch.testing.assert_close(product(x, weight, bias), x @ weight.T + bias, atol=1e-5, rtol=1e-5)
     spread = torch.ones(1, 1, 1).expand(3, 5, 16)  # what backward of a sum hands on
     torch.testing.assert_close(product(spread, weight), spread @ weight.T, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(product(x[:, -1:], weight), x[:, -1:] @ weight.T, atol=1e-5, rtol=1e-5)
     assert product(x[:, :0], weight).shape == (3, 0, 7)

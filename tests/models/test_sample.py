@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from aligner.errors import ModelError
 from aligner.models.adapters import attach_lora
@@ -276,6 +276,42 @@ def test_the_head_is_computed_at_response_positions_only():
     response_logprobs(model, prompts, drawn.ids_BR, drawn.mask_BR, temperature=1.0, pad_id=PAD)
     handle.remove()
     assert seen == [int(drawn.mask_BR.sum())]
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_a_wide_vocabulary_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, softcap: float | None):
+    """The same numbers and gradients with few rows of logits at once; a model that caps its logits is read whole."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 384, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16,
+        "num_key_value_heads": 1, "intermediate_size": 48, "max_position_embeddings": 64, "sliding_window": 64,
+        "final_logit_softcapping": softcap, "initializer_range": 0.3,
+    }  # fmt: skip
+    model, prompts = Gemma2ForCausalLM(Gemma2Config(**shape)).eval(), make_prompts(6)
+    answers = torch.randint(6, 384, (6, 7), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(7) < torch.tensor([7, 3, 1, 6, 7, 2])[:, None]
+    found, calls = [], []
+    handle = model.lm_head.register_forward_hook(lambda _, __, out: calls.append(out.shape[:-1].numel()))
+    for most in (1 << 28, 384 * 5):
+        monkeypatch.setattr("aligner.models.logprobs.MOST_LOGITS", most)
+        calls.clear()
+        got = response_logprobs(
+            model,
+            prompts,
+            answers,
+            mask,
+            temperature=0.7,
+            pad_id=PAD,
+            with_hidden=True,
+            entropy_gradient=True,
+        )
+        (got.logprobs_BR.sum() + got.entropy_BR.sum()).backward()
+        found.append((*got, *(weight.grad.clone() for weight in model.parameters())))
+        model.zero_grad()
+    handle.remove()
+    assert max(calls) == (5 if softcap is None else 26)
+    for want, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, want, atol=1e-4, rtol=1e-4)
 
 
 def test_too_long_a_row_is_refused_with_what_would_fit():
