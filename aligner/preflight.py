@@ -35,7 +35,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     """Read every source and word file once, so that what is wrong is told before anything is trained.
 
     DataError with the first bad row of each, and for a library that cleaning or self-instruct needs; RecipeError for
-    missing reward functions.
+    missing reward functions and rules that cannot be read.
     """
     problems: list[Problem] = []
     seen: set[tuple[str | None, ...]] = set()
@@ -62,7 +62,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     if problems:
         raise DataError(problems)
     rewards = [source for recipe in recipes if isinstance(recipe, PpoRecipe) for source in recipe.reward]
-    if any(source.function for source in rewards):
+    if any(not source.model for source in rewards):
         from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
 
         load_functions(rewards)

@@ -6,18 +6,19 @@ A mask is true where the token counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from aligner.errors import ModelError, Problem
-from aligner.models.padding import left_padded, right_padded
-from aligner.models.wrapped import context_length, device_of, eval_mode, output_head, text_config
+from aligner.models.cache import next_logits, read_prompts
+from aligner.models.linear import held_weights
+from aligner.models.logprobs import read_logprobs
+from aligner.models.padding import right_padded
+from aligner.models.wrapped import context_length, device_of, eval_mode, text_config
 
 LEAVE_SHARE = (
     0.25  # rows leave the batch once this share of it has finished; copying the cache costs about one step
@@ -37,7 +38,7 @@ class ResponseLogprobs(NamedTuple):
     """Given answers under a model, differentiable where the model is."""
 
     logprobs_BR: Tensor  # float32, nats; 0 where the mask is false
-    entropy_BR: Tensor  # float32, nats, of the distribution each token was drawn from; no gradient
+    entropy_BR: Tensor  # float32, nats, of what each token was drawn from; gradient only if asked for
     hidden_BRD: Tensor | None  # what the head saw when it predicted each token; only with with_hidden
 
 
@@ -72,6 +73,7 @@ def sample_responses(
         torch.inference_mode(),
         eval_mode(model),
         torch.autocast(device.type, torch.bfloat16, enabled=autocast),
+        held_weights(model),
     ):
         for start in range(0, num_rows, batch_size):
             rows = order[start : start + batch_size]
@@ -131,12 +133,12 @@ def _sample_batch(
     out: _Answers,
 ) -> None:
     """Prefill once, then one token a step; finished rows write nothing more and leave when enough of them wait."""
-    ids_BT, mask_BT = left_padded(prompts, pad_id=rule.pad_id, device=rows_B.device)
-    positions_BT = (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
-    cache = DynamicCache(config=text_config(model))
-    open_B = torch.ones_like(rows_B, dtype=torch.bool)
+    begun = read_prompts(model, prompts, pad_id=rule.pad_id, room=noise_BR.shape[1])
+    logits_BV, mask_BT, positions_B1, cache = begun
+    open_B, ids_B = torch.ones_like(rows_B, dtype=torch.bool), rows_B
     for step in range(noise_BR.shape[1]):
-        logits_BV = _next_logits(model, ids_BT, mask_BT, positions_BT, cache)
+        if step:
+            logits_BV = next_logits(model, ids_B[:, None], mask_BT, positions_B1, cache)
         ids_B, logprobs_B = choose_tokens(
             logits_BV, noise_BR[rows_B, step], temperature=rule.temperature, greedy=rule.greedy
         )
@@ -150,28 +152,13 @@ def _sample_batch(
         num_open = int(open_B.sum())
         if num_open == 0:
             return
-        ids_BT, positions_BT = ids_B[:, None], positions_BT[:, -1:] + 1
+        positions_B1 = positions_B1 + 1
         mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], dim=1)
         if num_open <= (1 - LEAVE_SHARE) * len(rows_B):
             keep = open_B.nonzero().squeeze(1)
             cache.batch_select_indices(keep)
-            rows_B, open_B = rows_B[keep], open_B[keep]
-            ids_BT, mask_BT, positions_BT = ids_BT[keep], mask_BT[keep], positions_BT[keep]
-
-
-def _next_logits(
-    model: nn.Module, ids_BT: Tensor, mask_BT: Tensor, positions_BT: Tensor, cache: DynamicCache
-) -> Tensor:
-    """Logits of the next token (B, V); the cache grows by the given tokens."""
-    output = model(
-        input_ids=ids_BT,
-        attention_mask=mask_BT.long(),
-        position_ids=positions_BT,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return output.logits[:, -1]
+            rows_B, open_B, ids_B = rows_B[keep], open_B[keep], ids_B[keep]
+            mask_BT, positions_B1 = mask_BT[keep], positions_B1[keep]
 
 
 def choose_tokens(
@@ -204,11 +191,13 @@ def response_logprobs(
     temperature: float,
     pad_id: int,
     with_hidden: bool = False,
+    entropy_gradient: bool = False,
 ) -> ResponseLogprobs:
     """Log-probabilities of given responses, with gradient, by one full forward pass in the model's present mode.
 
     The head is computed at response positions only: prompts and padding cost no vocabulary-wide row. `mask_BR` is true
-    on a row's first tokens and false after them. Autocast is the caller's choice.
+    on a row's first tokens and false after them. Autocast is the caller's choice. The entropy has a gradient only with
+    `entropy_gradient`.
     """
     device = device_of(model)
     ids_BR, mask_BR = ids_BR.to(device), mask_BR.to(device).bool()
@@ -219,47 +208,26 @@ def response_logprobs(
         torch.tensor([len(prompt) for prompt in prompts], device=device) - 1
     )  # predicts the first answer token
     row_N, token_N = mask_BR.nonzero(as_tuple=True)
-    with _head_only_at(model, row_N, starts_B[row_N] + token_N) as seen:
-        # No attention mask: padding comes last, where causal attention cannot see it, and positions count from 0.
-        logits_NV = model(input_ids=ids_BT, use_cache=False).logits[0].float() / temperature
-    return _gathered(logits_NV, seen[0] if with_hidden else None, ids_BR, mask_BR)
-
-
-def _gathered(
-    logits_NV: Tensor, hidden_ND: Tensor | None, ids_BR: Tensor, mask_BR: Tensor
-) -> ResponseLogprobs:
-    """Numbers of the N real tokens, back at their places; zeros elsewhere."""
-    all_NV = logits_NV.log_softmax(dim=-1)
-    zeros_BR = torch.zeros(mask_BR.shape, device=mask_BR.device)
-    logprobs_BR = zeros_BR.masked_scatter(mask_BR, all_NV.gather(1, ids_BR[mask_BR][:, None]).squeeze(1))
-    with torch.no_grad():
-        entropy_BR = zeros_BR.masked_scatter(mask_BR, -(all_NV.exp() * all_NV).nan_to_num(0.0).sum(dim=-1))
-    if hidden_ND is None:
-        return ResponseLogprobs(logprobs_BR, entropy_BR, None)
-    hidden_BRD = hidden_ND.new_zeros(*mask_BR.shape, hidden_ND.shape[-1]).masked_scatter(
-        mask_BR[..., None], hidden_ND
+    columns_N = starts_B[row_N] + token_N
+    # No attention mask: padding comes last, where causal attention cannot see it, and positions count from 0.
+    inputs = {"input_ids": ids_BT, "use_cache": False}
+    logprobs_N, entropy_N, hidden_ND = read_logprobs(
+        model, inputs, row_N, columns_N, ids_BR[mask_BR], temperature
     )
-    return ResponseLogprobs(logprobs_BR, entropy_BR, hidden_BRD)
+    if not entropy_gradient:
+        entropy_N = entropy_N.detach()
+    zeros_BR = torch.zeros(mask_BR.shape, device=device)
+    return ResponseLogprobs(
+        zeros_BR.masked_scatter(mask_BR, logprobs_N),
+        zeros_BR.masked_scatter(mask_BR, entropy_N),
+        _at_places(hidden_ND, mask_BR) if with_hidden else None,
+    )
 
 
-@contextmanager
-def _head_only_at(model: nn.Module, row_N: Tensor, column_N: Tensor) -> Iterator[list[Tensor]]:
-    """Within, the head sees the hidden states at (row, column) alone, as (1, N, D); yields what it saw.
-
-    A pre-hook and not a call of the parts: the forward pass then goes through every wrapper (PEFT, data parallel) and
-    keeps what an architecture does to its logits after the head (soft caps, scales).
-    """
-    seen: list[Tensor] = []
-
-    def pick(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        seen.append(inputs[0][row_N, column_N])
-        return (seen[0][None],)
-
-    handle = output_head(model).register_forward_pre_hook(pick)
-    try:
-        yield seen
-    finally:
-        handle.remove()
+def _at_places(hidden_ND: Tensor, mask_BR: Tensor) -> Tensor:
+    """The N real tokens' vectors at their places, zeros elsewhere: (B, R, D)."""
+    zeros_BRD = hidden_ND.new_zeros(*mask_BR.shape, hidden_ND.shape[-1])
+    return zeros_BRD.masked_scatter(mask_BR[..., None], hidden_ND)
 
 
 def prompt_room(model: nn.Module, max_new_tokens: int) -> int:

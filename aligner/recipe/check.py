@@ -36,6 +36,7 @@ _MODEL_FIELDS = (
     (EvaluateRecipe, "models"),
     (EvaluateRecipe, "reward"),
 )
+_FILE_FIELDS = ((PipelineStage, "use"), (RewardSource, "rules"))
 _MIXED_FIELDS = ((SourceSpec, "share"), (SourceSpec, "epochs"))
 _MIXED_STAGES = ("sft", "reward")
 _WORD_FIELDS = ((CleanSpec, "words"), (RowCleanSpec, "words"))
@@ -96,7 +97,7 @@ def check_files(
             yield from _check_format(seen, stage)
         elif where in _MIXED_FIELDS:
             yield from _check_mixed(seen, stage)
-        elif where == (PipelineStage, "use"):
+        elif where in _FILE_FIELDS:
             yield from _check_paths(seen.entry.node, path)
         elif where == (PerplexitySpec, "scores"):
             yield from _check_scores(seen.entry.node, path, in_pipeline)

@@ -15,6 +15,14 @@ from aligner.rl.advantages import masked_mean
 from aligner.rl.kl import k3
 
 
+class Clip(NamedTuple):
+    """How far ratios count: from 1 - low to 1 + high; `dual`: at most so much where the advantage is negative."""
+
+    low: float
+    high: float
+    dual: float | None = None
+
+
 class PolicyLoss(NamedTuple):
     """`loss`, `clip_share`, `kl_old_nats` are sums over these tokens / num_tokens; `ratio_error` is their largest."""
 
@@ -37,21 +45,27 @@ def policy_loss(
     advantages_BR: Tensor,
     mask_BR: Tensor,
     *,
-    clip: float,
+    clip: Clip,
     num_tokens: Tensor | float,
 ) -> PolicyLoss:
-    """Clipped surrogate, eq. 7, negated: mean of max(-A r, -A clip(r, 1 - clip, 1 + clip)), r = new / old.
+    """Clipped surrogate, eq. 7, negated: mean of max(-A r, -A clip(r, 1 - low, 1 + high)), r = new / old.
 
     By hand: A = 1, r = 1.5, clip .2  ->  loss -1.2, cut; A = -1, r = 1.5  ->  loss 1.5, not cut.
+    With `dual` c, the loss of a token with A < 0 is at most -A c (Ye et al. 2020, arXiv:1912.09729, eq. 5): A = -1,
+    r = 9, c = 3  ->  loss 3, cut.
     """
     new_BR = torch.where(mask_BR, logprobs_BR, 0.0)
     old_BR = torch.where(mask_BR, old_logprobs_BR, 0.0)
     ratio_BR = torch.exp(new_BR - old_BR)
     free_BR = -advantages_BR * ratio_BR
-    cut_BR = -advantages_BR * ratio_BR.clamp(1 - clip, 1 + clip)
+    cut_BR = -advantages_BR * ratio_BR.clamp(1 - clip.low, 1 + clip.high)
+    loss_BR, was_cut_BR = torch.maximum(free_BR, cut_BR), cut_BR > free_BR
+    if clip.dual is not None:
+        most_BR = torch.where(advantages_BR < 0, -advantages_BR * clip.dual, torch.inf)
+        loss_BR, was_cut_BR = torch.minimum(loss_BR, most_BR), was_cut_BR | (loss_BR > most_BR)
     return PolicyLoss(
-        loss=masked_mean(torch.maximum(free_BR, cut_BR), mask_BR, num_tokens=num_tokens),
-        clip_share=masked_mean((cut_BR > free_BR).float(), mask_BR, num_tokens=num_tokens),
+        loss=masked_mean(loss_BR, mask_BR, num_tokens=num_tokens),
+        clip_share=masked_mean(was_cut_BR.float(), mask_BR, num_tokens=num_tokens),
         kl_old_nats=masked_mean(k3(old_BR, new_BR).detach(), mask_BR, num_tokens=num_tokens),
         ratio_error=(ratio_BR.detach() - 1).abs().max(),
     )

@@ -41,6 +41,32 @@ class Rollout:
         )
 
 
+PASS_TOKENS = {"cpu": 4096}  # of a forward pass; more is no faster there, and holds more at once
+MANY_TOKENS = 65536  # on an accelerator
+
+
+def passes(rollout: Rollout, rows_per_device: int | None) -> list[Tensor]:
+    """Episode numbers of each forward pass: so many at most, in their order.
+
+    Without a number: as many as have `PASS_TOKENS` tokens, padding included; where that takes several passes, episodes
+    of like length go together.
+    """
+    numbers = torch.arange(len(rollout.prompts))
+    if rows_per_device is not None:
+        return list(numbers.split(rows_per_device))
+    budget = PASS_TOKENS.get(rollout.ids_BR.device.type, MANY_TOKENS)
+    answers = rollout.mask_BR.sum(dim=1).tolist()
+    lengths = [len(prompt) + answer for prompt, answer in zip(rollout.prompts, answers, strict=True)]
+    if max(lengths, default=0) * len(lengths) <= budget:
+        return [numbers]
+    parts: list[list[int]] = [[]]
+    for episode in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if parts[-1] and lengths[episode] * (len(parts[-1]) + 1) > budget:
+            parts.append([])
+        parts[-1].append(episode)
+    return [torch.tensor(part) for part in parts]
+
+
 def real_width(mask_BR: Tensor) -> int:
     """Columns up to the last one in which any episode has a real token."""
     columns = mask_BR.any(dim=0).nonzero()

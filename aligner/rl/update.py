@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from aligner.errors import Problem, TrainingError
 from aligner.recipe.ppo import PpoSpec
 from aligner.rl.advantages import gae, masked_mean, masked_whiten
-from aligner.rl.losses import explained_variance, policy_loss, value_loss
-from aligner.rl.rollout import Rollout
+from aligner.rl.losses import Clip, explained_variance, policy_loss, value_loss
+from aligner.rl.rollout import Rollout, passes
 from aligner.rl.score import Scored
 from aligner.rl.seeds import generator
 
@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
     """What the actor thinks of given responses now; (B, R) each, with gradient."""
 
     logprobs_BR: Tensor  # nats, at the sampling temperature
-    entropy_BR: Tensor  # nats, of the next-token distribution
+    entropy_BR: Tensor  # nats, of the next-token distribution; with gradient where the actor is asked for one
     values_BR: Tensor  # reward still to come
 
 
@@ -39,9 +39,13 @@ class Actor(Protocol):
         """The ones that are trained."""
         ...
 
+    def value_parameters(self) -> Sequence[nn.Parameter]:
+        """Those of them that the critic has for itself; the policy does not change with them."""
+        ...
+
 
 class UpdateStats(NamedTuple):
-    """Means over the update's optimiser steps, but for the last two."""
+    """Means over the update's optimiser steps, but for the last three."""
 
     policy_loss: float = 0.0
     value_loss: float = 0.0
@@ -52,6 +56,7 @@ class UpdateStats(NamedTuple):
     grad_norm: float = 0.0  # before clipping
     ratio_first_error: float = 0.0  # largest |ratio - 1| before the first optimiser step
     explained_variance: float = 0.0  # of the critic, before the update
+    optimiser_steps: float = 0.0  # fewer than epochs x minibatches where target_kl ended the update
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,9 @@ class Experience:
         return Experience(rollout, *(x_BR[episodes, : rollout.mask_BR.shape[1]] for x_BR in fixed))
 
     def parts(self, size: int | None) -> Iterator[Experience]:
-        """At most `size` episodes at a time; all at once without it."""
-        num_episodes = len(self.rollout.prompts)
-        if size is None or size >= num_episodes:
-            yield self
-        else:
-            yield from (self.select(episodes) for episodes in torch.split(torch.arange(num_episodes), size))
+        """At most `size` episodes at a time; without it, as many as a forward pass takes."""
+        parts = passes(self.rollout, size)
+        yield from [self] if len(parts) == 1 else (self.select(episodes) for episodes in parts)
 
 
 def update(
@@ -91,23 +93,28 @@ def update(
 ) -> UpdateStats:
     """`spec.epochs` passes over the rollout batch, `spec.minibatches` optimiser steps each.
 
+    `spec.target_kl` ends it early: before an optimiser step, where the policy is further than that from the one that
+    sampled, in nats per token (k3) over the step's own minibatch. The first step is always taken.
+
+    The first `spec.value_warmup_steps` steps train what the critic has for itself, and the policy stays as it is.
+
     The order of episodes is a function of (seed, step, epoch). With `same_numerics` (sampler and actor both compute in
     float32) the ratio must be 1 before the first optimiser step, or TrainingError; without it, the actor's own
     log-probabilities stand for the sampler's.
     """
     set_learning_rates(optimizer, step=step, steps=spec.steps)
     batch = prepare(actor, scored, spec, same_numerics=same_numerics)
+    trained = actor.value_parameters() if step < spec.value_warmup_steps else None
     done: list[UpdateStats] = []
-    for epoch in range(spec.epochs):
-        for episodes in shuffled_minibatches(
-            scored.rollout, spec.minibatches, seed=seed, step=step, epoch=epoch
-        ):
-            part = _accumulate(actor, optimizer, batch.select(episodes), spec)
-            if same_numerics and not done:
-                check_first_ratio(part.ratio_first_error)
-            grad_norm = nn.utils.clip_grad_norm_(list(actor.parameters()), spec.max_grad_norm)
-            done.append(part._replace(grad_norm=_finite(float(grad_norm), "gradient norm")))
-            optimizer.step()
+    for episodes in shuffled_minibatches(scored.rollout, spec, seed=seed, step=step):
+        part = _accumulate(actor, optimizer, batch.select(episodes), spec, trained)
+        if same_numerics and not done:
+            check_first_ratio(part.ratio_first_error)
+        if done and spec.target_kl is not None and part.kl_old_nats > spec.target_kl:
+            break
+        grad_norm = nn.utils.clip_grad_norm_(list(actor.parameters()), spec.max_grad_norm)
+        done.append(part._replace(grad_norm=_finite(float(grad_norm), "gradient norm")))
+        optimizer.step()
     return _summary(done, explained_variance(batch.old_values_BR, batch.returns_BR, scored.rollout.mask_BR))
 
 
@@ -129,7 +136,7 @@ def prepare(actor: Actor, scored: Scored, spec: PpoSpec, *, same_numerics: bool 
 def evaluate_in_parts(actor: Actor, rollout: Rollout, *, rows_per_device: int | None) -> Evaluation:
     """The actor's view of a whole rollout, without gradient, a few episodes at a time; 0 on padding."""
     whole = Evaluation(*(torch.zeros_like(rollout.logprobs_BR) for _ in Evaluation._fields))
-    for episodes in torch.split(torch.arange(len(rollout.prompts)), rows_per_device or len(rollout.prompts)):
+    for episodes in passes(rollout, rows_per_device):
         part = rollout.select(episodes)
         seen = actor.evaluate(part.prompts, part.ids_BR, part.mask_BR)
         for whole_BR, seen_BR in zip(whole, seen, strict=True):
@@ -137,12 +144,11 @@ def evaluate_in_parts(actor: Actor, rollout: Rollout, *, rows_per_device: int | 
     return whole
 
 
-def shuffled_minibatches(
-    rollout: Rollout, minibatches: int, *, seed: int, step: int, epoch: int
-) -> Iterator[Tensor]:
-    """A fresh order of the episodes, cut into equal parts: episode numbers of each minibatch."""
-    order = torch.randperm(len(rollout.prompts), generator=generator(seed, "minibatches", step, epoch))
-    yield from order.chunk(minibatches)
+def shuffled_minibatches(rollout: Rollout, spec: PpoSpec, *, seed: int, step: int) -> Iterator[Tensor]:
+    """Episode numbers of each minibatch: every epoch has a fresh order, cut into equal parts."""
+    for epoch in range(spec.epochs):
+        order = torch.randperm(len(rollout.prompts), generator=generator(seed, "minibatches", step, epoch))
+        yield from order.chunk(spec.minibatches)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, *, step: int, steps: int) -> None:
@@ -167,9 +173,16 @@ def check_first_ratio(ratio_error: float) -> None:
 
 
 def _accumulate(
-    actor: Actor, optimizer: torch.optim.Optimizer, batch: Experience, spec: PpoSpec
+    actor: Actor,
+    optimizer: torch.optim.Optimizer,
+    batch: Experience,
+    spec: PpoSpec,
+    trained: Sequence[nn.Parameter] | None,
 ) -> UpdateStats:
-    """Gradients of one optimiser step, some episodes at a time; every mean is over the step's own token count."""
+    """Gradients of one optimiser step, some episodes at a time; every mean is over the step's own token count.
+
+    Of `trained` alone, where it is given: the others have none, and Adam leaves such weights as they are.
+    """
     optimizer.zero_grad(set_to_none=True)
     num_tokens = batch.rollout.num_tokens
     total = UpdateStats()
@@ -177,7 +190,7 @@ def _accumulate(
         if part.rollout.num_tokens:
             loss, figures = _losses(actor, part, spec, num_tokens=num_tokens)
             _finite(float(loss.detach()), "loss")
-            torch.autograd.backward(loss)
+            torch.autograd.backward(loss, inputs=trained)
             worst = max(total.ratio_first_error, figures.ratio_first_error)
             total = UpdateStats(*(a + b for a, b in zip(total, figures, strict=True)))
             total = total._replace(ratio_first_error=worst)
@@ -193,7 +206,7 @@ def _losses(actor: Actor, part: Experience, spec: PpoSpec, *, num_tokens: int) -
         part.old_logprobs_BR,
         part.advantages_BR,
         mask_BR,
-        clip=spec.clip,
+        clip=Clip(spec.clip, spec.clip if spec.clip_high is None else spec.clip_high, spec.dual_clip),
         num_tokens=num_tokens,
     )
     value = value_loss(
@@ -204,16 +217,18 @@ def _losses(actor: Actor, part: Experience, spec: PpoSpec, *, num_tokens: int) -
         clip=spec.value_clip,
         num_tokens=num_tokens,
     )
+    entropy = masked_mean(now.entropy_BR, mask_BR, num_tokens=num_tokens)
     figures = UpdateStats(
         policy_loss=float(policy.loss.detach()),
         value_loss=float(value.loss.detach()),
         clip_share=float(policy.clip_share),
         value_clip_share=float(value.clip_share),
         kl_old_nats=float(policy.kl_old_nats),
-        entropy_nats=float(masked_mean(now.entropy_BR.detach(), mask_BR, num_tokens=num_tokens)),
+        entropy_nats=float(entropy.detach()),
         ratio_first_error=float(policy.ratio_error),
     )
-    return policy.loss + spec.value_coef * value.loss, figures
+    loss = policy.loss + spec.value_coef * value.loss
+    return loss - spec.entropy_coef * entropy if spec.entropy_coef else loss, figures
 
 
 def _finite(value: float, what: str) -> float:
@@ -226,4 +241,8 @@ def _finite(value: float, what: str) -> float:
 
 def _summary(done: list[UpdateStats], explained: Tensor) -> UpdateStats:
     means = UpdateStats(*(sum(column) / len(done) for column in zip(*done, strict=True)))
-    return means._replace(ratio_first_error=done[0].ratio_first_error, explained_variance=float(explained))
+    return means._replace(
+        ratio_first_error=done[0].ratio_first_error,
+        explained_variance=float(explained),
+        optimiser_steps=float(len(done)),
+    )

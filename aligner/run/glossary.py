@@ -36,6 +36,7 @@ METRICS: Final[dict[str, str]] = {
     "ppo/ratio_first_error": "Largest |ratio - 1| in the first minibatch; anything but rounding is a bug.",
     "ppo/grad_norm": "Length of the policy gradient before clipping.",
     "ppo/learning_rate": "Learning rate of this step.",
+    "ppo/optimiser_steps": "Optimiser steps of the update; ppo.target_kl ends it early.",
     "ppo/kl_coef": "Reward lost per nat of KL to the reference.",
     "ppo/response_tokens": "Mean length of this step's responses in tokens.",
     "ppo/finished_share": "Share of this step's responses that end by themselves.",

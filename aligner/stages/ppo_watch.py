@@ -12,8 +12,9 @@ from aligner.data.tokens import PromptRow
 from aligner.evals.gold_rows import score_rows
 from aligner.evals.responses import response_statistics
 from aligner.rl.actors import LanguageActor
+from aligner.rl.answered import Answered
 from aligner.rl.kl import k1, nats_per_response
-from aligner.rl.rewards import Answered, Rewards
+from aligner.rl.rewards import Rewards
 from aligner.rl.seeds import generator
 from aligner.rl.update import evaluate_in_parts
 

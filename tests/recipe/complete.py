@@ -163,6 +163,15 @@ stage: ppo
   - model: runs/reward/one/model
     weight: 0.5
   - function: "judges:politeness"
+    dense: true
+    clip: 2.0
+    weight: 0.5
+  - rules: train.jsonl
+    weight: 0.5
+  - http:
+      url: http://localhost:8000/score
+      timeout_seconds: 5
+      retries: 1
     weight: 0.5
 data:
   train:
@@ -181,11 +190,20 @@ data:
   value_learning_rate: 1e-3
   gain_learning_rate: 1e-2
   clip: 0.1
+  clip_high: 0.3
+  dual_clip: 3
   value_clip: 0.1
   value_coef: 0.5
+  value_init: reward
+  value_warmup_steps: 2
   gamma: 0.99
   lam: 0.9
   kl_coef: 0.1
+  adaptive_kl:
+    target: 6
+    horizon: 10000
+  target_kl: 0.05
+  entropy_coef: 0.01
   missing_eos:
     mode: subtract
     value: 0.5

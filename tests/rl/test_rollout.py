@@ -2,7 +2,8 @@
 
 import torch
 
-from aligner.rl.rollout import Rollout, prompts_for, real_width
+from aligner.recipe.ppo import PpoSpec
+from aligner.rl.rollout import PASS_TOKENS, Rollout, passes, prompts_for, real_width
 from aligner.rl.seeds import derived_seed
 from aligner.rl.update import shuffled_minibatches
 
@@ -22,6 +23,21 @@ def test_select_takes_rows_and_trims_to_the_longest():
     assert real_width(rollout().mask_BR[2:3]) == 0
 
 
+def test_a_pass_holds_what_fits_and_rows_of_like_length(monkeypatch):
+    """Rows of 3, 6, 1 and 4 tokens, prompts included; a pass is a rectangle."""
+    assert [part.tolist() for part in passes(rollout(), None)] == [[0, 1, 2, 3]]  # 4 x 6 tokens fit
+    monkeypatch.setitem(PASS_TOKENS, "cpu", 9)
+    assert [part.tolist() for part in passes(rollout(), None)] == [[2, 0], [3], [1]]
+    monkeypatch.setitem(PASS_TOKENS, "cpu", 1)
+    assert sorted(part.tolist() for part in passes(rollout(), None)) == [
+        [0],
+        [1],
+        [2],
+        [3],
+    ]  # no row is left out
+    assert [part.tolist() for part in passes(rollout(), 3)] == [[0, 1, 2], [3]]
+
+
 def test_every_epoch_shows_every_prompt_once_in_a_fresh_order():
     steps = [prompts_for(step, num_prompts=10, prompts_per_step=4, seed=3) for step in range(5)]
     flat = [row for step in steps for row in step]
@@ -35,8 +51,12 @@ def test_fewer_prompts_than_a_step_takes():
 
 
 def test_minibatches_are_a_partition_and_change_with_step_and_epoch():
+    spec = PpoSpec(steps=1, prompts_per_step=4, epochs=4, minibatches=2)
+
     def parts(step, epoch):
-        return [part.tolist() for part in shuffled_minibatches(rollout(), 2, seed=0, step=step, epoch=epoch)]
+        whole = [part.tolist() for part in shuffled_minibatches(rollout(), spec, seed=0, step=step)]
+        assert len(whole) == 8
+        return whole[2 * epoch : 2 * epoch + 2]
 
     for place in [(0, 0), (0, 1), (1, 0)]:
         first, second = parts(*place)
