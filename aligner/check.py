@@ -42,12 +42,13 @@ from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
 from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.stages.loop import plan_of
 from aligner.stages.order import Curriculum
+from aligner.stages.pairs import pair_length
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
-from aligner.stages.reward import pair_length
 from aligner.stages.sft import batches_of, pack_length_of, padding_row, rows_read
 from aligner.stages.stage import Precision, epochs_begun, optimiser_steps, resolve_precision
 
@@ -84,6 +85,8 @@ def _plan(stage: PlannedStage, start: Start) -> StageParts:
             return _sft_plan(recipe, start)
         case RewardRecipe() as recipe:
             return _reward_plan(recipe, start)
+        case PreferenceRecipe() as recipe:
+            return _preference_plan(recipe, start)
         case PpoRecipe() as recipe:
             return _ppo_plan(recipe, start)
         case EvaluateRecipe() as recipe:
@@ -110,16 +113,37 @@ def _sft_plan(recipe: SftRecipe, start: Start) -> StageParts:
 
 
 def _reward_plan(recipe: RewardRecipe, start: Start) -> StageParts:
+    rows, tables = _pair_parts(recipe, start)
+    score = f"{recipe.score} x {recipe.beta:g}" if recipe.score == "likelihood" else recipe.score
+    return [*rows, PlanRow("score", score, "the time leaves out sampling for its scale")], tables
+
+
+def _preference_plan(recipe: PreferenceRecipe, start: Start) -> StageParts:
+    rows, tables = _pair_parts(recipe, start)
+    told = [
+        PlanRow(
+            "reference",
+            "the start model",
+            "reads every pair once before training, in about a third of a step",
+        )
+    ]
+    if recipe.watch.holdout:
+        count = min(_count(recipe.watch.holdout, "prompt"), recipe.watch.holdout_rows)
+        told.append(
+            PlanRow("watched", f"{count:,}", "held-out prompts answered at each evaluation, not in the time")
+        )
+    return [*rows, *told], tables
+
+
+def _pair_parts(recipe: RewardRecipe | PreferenceRecipe, start: Start) -> StageParts:
     pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
     lengths = [pair_length(pair) for pair in pairs.train]
     per_epoch = pairs.mix.rows_per_epoch
     plan = plan_of(recipe.train, rows=per_epoch, seed=recipe.seed, lengths=lengths, mix=pairs.mix)
     sources = plan_sources(pairs.report, pairs.mix, plan.order)
-    score = f"{recipe.score} x {recipe.beta:g}" if recipe.score == "likelihood" else recipe.score
-    told = PlanRow("score", score, "the time leaves out sampling for its scale")
     tokens = sum(one.tokens for one in sources)
     rows = _train_rows(recipe.train, start, _epoch_tokens(pairs.mix), recipe.model, tokens=tokens)
-    return [*rows, told], (report_table(pairs.report, pairs.mix), plan_table(sources))
+    return rows, (report_table(pairs.report, pairs.mix), plan_table(sources))
 
 
 def _epoch_tokens(mix: Mix) -> list[int]:

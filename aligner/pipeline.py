@@ -158,6 +158,8 @@ def stage_function(recipe: StageRecipe) -> Callable[..., Any]:
             from aligner.stages.reward import train_reward as function
         case "ppo":
             from aligner.stages.ppo import train_ppo as function
+        case "dpo":
+            from aligner.stages.dpo import train_dpo as function
         case "selfinstruct":
             from aligner.stages.selfinstruct import self_instruct as function
         case _:

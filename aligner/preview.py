@@ -42,6 +42,7 @@ from aligner.planning import PlannedStage, bases_of, is_recipe, named_stage, pla
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.run.write import write_text
@@ -185,7 +186,7 @@ def _look(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase, count: int) -
         case SftRecipe():
             built = build_conversations(recipe.data, tokenizer, seed=recipe.seed)
             return Look(built.train, reports=[built.report], mix=built.mix)
-        case RewardRecipe():
+        case RewardRecipe() | PreferenceRecipe():
             pairs = build_pairs(recipe.data, tokenizer, seed=recipe.seed)
             return Look(pairs.train, reports=[pairs.report], mix=pairs.mix)
         case PpoRecipe():

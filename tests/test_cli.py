@@ -27,6 +27,7 @@ COMMANDS = (
     "sft",
     "reward",
     "ppo",
+    "dpo",
     "evaluate",
     "selfinstruct",
     "run",

@@ -24,6 +24,7 @@ STAGES = {
     "sft": "Tune a model on conversations; the loss is on the answers only.",
     "reward": "Train a reward model on pairs of answers.",
     "ppo": "Train a policy against a reward, held near its start model.",
+    "dpo": "Train a policy on pairs of answers, without a reward model.",
     "evaluate": "Ask several models the same questions, side by side.",
     "selfinstruct": "Write new instructions with a model, after seed tasks.",
 }

@@ -12,6 +12,7 @@ from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, Source
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import ArchitectureSpec, TokenizerSpec
 from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.preference import DpoRecipe
 from aligner.recipe.selfinstruct import GeneratorSpec, SelfInstructSpec
 from aligner.recipe.stage import StageRecipe, TunedRecipe
 from aligner.recipe.training import SamplingSpec, SftTrainSpec, TrainSpec
@@ -113,6 +114,7 @@ Recipe = Annotated[
     | SftRecipe
     | RewardRecipe
     | PpoRecipe
+    | DpoRecipe
     | EvaluateRecipe
     | SelfInstructRecipe
     | PipelineRecipe,
@@ -123,6 +125,7 @@ RECIPES: dict[str, type[StageRecipe]] = {
     "sft": SftRecipe,
     "reward": RewardRecipe,
     "ppo": PpoRecipe,
+    "dpo": DpoRecipe,
     "evaluate": EvaluateRecipe,
     "selfinstruct": SelfInstructRecipe,
     "pipeline": PipelineRecipe,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-METRICS: Final[dict[str, str]] = {
+_METRICS: Final[dict[str, str]] = {
     # supervised stages
     "train/loss_nats": "Mean cross-entropy per supervised token of the training rows since the last line, in nats.",
     "train/learning_rate": "Learning rate of this step.",
@@ -48,9 +48,22 @@ METRICS: Final[dict[str, str]] = {
     "ppo/tokens_per_second": "Response tokens sampled and trained on per second.",
     "kl/ref_nats_per_response": "KL of the policy to the reference model on this step's responses, in nats each.",
     "kl/holdout_ref_nats_per_response": "The same on responses to held-out prompts.",
+    # dpo
+    "dpo/loss": "Mean loss of the training pairs since the last line, nll_coef x the chosen answers' nats included.",
+    "dpo/accuracy_share": "Share of training pairs whose chosen answer gained more on the start model.",
+    "dpo/margin_mean": "Mean implicit reward of the chosen answer minus the rejected one's, over training pairs.",
+    "dpo/chosen_reward_mean": "Mean of beta x log(policy / start model) of chosen answers; may fall as margins grow.",
     # selfinstruct
     "selfinstruct/tasks": "New instructions with solved instances, so far.",
     "selfinstruct/round_kept_share": "Share of a round's written instructions that were kept.",
+}
+
+WATCHED: Final = ("dpo", "kto", "grpo", "rloo")  # stages whose policy is watched by the same figures as PPO's
+METRICS: Final[dict[str, str]] = _METRICS | {
+    f"{area}/{key.removeprefix('ppo/')}": meaning
+    for area in WATCHED
+    for key, meaning in _METRICS.items()
+    if key.startswith("ppo/holdout_")
 }
 
 RESULTS: Final[dict[str, str]] = {  # the report shows them in this order

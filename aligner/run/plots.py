@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from aligner.run.glossary import WATCHED
 from aligner.run.lines import JsonRow
 
 if TYPE_CHECKING:
@@ -47,14 +48,20 @@ class _Template:
     keys: dict[str, str]
 
 
+_WATCHED: Final = tuple(f"{area}/holdout_" for area in WATCHED)
 _TEMPLATES: Final = (
     _Template("loss", "Loss", "nats per token", {"train/loss_nats": "training", "holdout/loss_nats": "held out"}),
     _Template("bits_per_byte", "Held-out bits per byte", "bits per byte", {"holdout/bits_per_byte": "held out"}),
     _Template(
         "accuracy", "Preference accuracy", "share of pairs",
-        {"reward/accuracy_share": "training", "holdout/accuracy_share": "held out"},
+        {"reward/accuracy_share": "training", "dpo/accuracy_share": "training", "holdout/accuracy_share": "held out"},
     ),
     _Template("reward_loss", "Preference loss", "nats per pair", {"reward/loss_nats": "training"}),
+    _Template("dpo_loss", "Preference loss", "per pair", {"dpo/loss": "training"}),
+    _Template(
+        "margin", "Implicit reward: chosen less rejected answers", "reward",
+        {"dpo/margin_mean": "training", "holdout/margin_mean": "held out", "dpo/chosen_reward_mean": "chosen answers"},
+    ),
     _Template(
         "reward", "Reward on training prompts: learned beside true", "reward",
         {"ppo/proxy_reward": "proxy (learned)", "ppo/gold_reward": "gold (true)"},
@@ -91,12 +98,21 @@ _TEMPLATES: Final = (
 
 def plots_of(rows: Sequence[JsonRow]) -> list[Plot]:
     """The pictures that these lines of metrics.jsonl have numbers for."""
+    rows = [_as_of_ppo(row) for row in rows]
     plots = []
     for template in _TEMPLATES:
         curves = [curve for key, label in template.keys.items() if (curve := _curve(rows, key, label)).steps]
         if any(len(curve.steps) > 1 for curve in curves):
             plots.append(Plot(template.name, template.title, template.unit, curves))
     return plots
+
+
+def _as_of_ppo(row: JsonRow) -> JsonRow:
+    """Figures of a watched policy under PPO's names: they are the same, and so are their pictures."""
+    return {
+        f"ppo/{key.partition('/')[2]}" if key.startswith(_WATCHED) else key: value
+        for key, value in row.items()
+    }
 
 
 def draw_svg(plot: Plot) -> str:

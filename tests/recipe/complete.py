@@ -97,6 +97,28 @@ def _mixed(data: str) -> str:
     return data.replace("      weight: 0.5\n", _MIXTURE, 1)
 
 
+def _watch() -> str:
+    return f"""\
+watch:
+  holdout:
+{_source("held.jsonl", "prompts")}  holdout_rows: 16
+  max_prompt_tokens: 64
+"""
+
+
+_REWARD = """\
+reward:
+  - model: runs/reward/one/model
+    weight: 0.5
+  - function: "judges:politeness"
+    weight: 0.5
+"""
+_PAIR_RULES = """\
+  pairs:
+    conflicts: drop
+    repeats: once
+    weigh: prompt
+"""
 _HEAD = "seed: 3\noutput: runs/one\n"
 COMPLETE: dict[str, str] = {
     "pretrain": f"""\
@@ -140,11 +162,7 @@ data:
     "sft": f"stage: sft\n{_HEAD}{_LORA_MODEL}{_data('messages')}{_TRAIN}  packing: true\n  pack_length: 256\n",
     "reward": f"""\
 stage: reward
-{_HEAD}{_LORA_MODEL}{_mixed(_data("pairs"))}{_DECONTAMINATE}  pairs:
-    conflicts: drop
-    repeats: once
-    weigh: prompt
-{_TRAIN}score: likelihood
+{_HEAD}{_LORA_MODEL}{_mixed(_data("pairs"))}{_DECONTAMINATE}{_PAIR_RULES}{_TRAIN}score: likelihood
 beta: 0.5
 nll_coef: 0.1
 normalise_on:
@@ -152,12 +170,7 @@ normalise_on:
 {_SAMPLING}""",
     "ppo": f"""\
 stage: ppo
-{_HEAD}{_LORA_MODEL}reward:
-  - model: runs/reward/one/model
-    weight: 0.5
-  - function: "judges:politeness"
-    weight: 0.5
-data:
+{_HEAD}{_LORA_MODEL}{_REWARD}data:
   train:
 {_source("train.jsonl", "prompts")}  holdout:
 {_source("held.jsonl", "prompts")}  holdout_rows: 16
@@ -186,6 +199,13 @@ data:
   evaluate_every: 5
   checkpoint_every: 5
   precision: fp32
+""",
+    "dpo": f"""\
+stage: dpo
+{_HEAD}{_LORA_MODEL}{_REWARD}{_mixed(_data("pairs"))}{_DECONTAMINATE}{_PAIR_RULES}{_TRAIN}{_watch()}{_SAMPLING}dpo:
+  beta: 0.2
+  loss: hinge
+  nll_coef: 0.1
 """,
     "evaluate": f"""\
 stage: evaluate

@@ -1,0 +1,47 @@
+"""Recipes of preference tuning without a reward model: DPO and its kin."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from aligner.recipe.base import Spec
+from aligner.recipe.data import PairDataSpec, SourceSpec
+from aligner.recipe.ppo import RewardedRecipe
+from aligner.recipe.training import SamplingSpec, TrainSpec
+
+
+class WatchSpec(Spec):
+    """Prompts that are answered while training goes on, as PPO's held-out ones are; nothing is learnt from them."""
+
+    holdout: list[SourceSpec] = Field(default_factory=list, description="held-out prompts")
+    holdout_rows: int = Field(128, gt=0, description="held-out prompts answered at each evaluation")
+    max_prompt_tokens: int = Field(192, gt=0, description="longer prompts are cut from the left")
+
+
+class PreferenceRecipe(RewardedRecipe):
+    """Pairs of answers, learnt against the frozen start model."""
+
+    data: PairDataSpec
+    train: TrainSpec
+    watch: WatchSpec = Field(default_factory=WatchSpec)
+    sampling: SamplingSpec = Field(default_factory=SamplingSpec, description="of answers to watch.holdout")
+
+
+class DpoSpec(Spec):
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290) and two losses of its kin."""
+
+    beta: float = Field(0.1, gt=0, description="reward per nat of log(policy / start model); PPO's kl_coef")
+    loss: Literal["sigmoid", "hinge", "ipo"] = Field(
+        "sigmoid",
+        description="sigmoid: DPO; hinge: SLiC (arXiv:2305.10425); ipo: IPO (arXiv:2310.12036), per token",
+    )
+    nll_coef: float = Field(0.0, ge=0, description="weight of the chosen answers' own nats")
+
+
+class DpoRecipe(PreferenceRecipe):
+    """A policy from pairs of answers, without a reward model."""
+
+    stage: Literal["dpo"]
+    dpo: DpoSpec = Field(default_factory=DpoSpec)
