@@ -39,6 +39,7 @@ from aligner.preflight import check_ahead
 from aligner.preview import Start, start_of
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
 from aligner.recipe.ppo import PpoRecipe
@@ -87,7 +88,7 @@ def _plan(stage: PlannedStage, start: Start) -> StageParts:
             return _reward_plan(recipe, start)
         case PreferenceRecipe() as recipe:
             return _preference_plan(recipe, start)
-        case PpoRecipe() as recipe:
+        case PpoRecipe() | GroupRecipe() as recipe:
             return _ppo_plan(recipe, start)
         case EvaluateRecipe() as recipe:
             return _evaluate_rows(recipe, start), ()
@@ -205,15 +206,15 @@ def _train_rows(
     ]
 
 
-def _ppo_plan(recipe: PpoRecipe, start: Start) -> StageParts:
+def _ppo_plan(recipe: PpoRecipe | GroupRecipe, start: Start) -> StageParts:
     data = recipe.data
     longest = data.max_prompt_tokens
     built = build_training_prompts(data, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
     return _ppo_rows(recipe, start, built.rows), (report_table(built.report),)
 
 
-def _ppo_rows(recipe: PpoRecipe, start: Start, prompts: Sequence[PromptRow]) -> list[PlanRow]:
-    ppo = recipe.ppo
+def _ppo_rows(recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow]) -> list[PlanRow]:
+    ppo = recipe.ppo if isinstance(recipe, PpoRecipe) else recipe.numbers
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     mean = sum(len(row.input_ids) for row in prompts) / len(prompts)
     tokens = round(mean + recipe.sampling.max_new_tokens)

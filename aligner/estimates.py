@@ -13,6 +13,7 @@ from aligner.evals.suites import SAMPLE_BATCH
 from aligner.models.sample import prompt_room, sample_responses
 from aligner.preview import Start
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import PlanRow
 from aligner.recipe.ppo import PpoRecipe
@@ -79,13 +80,14 @@ def gib(count: int) -> str:
 
 
 def seconds_per_ppo_step(
-    recipe: PpoRecipe, start: Start, prompts: Sequence[PromptRow], *, tokens: int
+    recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow], *, tokens: int
 ) -> float | None:
     """One rollout of a random model, which rarely ends a response, and the passes of the update."""
     model = start.random_model()
     if model is None:
         return None
-    ppo, sampling = recipe.ppo, recipe.sampling
+    ppo = recipe.ppo if isinstance(recipe, PpoRecipe) else recipe.numbers
+    sampling = recipe.sampling
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     began = time.perf_counter()
     sample_responses(

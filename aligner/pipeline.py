@@ -160,6 +160,8 @@ def stage_function(recipe: StageRecipe) -> Callable[..., Any]:
             from aligner.stages.ppo import train_ppo as function
         case "dpo":
             from aligner.stages.dpo import train_dpo as function
+        case "grpo" | "rloo":
+            from aligner.stages.group import train_group as function
         case "selfinstruct":
             from aligner.stages.selfinstruct import self_instruct as function
         case _:

@@ -19,6 +19,7 @@ from aligner.models.weights import folder_identity, model_in
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GroupRecipe
 from aligner.recipe.ppo import PpoRecipe, RewardedRecipe
 from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
@@ -27,7 +28,9 @@ from aligner.run.changes import changed, changes_since
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest, content_of
 
-_WITH_ROWS = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe | PreferenceRecipe  # that are trained on
+_WITH_ROWS = (
+    PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe | GroupRecipe | PreferenceRecipe
+)  # that are trained on
 
 
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
@@ -98,7 +101,7 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
         case PreferenceRecipe():
             data = recipe.data
             parts = [(data.train, "pair"), (data.holdout.sources, "pair"), (recipe.watch.holdout, "prompt")]
-        case PpoRecipe():
+        case PpoRecipe() | GroupRecipe():
             parts = [(recipe.data.train, "prompt"), (recipe.data.holdout, "prompt")]
         case EvaluateRecipe():
             suites = recipe.suites

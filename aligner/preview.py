@@ -40,6 +40,7 @@ from aligner.models.sources import base_source, loading, resolve_source
 from aligner.models.tokenizer import ensure_end, ensure_template, train_tokenizer
 from aligner.planning import PlannedStage, bases_of, is_recipe, named_stage, planned_stages
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.preference import PreferenceRecipe
@@ -189,7 +190,7 @@ def _look(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase, count: int) -
         case RewardRecipe() | PreferenceRecipe():
             pairs = build_pairs(recipe.data, tokenizer, seed=recipe.seed)
             return Look(pairs.train, reports=[pairs.report], mix=pairs.mix)
-        case PpoRecipe():
+        case PpoRecipe() | GroupRecipe():
             longest = recipe.data.max_prompt_tokens
             prompts = build_training_prompts(
                 recipe.data, tokenizer, max_prompt_tokens=longest, seed=recipe.seed

@@ -28,6 +28,8 @@ COMMANDS = (
     "reward",
     "ppo",
     "dpo",
+    "grpo",
+    "rloo",
     "evaluate",
     "selfinstruct",
     "run",

@@ -18,6 +18,9 @@ WHAT: dict[str, str] = {
     "sft": "a language model tuned on instructions",
     "reward": "a reward model: it scores answers, higher is better",
     "ppo": "a language model tuned with reinforcement learning (PPO) against a reward",
+    "dpo": "a language model tuned on pairs of answers (DPO)",
+    "grpo": "a language model tuned with reinforcement learning (GRPO) against a reward",
+    "rloo": "a language model tuned with reinforcement learning (RLOO) against a reward",
 }
 _LOADER: dict[Kind, tuple[str, str]] = {
     "model": ("transformers", "AutoModelForCausalLM"),

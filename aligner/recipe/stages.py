@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from aligner.recipe.base import Spec
 from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GrpoRecipe, RlooRecipe
 from aligner.recipe.model import ArchitectureSpec, TokenizerSpec
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.preference import DpoRecipe
@@ -115,6 +116,8 @@ Recipe = Annotated[
     | RewardRecipe
     | PpoRecipe
     | DpoRecipe
+    | GrpoRecipe
+    | RlooRecipe
     | EvaluateRecipe
     | SelfInstructRecipe
     | PipelineRecipe,
@@ -126,6 +129,8 @@ RECIPES: dict[str, type[StageRecipe]] = {
     "reward": RewardRecipe,
     "ppo": PpoRecipe,
     "dpo": DpoRecipe,
+    "grpo": GrpoRecipe,
+    "rloo": RlooRecipe,
     "evaluate": EvaluateRecipe,
     "selfinstruct": SelfInstructRecipe,
     "pipeline": PipelineRecipe,

@@ -58,13 +58,22 @@ _METRICS: Final[dict[str, str]] = {
     "selfinstruct/round_kept_share": "Share of a round's written instructions that were kept.",
 }
 
-WATCHED: Final = ("dpo", "kto", "grpo", "rloo")  # stages whose policy is watched by the same figures as PPO's
-METRICS: Final[dict[str, str]] = _METRICS | {
-    f"{area}/{key.removeprefix('ppo/')}": meaning
-    for area in WATCHED
-    for key, meaning in _METRICS.items()
-    if key.startswith("ppo/holdout_")
-}
+WATCHED: Final = ("dpo", "kto")  # stages that answer held-out prompts as PPO does
+REWARDED: Final = ("grpo", "rloo")  # stages that sample and are rewarded as PPO's policy, and have no critic
+METRICS: Final[dict[str, str]] = (
+    _METRICS
+    | {
+        f"{area}/{key.removeprefix('ppo/')}": meaning
+        for areas, prefix in ((WATCHED, "ppo/holdout_"), (REWARDED, "ppo/"))
+        for area in areas
+        for key, meaning in _METRICS.items()
+        if key.startswith(prefix) and "value" not in key and "explained" not in key
+    }
+    | {
+        f"{area}/flat_groups_share": "Share of prompts whose responses all scored the same: nothing is learnt there."
+        for area in REWARDED
+    }
+)
 
 RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
     "exact_match_share": "Share of questions answered with exactly a right answer.",

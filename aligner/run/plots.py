@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from aligner.run.glossary import WATCHED
 from aligner.run.lines import JsonRow
+from aligner.run.metrics import as_of_ppo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +48,6 @@ class _Template:
     keys: dict[str, str]
 
 
-_WATCHED: Final = tuple(f"{area}/holdout_" for area in WATCHED)
 _TEMPLATES: Final = (
     _Template("loss", "Loss", "nats per token", {"train/loss_nats": "training", "holdout/loss_nats": "held out"}),
     _Template("bits_per_byte", "Held-out bits per byte", "bits per byte", {"holdout/bits_per_byte": "held out"}),
@@ -90,7 +89,7 @@ _TEMPLATES: Final = (
         },
     ),
     _Template(
-        "ppo_health", "PPO's own health", "share",
+        "ppo_health", "Health of the updates", "share",
         {"ppo/clip_share": "clipped tokens", "ppo/explained_variance": "explained variance"},
     ),
 )  # fmt: skip
@@ -98,21 +97,13 @@ _TEMPLATES: Final = (
 
 def plots_of(rows: Sequence[JsonRow]) -> list[Plot]:
     """The pictures that these lines of metrics.jsonl have numbers for."""
-    rows = [_as_of_ppo(row) for row in rows]
+    rows = [as_of_ppo(row) for row in rows]
     plots = []
     for template in _TEMPLATES:
         curves = [curve for key, label in template.keys.items() if (curve := _curve(rows, key, label)).steps]
         if any(len(curve.steps) > 1 for curve in curves):
             plots.append(Plot(template.name, template.title, template.unit, curves))
     return plots
-
-
-def _as_of_ppo(row: JsonRow) -> JsonRow:
-    """Figures of a watched policy under PPO's names: they are the same, and so are their pictures."""
-    return {
-        f"ppo/{key.partition('/')[2]}" if key.startswith(_WATCHED) else key: value
-        for key, value in row.items()
-    }
 
 
 def draw_svg(plot: Plot) -> str:

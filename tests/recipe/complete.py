@@ -113,6 +113,42 @@ reward:
   - function: "judges:politeness"
     weight: 0.5
 """
+
+
+def _prompts() -> str:
+    return f"""\
+data:
+  train:
+{_source("train.jsonl", "prompts")}  holdout:
+{_source("held.jsonl", "prompts")}  holdout_rows: 16
+  max_prompt_tokens: 64
+{_DECONTAMINATE}  clean:
+    deduplicate: true
+"""
+
+
+def _group(stage: str) -> str:
+    return f"""\
+{stage}:
+  steps: 10
+  prompts_per_step: 8
+  samples_per_prompt: 2
+  epochs: 2
+  minibatches: 4
+  rows_per_device: 2
+  learning_rate: 1e-4
+  gain_learning_rate: 1e-2
+  clip: 0.1
+  missing_eos:
+    mode: subtract
+    value: 0.5
+  max_grad_norm: 0.5
+  evaluate_every: 5
+  checkpoint_every: 5
+  precision: fp32
+"""
+
+
 _PAIR_RULES = """\
   pairs:
     conflicts: drop
@@ -170,14 +206,7 @@ normalise_on:
 {_SAMPLING}""",
     "ppo": f"""\
 stage: ppo
-{_HEAD}{_LORA_MODEL}{_REWARD}data:
-  train:
-{_source("train.jsonl", "prompts")}  holdout:
-{_source("held.jsonl", "prompts")}  holdout_rows: 16
-  max_prompt_tokens: 64
-{_DECONTAMINATE}  clean:
-    deduplicate: true
-{_SAMPLING}ppo:
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}ppo:
   steps: 10
   prompts_per_step: 8
   samples_per_prompt: 2
@@ -199,6 +228,17 @@ stage: ppo
   evaluate_every: 5
   checkpoint_every: 5
   precision: fp32
+""",
+    "grpo": f"""\
+stage: grpo
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("grpo")}  kl_coef: 0.1
+  scale: none
+  loss: dr_grpo
+""",
+    "rloo": f"""\
+stage: rloo
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("rloo")}  kl_coef: 0.1
+  whiten: true
 """,
     "dpo": f"""\
 stage: dpo
