@@ -28,6 +28,7 @@ COMMANDS = (
     "reward",
     "ppo",
     "dpo",
+    "kto",
     "grpo",
     "rloo",
     "evaluate",

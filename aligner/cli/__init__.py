@@ -25,6 +25,7 @@ STAGES = {
     "reward": "Train a reward model on pairs of answers.",
     "ppo": "Train a policy against a reward, held near its start model.",
     "dpo": "Train a policy on pairs of answers, without a reward model.",
+    "kto": "Train a policy on answers that are good or bad, each by itself.",
     "grpo": "Train a policy on rewards relative to its other answers to the same prompt.",
     "rloo": "Train a policy by REINFORCE, its other answers to a prompt being the baseline.",
     "evaluate": "Ask several models the same questions, side by side.",

@@ -19,6 +19,7 @@ WHAT: dict[str, str] = {
     "reward": "a reward model: it scores answers, higher is better",
     "ppo": "a language model tuned with reinforcement learning (PPO) against a reward",
     "dpo": "a language model tuned on pairs of answers (DPO)",
+    "kto": "a language model tuned on good and bad answers (KTO)",
     "grpo": "a language model tuned with reinforcement learning (GRPO) against a reward",
     "rloo": "a language model tuned with reinforcement learning (RLOO) against a reward",
 }

@@ -38,7 +38,7 @@ _MODEL_FIELDS = (
     (EvaluateRecipe, "reward"),
 )
 _MIXED_FIELDS = ((SourceSpec, "share"), (SourceSpec, "epochs"))
-_MIXED_STAGES = ("sft", "reward", "dpo")
+_MIXED_STAGES = ("sft", "reward", "dpo", "kto")
 _WORD_FIELDS = ((CleanSpec, "words"), (RowCleanSpec, "words"))
 _FORMATS: dict[tuple[str, str], Any] = {
     ("pretrain", "data.train"): DocumentFormat,
@@ -58,6 +58,9 @@ _FORMATS: dict[tuple[str, str], Any] = {
     ("dpo", "data.train"): PairFormat,
     ("dpo", "data.holdout"): PairFormat,
     ("dpo", "watch.holdout"): PromptFormat,
+    ("kto", "data.train"): PairFormat,
+    ("kto", "data.holdout"): PairFormat,
+    ("kto", "watch.holdout"): PromptFormat,
     ("evaluate", "suites.documents"): DocumentFormat,
     ("evaluate", "suites.pairs"): PairFormat,
     ("evaluate", "suites.prompts"): PromptFormat,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aligner.recipe.base import Spec
 from aligner.recipe.data import PairDataSpec, SourceSpec
@@ -28,6 +28,11 @@ class PreferenceRecipe(RewardedRecipe):
     watch: WatchSpec = Field(default_factory=WatchSpec)
     sampling: SamplingSpec = Field(default_factory=SamplingSpec, description="of answers to watch.holdout")
 
+    @property
+    def numbers(self) -> DpoSpec | KtoSpec:
+        """The section that is named after the stage."""
+        raise NotImplementedError
+
 
 class DpoSpec(Spec):
     """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290) and two losses of its kin."""
@@ -45,3 +50,40 @@ class DpoRecipe(PreferenceRecipe):
 
     stage: Literal["dpo"]
     dpo: DpoSpec = Field(default_factory=DpoSpec)
+
+    @property
+    def numbers(self) -> DpoSpec:
+        """The section that is named after the stage."""
+        return self.dpo
+
+
+class KtoSpec(Spec):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306): answers count each by itself."""
+
+    beta: float = Field(0.1, gt=0, description="reward per nat of log(policy / start model); PPO's kl_coef")
+    loss: Literal["kto", "apo_zero"] = Field(
+        "kto",
+        description="kto: against the mean gain of answers to other prompts; apo_zero: against 0 (arXiv:2408.06266)",
+    )
+    desirable_weight: float = Field(1.0, gt=0, description="of the loss of chosen answers")
+    undesirable_weight: float = Field(1.0, gt=0, description="of the loss of rejected answers")
+
+
+class KtoRecipe(PreferenceRecipe):
+    """A policy from answers that are good or bad, each by itself; read from pairs, one of each."""
+
+    stage: Literal["kto"]
+    kto: KtoSpec = Field(default_factory=KtoSpec)
+
+    @property
+    def numbers(self) -> KtoSpec:
+        """The section that is named after the stage."""
+        return self.kto
+
+    @model_validator(mode="after")
+    def _steps_have_other_prompts(self) -> Self:
+        if self.kto.loss == "kto" and self.train.rows_per_step == 1:
+            raise ValueError(
+                "rows_per_step = 1: kto compares with answers to the step's other prompts, none here; take 2 or more"
+            )
+        return self

@@ -13,7 +13,7 @@ from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.group import GrpoRecipe, RlooRecipe
 from aligner.recipe.model import ArchitectureSpec, TokenizerSpec
 from aligner.recipe.ppo import PpoRecipe
-from aligner.recipe.preference import DpoRecipe
+from aligner.recipe.preference import DpoRecipe, KtoRecipe
 from aligner.recipe.selfinstruct import GeneratorSpec, SelfInstructSpec
 from aligner.recipe.stage import StageRecipe, TunedRecipe
 from aligner.recipe.training import SamplingSpec, SftTrainSpec, TrainSpec
@@ -116,6 +116,7 @@ Recipe = Annotated[
     | RewardRecipe
     | PpoRecipe
     | DpoRecipe
+    | KtoRecipe
     | GrpoRecipe
     | RlooRecipe
     | EvaluateRecipe
@@ -129,6 +130,7 @@ RECIPES: dict[str, type[StageRecipe]] = {
     "reward": RewardRecipe,
     "ppo": PpoRecipe,
     "dpo": DpoRecipe,
+    "kto": KtoRecipe,
     "grpo": GrpoRecipe,
     "rloo": RlooRecipe,
     "evaluate": EvaluateRecipe,

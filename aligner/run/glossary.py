@@ -53,6 +53,11 @@ _METRICS: Final[dict[str, str]] = {
     "dpo/accuracy_share": "Share of training pairs whose chosen answer gained more on the start model.",
     "dpo/margin_mean": "Mean implicit reward of the chosen answer minus the rejected one's, over training pairs.",
     "dpo/chosen_reward_mean": "Mean of beta x log(policy / start model) of chosen answers; may fall as margins grow.",
+    "kto/loss": "Mean loss of the answers of training pairs since the last line.",
+    "kto/accuracy_share": "Share of training pairs whose chosen answer gained more on the start model.",
+    "kto/margin_mean": "Mean implicit reward of the chosen answer minus the rejected one's, over training pairs.",
+    "kto/chosen_reward_mean": "Mean of beta x log(policy / start model) of chosen answers.",
+    "kto/kl_nats": "Mean log(policy / start model) of answers to other prompts, at least 0, in nats.",
     # selfinstruct
     "selfinstruct/tasks": "New instructions with solved instances, so far.",
     "selfinstruct/round_kept_share": "Share of a round's written instructions that were kept.",

@@ -53,13 +53,20 @@ _TEMPLATES: Final = (
     _Template("bits_per_byte", "Held-out bits per byte", "bits per byte", {"holdout/bits_per_byte": "held out"}),
     _Template(
         "accuracy", "Preference accuracy", "share of pairs",
-        {"reward/accuracy_share": "training", "dpo/accuracy_share": "training", "holdout/accuracy_share": "held out"},
+        {
+            **{f"{area}/accuracy_share": "training" for area in ("reward", "dpo", "kto")},
+            "holdout/accuracy_share": "held out",
+        },
     ),
     _Template("reward_loss", "Preference loss", "nats per pair", {"reward/loss_nats": "training"}),
     _Template("dpo_loss", "Preference loss", "per pair", {"dpo/loss": "training"}),
+    _Template("kto_loss", "Preference loss", "per answer", {"kto/loss": "training"}),
     _Template(
         "margin", "Implicit reward: chosen less rejected answers", "reward",
-        {"dpo/margin_mean": "training", "holdout/margin_mean": "held out", "dpo/chosen_reward_mean": "chosen answers"},
+        {
+            "dpo/margin_mean": "training", "kto/margin_mean": "training", "holdout/margin_mean": "held out",
+            "dpo/chosen_reward_mean": "chosen answers", "kto/chosen_reward_mean": "chosen answers",
+        },
     ),
     _Template(
         "reward", "Reward on training prompts: learned beside true", "reward",

@@ -35,7 +35,8 @@ class BatchNumber(TypedDict):
 class PairColumns(TypedDict, total=False):
     """A pair as TRL's data sets hold it; `margin` in all rows or in none, and so `weight`.
 
-    `reference`: log p(answer | prompt) of the chosen and of the rejected answer under the reference, in nats.
+    `reference`: log p(answer | prompt) of the chosen and of the rejected answer under the reference, in nats. `other`:
+    the same prompt with another pair's answers.
     """
 
     chosen_ids: list[int]
@@ -44,6 +45,7 @@ class PairColumns(TypedDict, total=False):
     margin: float
     weight: float
     reference: list[float]
+    other: PairColumns
 
 
 class AnswerCollator:

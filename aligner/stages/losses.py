@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -69,3 +70,27 @@ def preference_loss(
         gap_B = chosen_B - rejected_B
         each_B = F.relu(1 - (gap_B if margin_B is None else gap_B - margin_B))
     return (each_B if weight_B is None else weight_B * each_B).sum()
+
+
+def kto_loss(
+    ratios_B: Tensor,
+    kl: Tensor | float,
+    *,
+    loss: Literal["kto", "apo_zero"],
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+    weight_B: Tensor | None = None,
+) -> Tensor:
+    """Sum over answers of the loss on their log(policy / reference), the desirable half first: a scalar.
+
+    kto: 1 - sigmoid(+-beta x (ratio - kl)), + for desirable answers (arXiv:2402.01306, eq. 7); `kl`: the mean log-ratio
+    of answers to other prompts, at least 0. apo_zero: the same against 0 (arXiv:2408.06266, eq. 7). `weight_B`: of each
+    pair. By hand: ratios equal to kl -> 1/2 each.
+    """
+    gains_B = beta * (ratios_B - (kl if loss == "kto" else 0.0))
+    desirable_B, undesirable_B = gains_B.chunk(2)
+    lost_B = desirable_weight * torch.sigmoid(-desirable_B) + undesirable_weight * torch.sigmoid(
+        undesirable_B
+    )
+    return (lost_B if weight_B is None else weight_B * lost_B).sum()

@@ -229,6 +229,14 @@ stage: ppo
   checkpoint_every: 5
   precision: fp32
 """,
+    "kto": f"""\
+stage: kto
+{_HEAD}{_LORA_MODEL}{_REWARD}{_mixed(_data("pairs"))}{_DECONTAMINATE}{_PAIR_RULES}{_TRAIN}{_watch()}{_SAMPLING}kto:
+  beta: 0.2
+  loss: apo_zero
+  desirable_weight: 1.5
+  undesirable_weight: 0.5
+""",
     "grpo": f"""\
 stage: grpo
 {_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("grpo")}  kl_coef: 0.1

@@ -35,7 +35,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "py3langid": ("data",),
     "rapidfuzz": ("data",),
 }
-STAGES = ("pretrain", "sft", "reward", "ppo", "dpo", "group", "evaluate", "selfinstruct", "publish")
+STAGES = ("pretrain", "sft", "reward", "ppo", "preference", "group", "evaluate", "selfinstruct", "publish")
 WITHOUT_TORCH = (
     "errors", "recipe", "cli", "pipeline", "planning", "preflight", "bases", "__init__", "__main__",
 )  # fmt: skip

@@ -19,10 +19,10 @@ from trl import DPOConfig, DPOTrainer
 from aligner.data.tokens import PairRow
 from aligner.errors import DataError, Interrupted
 from aligner.models.load import LoadedModel, load_trained
-from aligner.recipe.preference import DpoRecipe, DpoSpec
-from aligner.stages.dpo import dpo_trainer, reference_nats, train_dpo
+from aligner.recipe.preference import DpoRecipe
 from aligner.stages.losses import preference_loss
 from aligner.stages.order import FixedOrder
+from aligner.stages.preference import preference_trainer, reference_nats, train_preference
 from aligner.stages.stage import training_arguments
 from tests.models.test_scoring import answer_nats
 from tests.stages import test_reward
@@ -60,7 +60,7 @@ def recipe(
 
 def run_to_end(asked: DpoRecipe) -> tuple[dict[str, float], list[dict[str, Any]]]:
     with open_run(asked) as run:
-        return train_dpo(asked, run).results, run.metrics.rows()
+        return train_preference(asked, run).results, run.metrics.rows()
 
 
 class TrlAsItComes(DPOTrainer):
@@ -95,14 +95,14 @@ def test_twenty_steps_are_those_of_trl(tmp_path: Path, loss: Any, lora: bool) ->
         torch.manual_seed(0)
         start = get_peft_model(start, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     pairs = short_pairs(count=200)
-    asked = recipe(tmp_path, steps=20, rows_per_step=8, learning_rate=3e-3, log_every=1)
-    spec = DpoSpec(loss=loss, beta=0.1)
+    shared = {"loss": loss, "beta": 0.1, "learning_rate": 3e-3, "log_every": 1}
+    asked = recipe(tmp_path, steps=20, rows_per_step=8, **shared)
     theirs_model = copy.deepcopy(start)
     with open_run(asked) as run:
-        ours = dpo_trainer(LoadedModel(start, tokenizer, ""), pairs, spec, asked.train, run, seed=0)
+        ours = preference_trainer(LoadedModel(start, tokenizer, ""), pairs, asked, run)
         ours.train()
         args = training_arguments(asked.train, run, rows=len(pairs), seed=0, kind=DPOConfig)
-        args.beta, args.loss_type, args.max_length = spec.beta, [loss], None
+        args.beta, args.loss_type, args.max_length = 0.1, [loss], None
         rows = [
             {
                 "prompt_ids": pair.chosen_ids[:1],
@@ -118,7 +118,7 @@ def test_twenty_steps_are_those_of_trl(tmp_path: Path, loss: Any, lora: bool) ->
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
-        theirs.order = ours.plan.order
+        theirs.order = ours.rows_read
         theirs.train()
     losses = [
         [row["loss"] for row in trainer.state.log_history if "loss" in row] for trainer in (ours, theirs)
@@ -192,7 +192,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(tmp_path: Path) -> None:
     broken = recipe(tmp_path, "broken", **more)
     with open_run(broken) as run, pytest.raises(Interrupted):
         interrupt_when_logged(run, 3)
-        train_dpo(broken, run)
+        train_preference(broken, run)
     run_to_end(broken)
     assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
     for name in ("metrics.jsonl", "samples.jsonl"):
@@ -218,4 +218,4 @@ def test_ipo_says_that_it_has_no_place_for_margins(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     write_jsonl(tmp_path / "pairs.jsonl", [{**row, "margin": 1.0} for row in rows])
     with open_run(asked) as run, pytest.raises(DataError, match="ipo has no place for the margins of 80"):
-        train_dpo(asked, run)
+        train_preference(asked, run)
