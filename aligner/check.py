@@ -218,7 +218,8 @@ def _ppo_rows(recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[P
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     mean = sum(len(row.input_ids) for row in prompts) / len(prompts)
     tokens = round(mean + recipe.sampling.max_new_tokens)
-    rows = ppo.rows_per_device or episodes // ppo.minibatches
+    learnt = recipe.numbers.learnt_per_step if isinstance(recipe, GroupRecipe) else episodes
+    rows = ppo.rows_per_device or learnt // ppo.minibatches
     updates = ppo.epochs * ppo.minibatches
     seconds = seconds_per_ppo_step(recipe, start, prompts, tokens=tokens)
     frozen = 2 * start.parameters * FLOAT_BYTES  # reference and reward, at most

@@ -99,7 +99,8 @@ def seconds_per_ppo_step(
         pad_id=start.tokenizer.pad_token_id or 0,
     )
     rollout = time.perf_counter() - began
-    rows = episodes // ppo.minibatches
+    learnt = recipe.numbers.learnt_per_step if isinstance(recipe, GroupRecipe) else episodes
+    rows = learnt // ppo.minibatches
     update = seconds_per_pass(model, rows=rows, tokens=tokens, precision=Precision("fp32", ""))
     assert update is not None
     return rollout + update * ppo.epochs * ppo.minibatches

@@ -31,6 +31,7 @@ COMMANDS = (
     "kto",
     "grpo",
     "rloo",
+    "rejection",
     "evaluate",
     "selfinstruct",
     "run",

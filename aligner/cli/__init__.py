@@ -28,6 +28,7 @@ STAGES = {
     "kto": "Train a policy on answers that are good or bad, each by itself.",
     "grpo": "Train a policy on rewards relative to its other answers to the same prompt.",
     "rloo": "Train a policy by REINFORCE, its other answers to a prompt being the baseline.",
+    "rejection": "Tune a model on the best of its own answers, again and again.",
     "evaluate": "Ask several models the same questions, side by side.",
     "selfinstruct": "Write new instructions with a model, after seed tasks.",
 }

@@ -21,6 +21,7 @@ WHAT: dict[str, str] = {
     "dpo": "a language model tuned on pairs of answers (DPO)",
     "kto": "a language model tuned on good and bad answers (KTO)",
     "grpo": "a language model tuned with reinforcement learning (GRPO) against a reward",
+    "rejection": "a language model tuned on the best of its own answers (rejection sampling)",
     "rloo": "a language model tuned with reinforcement learning (RLOO) against a reward",
 }
 _LOADER: dict[Kind, tuple[str, str]] = {

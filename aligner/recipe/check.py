@@ -55,6 +55,8 @@ _FORMATS: dict[tuple[str, str], Any] = {
     ("grpo", "data.holdout"): PromptFormat,
     ("rloo", "data.train"): PromptFormat,
     ("rloo", "data.holdout"): PromptFormat,
+    ("rejection", "data.train"): PromptFormat,
+    ("rejection", "data.holdout"): PromptFormat,
     ("dpo", "data.train"): PairFormat,
     ("dpo", "data.holdout"): PairFormat,
     ("dpo", "watch.holdout"): PromptFormat,

@@ -1,4 +1,4 @@
-"""Recipes of policy gradients without a critic: several answers to each prompt, each judged by the others."""
+"""Recipes of learning from several answers to each prompt, judged beside each other; there is no critic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aligner.recipe.training import SamplingSpec
 
 
 class GroupSpec(Spec):
-    """What GRPO and RLOO share; what PPO has too means the same there."""
+    """What GRPO, RLOO and rejection sampling share; what PPO has too means the same there."""
 
     steps: int = Field(gt=0, description="rollout batches")
     prompts_per_step: int = Field(16, gt=0, description="prompts in a rollout batch")
@@ -26,7 +26,6 @@ class GroupSpec(Spec):
     gain_learning_rate: float | None = Field(
         None, gt=0, description="of trained vectors (a norm's gains); learning_rate when left out"
     )
-    clip: float = Field(0.2, gt=0)
     missing_eos: MissingEosSpec = Field(default_factory=MissingEosSpec)
     max_grad_norm: float = Field(1.0, gt=0)
     evaluate_every: int = Field(10, gt=0, description="steps between two looks at the held-out prompts")
@@ -36,15 +35,16 @@ class GroupSpec(Spec):
     )
 
     @property
-    def episodes(self) -> int:
-        """Responses in a rollout batch."""
+    def learnt_per_step(self) -> int:
+        """Responses of a rollout batch that are learnt from."""
         return self.prompts_per_step * self.samples_per_prompt
 
     @model_validator(mode="after")
     def _minibatches_divide(self) -> Self:
-        if self.episodes % self.minibatches:
+        if self.learnt_per_step % self.minibatches:
             raise ValueError(
-                f"prompts_per_step x samples_per_prompt must be a multiple of minibatches = {self.minibatches}"
+                f"the {self.learnt_per_step} responses learnt from in a step"
+                f" must be a multiple of minibatches = {self.minibatches}"
             )
         return self
 
@@ -52,6 +52,7 @@ class GroupSpec(Spec):
 class RlooSpec(GroupSpec):
     """REINFORCE, leave one out (Ahmadian et al. 2024, arXiv:2402.14740): a response's baseline is the others' mean."""
 
+    clip: float = Field(0.2, gt=0)
     kl_coef: float = Field(0.05, ge=0, description="beta: reward lost per nat of log(policy / reference)")
     whiten: bool = Field(False, description="advantages to mean 0 and deviation 1 over the rollout batch")
 
@@ -59,6 +60,7 @@ class RlooSpec(GroupSpec):
 class GrpoSpec(GroupSpec):
     """Group-relative policy optimisation (Shao et al. 2024, arXiv:2402.03300), and the losses that followed it."""
 
+    clip: float = Field(0.2, gt=0)
     kl_coef: float = Field(
         0.04, ge=0, description="weight of the KL to the reference in the loss (k3, per token)"
     )
@@ -72,15 +74,37 @@ class GrpoSpec(GroupSpec):
     )
 
 
+class RejectionSpec(GroupSpec):
+    """Rejection-sampling fine-tuning, step after step (Llama 2, arXiv:2307.09288, 3.2.3; RAFT, arXiv:2304.06767)."""
+
+    samples_per_prompt: int = Field(8, gt=1, description="responses to each prompt of a step: its group")
+    keep: int = Field(
+        1, gt=0, description="best responses of each group, which are learnt as SFT's answers are"
+    )
+
+    @property
+    def learnt_per_step(self) -> int:
+        """Responses of a rollout batch that are learnt from."""
+        return self.prompts_per_step * self.keep
+
+    @model_validator(mode="after")
+    def _some_are_rejected(self) -> Self:
+        if self.keep >= self.samples_per_prompt:
+            raise ValueError(
+                f"keep = {self.keep} rejects none of samples_per_prompt = {self.samples_per_prompt}; keep fewer"
+            )
+        return self
+
+
 class GroupRecipe(RewardedRecipe):
-    """Reinforcement learning without a critic, KL-regularised to the start model."""
+    """Learning from the policy's own answers without a critic."""
 
     reward: list[RewardSource] = Field(min_length=1)
     data: PromptsSpec
     sampling: SamplingSpec = Field(default_factory=SamplingSpec)
 
     @property
-    def numbers(self) -> GrpoSpec | RlooSpec:
+    def numbers(self) -> GrpoSpec | RlooSpec | RejectionSpec:
         """The section that is named after the stage."""
         raise NotImplementedError
 
@@ -107,3 +131,15 @@ class GrpoRecipe(GroupRecipe):
     def numbers(self) -> GrpoSpec:
         """The section that is named after the stage."""
         return self.grpo
+
+
+class RejectionRecipe(GroupRecipe):
+    """Supervised tuning on the best of the policy's own answers, again and again."""
+
+    stage: Literal["rejection"]
+    rejection: RejectionSpec
+
+    @property
+    def numbers(self) -> RejectionSpec:
+        """The section that is named after the stage."""
+        return self.rejection

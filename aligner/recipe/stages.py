@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from aligner.recipe.base import Spec
 from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
-from aligner.recipe.group import GrpoRecipe, RlooRecipe
+from aligner.recipe.group import GrpoRecipe, RejectionRecipe, RlooRecipe
 from aligner.recipe.model import ArchitectureSpec, TokenizerSpec
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.preference import DpoRecipe, KtoRecipe
@@ -119,6 +119,7 @@ Recipe = Annotated[
     | KtoRecipe
     | GrpoRecipe
     | RlooRecipe
+    | RejectionRecipe
     | EvaluateRecipe
     | SelfInstructRecipe
     | PipelineRecipe,
@@ -133,6 +134,7 @@ RECIPES: dict[str, type[StageRecipe]] = {
     "kto": KtoRecipe,
     "grpo": GrpoRecipe,
     "rloo": RlooRecipe,
+    "rejection": RejectionRecipe,
     "evaluate": EvaluateRecipe,
     "selfinstruct": SelfInstructRecipe,
     "pipeline": PipelineRecipe,

@@ -50,6 +50,16 @@ def group_relative(rewards_B: Tensor, group: int, *, scale: Literal["group", "ba
     return leads_PG.flatten()
 
 
+def best_of_group(scores_B: Tensor, group: int, keep: int) -> Tensor:
+    """Numbers of the `keep` best responses to each prompt, in order; of equals the first: (P x keep,).
+
+    By hand: groups [1, 3, 3] and [5, 4, 6], keep 1 -> 1, 5.
+    """
+    best_PG = scores_B.view(-1, group).argsort(dim=1, descending=True, stable=True)
+    firsts_P1 = torch.arange(0, len(scores_B), group, device=scores_B.device)[:, None]
+    return (best_PG[:, :keep] + firsts_P1).flatten().sort().values
+
+
 def rloo_loss(
     logprobs_BR: Tensor,
     old_logprobs_BR: Tensor,

@@ -1,4 +1,4 @@
-"""One update of RLOO or GRPO: a scored rollout in, changed weights and a few figures out."""
+"""One update of RLOO, GRPO or rejection sampling: a scored rollout in, changed weights and a few figures out."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from aligner.errors import ModelError, Problem, TrainingError
-from aligner.recipe.group import GroupRecipe, GroupSpec, GrpoSpec, RlooSpec
+from aligner.recipe.group import GroupRecipe, GroupSpec, GrpoSpec, RejectionSpec, RlooSpec
 from aligner.rl.actors import LanguageActor
 from aligner.rl.advantages import masked_mean
 from aligner.rl.group import (
     GroupLoss,
+    best_of_group,
     group_relative,
     grpo_loss,
     leave_one_out,
@@ -62,7 +63,10 @@ class GroupBatch:
 
 @dataclass(frozen=True)
 class GroupUpdate:
-    """The policy, what of it is trained, and by which recipe."""
+    """The policy, what of it is trained, and by which recipe.
+
+    `policy` gives probabilities at the temperature that is learnt at: that of sampling, in rejection sampling 1.
+    """
 
     recipe: GroupRecipe
     policy: LanguageActor
@@ -138,6 +142,9 @@ class GroupUpdate:
                 clip=spec.clip,
                 episodes=len(whole.rollout.prompts),
             )
+        if isinstance(spec, RejectionSpec):
+            mean = masked_mean(logprobs_BR, part.rollout.mask_BR, num_tokens=whole.rollout.num_tokens)
+            return GroupLoss(-mean, torch.zeros(()), torch.zeros(()))
         return grpo_loss(
             logprobs_BR,
             part.old_logprobs_BR,
@@ -158,11 +165,20 @@ class GroupUpdate:
         raise TrainingError(Problem(area, f"the {what} is {value}", remedy))
 
 
-def advantages(scored: Scored, spec: GrpoSpec | RlooSpec) -> Tensor:
+def best_responses(batch: GroupBatch, scores_B: Tensor, spec: RejectionSpec) -> GroupBatch:
+    """The best of each group; one that the missing-EOS rule masks is the last to be taken."""
+    has_tokens_B = batch.rollout.mask_BR.any(dim=1)
+    ranked_B = torch.where(has_tokens_B, scores_B, -torch.inf)
+    return batch.select(best_of_group(ranked_B, spec.samples_per_prompt, spec.keep))
+
+
+def advantages(scored: Scored, spec: GrpoSpec | RlooSpec | RejectionSpec) -> Tensor:
     """What each response is worth beside the others to its prompt: (B,). RLOO's rewards lose the KL, GRPO's do not."""
     group = spec.samples_per_prompt
     if isinstance(spec, RlooSpec):
         return leave_one_out(scored.scores_B - spec.kl_coef * scored.kl_B, group, whiten=spec.whiten)
+    if isinstance(spec, RejectionSpec):
+        return torch.ones_like(scored.scores_B)  # what is kept is learnt like any answer
     return group_relative(scored.scores_B, group, scale=spec.scale)
 
 

@@ -58,13 +58,23 @@ _METRICS: Final[dict[str, str]] = {
     "kto/margin_mean": "Mean implicit reward of the chosen answer minus the rejected one's, over training pairs.",
     "kto/chosen_reward_mean": "Mean of beta x log(policy / start model) of chosen answers.",
     "kto/kl_nats": "Mean log(policy / start model) of answers to other prompts, at least 0, in nats.",
+    # rejection
+    "rejection/loss_nats": "Mean cross-entropy per token of the best responses, which are learnt, in nats.",
     # selfinstruct
     "selfinstruct/tasks": "New instructions with solved instances, so far.",
     "selfinstruct/round_kept_share": "Share of a round's written instructions that were kept.",
 }
 
+_OF_GROUPS: Final = {
+    "flat_groups_share": "Share of prompts whose responses all scored the same: no response leads there.",
+    "best_score_mean": "Mean over prompts of the best response's score, missing-end penalty included.",
+}
 WATCHED: Final = ("dpo", "kto")  # stages that answer held-out prompts as PPO does
-REWARDED: Final = ("grpo", "rloo")  # stages that sample and are rewarded as PPO's policy, and have no critic
+REWARDED: Final = (
+    "grpo",
+    "rloo",
+    "rejection",
+)  # stages that sample and are rewarded as PPO's policy, and have no critic
 METRICS: Final[dict[str, str]] = (
     _METRICS
     | {
@@ -74,10 +84,7 @@ METRICS: Final[dict[str, str]] = (
         for key, meaning in _METRICS.items()
         if key.startswith(prefix) and "value" not in key and "explained" not in key
     }
-    | {
-        f"{area}/flat_groups_share": "Share of prompts whose responses all scored the same: nothing is learnt there."
-        for area in REWARDED
-    }
+    | {f"{area}/{name}": meaning for area in REWARDED for name, meaning in _OF_GROUPS.items()}
 )
 
 RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
@@ -86,6 +93,9 @@ RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
     "gold_reward": "Mean true reward of sampled responses.",
     "gold_reward_greedy": "Mean true reward of the most likely responses.",
     "gold_gain": "Gold reward minus the reference model's on the same prompts, with its 95 % interval.",
+    "chosen_gold_reward": "Mean true reward of the response that the learned reward likes best of n.",
+    "chosen_proxy_reward": "Mean learned reward of the best of n responses.",
+    "chosen_kl_nats": "KL of best-of-n to the model it chooses from, log n - (n - 1) / n, in nats per response.",
     "gap_closed_share": "Share of the way from the reference to its own best-of-n by gold reward.",
     "proxy_reward": "Mean score of the learned reward on sampled responses, normalised.",
     "proxy_gain": "Learned reward minus the reference model's on the same prompts, with its 95 % interval.",
@@ -141,6 +151,8 @@ BETTER: Final[dict[str, Literal["higher", "lower"]]] = {
     "likelihood_accuracy_share": "higher",
     "own_samples_accuracy_share": "higher",
     "own_samples_gain_share": "higher",
+    "chosen_gold_reward": "higher",
+    "chosen_proxy_reward": "higher",
     "gap_closed_share": "higher",
     "proxy_reward": "higher",
     "holdout_proxy_reward": "higher",

@@ -1,8 +1,8 @@
-"""RLOO and GRPO: answers to the same prompt are judged by each other, so no critic is trained.
+"""RLOO, GRPO and rejection sampling: answers to the same prompt are judged by each other, so no critic is trained.
 
-Ahmadian et al. 2024 (arXiv:2402.14740), Shao et al. 2024 (arXiv:2402.03300). Sampler, rewards, reference, watch and
-checkpoints are PPO's; TRL's trainers sample by their own rules and cannot be given a rollout. Tests hold losses and
-advantages equal to TRL's on the same rollouts.
+Ahmadian et al. 2024 (arXiv:2402.14740), Shao et al. 2024 (arXiv:2402.03300), Llama 2 (arXiv:2307.09288). Sampler,
+rewards, reference, watch and checkpoints are PPO's; TRL's trainers sample by their own rules and cannot be given a
+rollout. Tests hold losses and advantages equal to TRL's on the same rollouts.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from aligner.data.tokens import PromptRow
 from aligner.errors import Interrupted, Problem
 from aligner.models.load import LoadedModel, load_model, save_model
 from aligner.models.sample import prompt_room
-from aligner.recipe.group import GroupRecipe
+from aligner.recipe.group import GroupRecipe, GroupSpec, RejectionSpec
 from aligner.rl.actors import LanguageActor
 from aligner.rl.group_update import (
     GroupBatch,
+    GroupStats,
     GroupUpdate,
     advantages,
+    best_responses,
     policy_optimizer,
     policy_weights,
 )
@@ -45,7 +47,7 @@ from aligner.stages.watching import policy_of
 
 @dataclass(frozen=True)
 class GroupJob:
-    """Everything a run of RLOO or GRPO works with."""
+    """Everything a run works with."""
 
     recipe: GroupRecipe
     run: RunFolder
@@ -106,9 +108,13 @@ def prepare(recipe: GroupRecipe, run: RunFolder) -> GroupJob:
     )
     reports = {"train": train.report.to_json()} | ({"holdout": held.report.to_json()} if held else {})
     run.start(parents={"base": loaded.identity} | rewards.identities(), data=reports, seed=recipe.seed)
-    policy = policy_of(loaded, recipe.sampling, autocast=spec.precision == "bf16")
+    is_bf16 = spec.precision == "bf16"
+    policy = learner = policy_of(loaded, recipe.sampling, autocast=is_bf16)
+    if isinstance(spec, RejectionSpec):
+        as_in_sft = recipe.sampling.model_copy(update={"temperature": 1.0})
+        learner = policy_of(loaded, as_in_sft, autocast=is_bf16)
     reference, weights = policy.reference(), policy_weights(policy)
-    update = GroupUpdate(recipe, policy, weights, policy_optimizer(weights, spec, recipe.stage))
+    update = GroupUpdate(recipe, learner, weights, policy_optimizer(weights, spec, recipe.stage))
     watched = held.rows[: data.holdout_rows] if held else []
     watch = Watch(watched, rewards, reference, recipe.seed, spec.rows_per_device, recipe.stage)
     return GroupJob(
@@ -127,19 +133,23 @@ def train_step(job: GroupJob, step: int) -> dict[str, float]:
     answered = job.rewards.answered([row.prompt for row in rows], rollout)
     proxy_B = job.rewards(answered)
     reference_BR = _logprobs(job, job.reference, rollout)
-    scored = score(rollout, proxy_B, reference_BR, kl_coef=spec.kl_coef, missing_eos=spec.missing_eos)
+    kl_coef = 0.0 if isinstance(spec, RejectionSpec) else spec.kl_coef
+    scored = score(rollout, proxy_B, reference_BR, kl_coef=kl_coef, missing_eos=spec.missing_eos)
     old_BR = _logprobs(job, job.policy, rollout) if job.policy.drawing.autocast else rollout.logprobs_BR
     batch = GroupBatch(scored.rollout, old_BR, reference_BR, advantages(scored, spec))
+    if isinstance(spec, RejectionSpec):
+        batch = best_responses(batch, scored.scores_B, spec)
     stats = job.update(batch, step)
     scores_PG = scored.scores_B.view(-1, spec.samples_per_prompt)
     own = {
-        **stats._asdict(),
+        **told(stats, spec),
         "proxy_reward": float(proxy_B.mean()),
         "score_mean": float(scored.scores_B.mean()),
-        "reward_mean": float((scored.scores_B - spec.kl_coef * scored.kl_B).mean()),
+        "reward_mean": float((scored.scores_B - kl_coef * scored.kl_B).mean()),
+        "best_score_mean": float(scores_PG.amax(dim=1).mean()),
         "flat_groups_share": float((scores_PG.amax(dim=1) == scores_PG.amin(dim=1)).float().mean()),
         "learning_rate": job.update.optimizer.param_groups[0]["lr"],
-        "kl_coef": spec.kl_coef,
+        "kl_coef": kl_coef,
         "tokens_per_second": rollout.num_tokens / (time.perf_counter() - began),
     }
     if (gold := mean_of_known(gold_rewards(answered))) is not None:
@@ -147,6 +157,17 @@ def train_step(job: GroupJob, step: int) -> dict[str, float]:
     named = {f"{recipe.stage}/{name}": value for name, value in own.items()}
     kl = {"kl/ref_nats_per_response": float(scored.kl_B.mean())}
     return named | kl | text_metrics(answered, f"{recipe.stage}/")
+
+
+def told(stats: GroupStats, spec: GroupSpec) -> dict[str, float]:
+    """The update's figures; learning the best as SFT does has no ratio."""
+    figures = stats._asdict()
+    if isinstance(spec, RejectionSpec):
+        return {
+            "loss_nats": stats.policy_loss,
+            **{key: figures[key] for key in ("entropy_nats", "grad_norm")},
+        }
+    return figures
 
 
 def _logprobs(job: GroupJob, actor: LanguageActor, rollout: Rollout) -> Tensor:

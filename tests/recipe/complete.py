@@ -138,7 +138,6 @@ def _group(stage: str) -> str:
   rows_per_device: 2
   learning_rate: 1e-4
   gain_learning_rate: 1e-2
-  clip: 0.1
   missing_eos:
     mode: subtract
     value: 0.5
@@ -239,13 +238,19 @@ stage: kto
 """,
     "grpo": f"""\
 stage: grpo
-{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("grpo")}  kl_coef: 0.1
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("grpo")}  clip: 0.1
+  kl_coef: 0.1
   scale: none
   loss: dr_grpo
 """,
+    "rejection": f"""\
+stage: rejection
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("rejection")}  keep: 1
+""",
     "rloo": f"""\
 stage: rloo
-{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("rloo")}  kl_coef: 0.1
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("rloo")}  clip: 0.1
+  kl_coef: 0.1
   whiten: true
 """,
     "dpo": f"""\

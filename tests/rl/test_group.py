@@ -17,7 +17,7 @@ from aligner.models.heads import ValueHead
 from aligner.models.padding import left_padded
 from aligner.recipe.group import GrpoRecipe, RlooRecipe
 from aligner.rl.actors import Drawing, LanguageActor
-from aligner.rl.group import group_relative, grpo_loss, leave_one_out, rloo_loss, token_weights
+from aligner.rl.group import best_of_group, group_relative, grpo_loss, leave_one_out, rloo_loss, token_weights
 from aligner.rl.group_update import GroupBatch, GroupUpdate, policy_optimizer, policy_weights
 from aligner.rl.rollout import Rollout
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -86,6 +86,12 @@ def test_grpo_cuts_the_ratio_of_each_token_and_pays_for_k3() -> None:
         num_tokens=1,
     )
     assert float(found.loss) == pytest.approx(0.5 * (-1.2 + 0.3 * kl)) and float(found.clip_share) == 1.0
+
+
+def test_the_best_of_each_group_by_hand() -> None:
+    scores_6 = torch.tensor([1.0, 3.0, 3.0, 5.0, 4.0, 6.0])
+    assert best_of_group(scores_6, 3, 1).tolist() == [1, 5]
+    assert best_of_group(scores_6, 3, 2).tolist() == [1, 2, 3, 5]
 
 
 def test_what_a_token_counts() -> None:
