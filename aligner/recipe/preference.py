@@ -28,6 +28,14 @@ class PreferenceRecipe(RewardedRecipe):
     watch: WatchSpec = Field(default_factory=WatchSpec)
     sampling: SamplingSpec = Field(default_factory=SamplingSpec, description="of answers to watch.holdout")
 
+    @model_validator(mode="after")
+    def _rewards_have_answers(self) -> Self:
+        if self.reward and not self.watch.holdout:
+            raise ValueError(
+                "reward is measured on answers to watch.holdout, and it is empty; name prompts, or leave reward out"
+            )
+        return self
+
     @property
     def numbers(self) -> DpoSpec | KtoSpec:
         """The section that is named after the stage."""

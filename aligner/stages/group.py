@@ -185,8 +185,8 @@ def look(job: GroupJob, step: int) -> None:
 def resume(job: GroupJob) -> int:
     """Steps already done; weights, optimiser and random states are then those after them."""
     found = load_newest(job.run.checkpoints)
-    for lines in (job.run.metrics, job.run.samples):
-        lines.cut_back(found.step if found else -1)
+    job.run.metrics.cut_back(found.step if found else -1)
+    job.run.samples.cut_back(found.step if found else -1)
     if found is None:
         return 0
     restore(job.update.weights, job.update.optimizer, found.tensors, found.state)

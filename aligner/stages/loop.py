@@ -261,8 +261,8 @@ def run_training(
     """
     checkpoint = newest_checkpoint(run.checkpoints)
     done = checkpoint_step(checkpoint) if checkpoint else 0
-    for lines in (run.metrics, run.samples):
-        lines.cut_back(done if checkpoint else -1)
+    run.metrics.cut_back(done if checkpoint else -1)
+    run.samples.cut_back(done if checkpoint else -1)
     if checkpoint:
         say(f"{run.path}: goes on from step {done}")
     with progress(title, trainer.args.max_steps, done=done) as bar, gentle_stop() as stop:

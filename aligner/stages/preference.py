@@ -120,7 +120,7 @@ def readings(
     rows, read = weighed_columns(pairs), sorted(set(order))
     for number, nats_2 in zip(read, reference_nats(loaded, [pairs[i] for i in read], train), strict=True):
         rows[number]["reference"] = nats_2.tolist()
-    return [PairColumns(**rows[number]) for number in order]
+    return [rows[number].copy() for number in order]
 
 
 def add_others(

@@ -15,7 +15,7 @@ from aligner.models.scoring import likelihood_scores
 from aligner.recipe.preference import DpoSpec, KtoSpec
 from aligner.stages.batches import Batch, PairCollator, PairColumns
 from aligner.stages.loop import StageTrainer
-from aligner.stages.losses import kto_loss, preference_loss
+from aligner.stages.preference_losses import kto_loss, preference_loss
 
 OTHER = "other_"  # before the columns of answers under another pair's prompt
 

@@ -53,7 +53,7 @@ def test_every_recipe_field_is_read_by_some_stage() -> None:
     """A knob that does nothing is a lie. (A field is taken for read where any attribute of its name is.)"""
     names = (
         "data.py", "clean.py", "task.py", "mixture.py", "model.py", "training.py", "selfinstruct.py",
-        "stage.py", "ppo.py", "evaluate.py", "stages.py",
+        "stage.py", "ppo.py", "preference.py", "group.py", "evaluate.py", "stages.py",
     )  # fmt: skip
     specs = [ROOT / "aligner/recipe" / name for name in names]
     declared = {

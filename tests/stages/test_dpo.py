@@ -20,9 +20,9 @@ from aligner.data.tokens import PairRow
 from aligner.errors import DataError, Interrupted
 from aligner.models.load import LoadedModel, load_trained
 from aligner.recipe.preference import DpoRecipe
-from aligner.stages.losses import preference_loss
 from aligner.stages.order import FixedOrder
 from aligner.stages.preference import preference_trainer, reference_nats, train_preference
+from aligner.stages.preference_losses import preference_loss
 from aligner.stages.stage import training_arguments
 from tests.models.test_scoring import answer_nats
 from tests.stages import test_reward

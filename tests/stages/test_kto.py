@@ -18,9 +18,9 @@ from aligner.errors import DataError, Interrupted
 from aligner.models.load import LoadedModel
 from aligner.recipe.preference import KtoRecipe
 from aligner.recipe.stages import RECIPES
-from aligner.stages.losses import kto_loss
 from aligner.stages.order import FixedOrder
 from aligner.stages.preference import places_before, preference_trainer, train_preference, with_answers
+from aligner.stages.preference_losses import kto_loss
 from aligner.stages.stage import training_arguments
 from tests.stages import test_dpo
 from tests.stages.test_dpo import LORA, lines, short_pairs
