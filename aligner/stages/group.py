@@ -18,7 +18,7 @@ from aligner.data.tokens import PromptRow
 from aligner.errors import Interrupted, Problem
 from aligner.models.load import LoadedModel, load_model, save_model
 from aligner.models.sample import prompt_room
-from aligner.recipe.group import GroupRecipe, GroupSpec, RejectionSpec
+from aligner.recipe.group import GroupRecipe, GroupSpec, RejectionSpec, RlooSpec
 from aligner.rl.actors import LanguageActor
 from aligner.rl.group_update import (
     GroupBatch,
@@ -133,7 +133,7 @@ def train_step(job: GroupJob, step: int) -> dict[str, float]:
     answered = job.rewards.answered([row.prompt for row in rows], rollout)
     proxy_B = job.rewards(answered)
     reference_BR = _logprobs(job, job.reference, rollout)
-    kl_coef = 0.0 if isinstance(spec, RejectionSpec) else spec.kl_coef
+    kl_coef = spec.kl_coef if isinstance(spec, RlooSpec) else 0.0  # in the reward; GRPO's is in the loss
     scored = score(rollout, proxy_B, reference_BR, kl_coef=kl_coef, missing_eos=spec.missing_eos)
     old_BR = _logprobs(job, job.policy, rollout) if job.policy.drawing.autocast else rollout.logprobs_BR
     batch = GroupBatch(scored.rollout, old_BR, reference_BR, advantages(scored, spec))
@@ -149,7 +149,7 @@ def train_step(job: GroupJob, step: int) -> dict[str, float]:
         "best_score_mean": float(scores_PG.amax(dim=1).mean()),
         "flat_groups_share": float((scores_PG.amax(dim=1) == scores_PG.amin(dim=1)).float().mean()),
         "learning_rate": job.update.optimizer.param_groups[0]["lr"],
-        "kl_coef": kl_coef,
+        "kl_coef": 0.0 if isinstance(spec, RejectionSpec) else spec.kl_coef,
         "tokens_per_second": rollout.num_tokens / (time.perf_counter() - began),
     }
     if (gold := mean_of_known(gold_rewards(answered))) is not None:
