@@ -121,18 +121,15 @@ def _reward_plan(recipe: RewardRecipe, start: Start) -> StageParts:
 
 def _preference_plan(recipe: PreferenceRecipe, start: Start) -> StageParts:
     rows, tables = _pair_parts(recipe, start)
-    told = [
-        PlanRow(
-            "reference",
-            "the start model",
-            "reads every pair once before training, in about a third of a step",
-        )
-    ]
+    compared = (
+        "; in each step answers are read under other prompts, too" if recipe.numbers.loss == "kto" else ""
+    )
+    why = f"reads every pair once before training{compared}: a third of a step each time, not in the time"
+    told = [PlanRow("reference", "the start model", why)]
     if recipe.watch.holdout:
-        count = min(_count(recipe.watch.holdout, "prompt"), recipe.watch.holdout_rows)
-        told.append(
-            PlanRow("watched", f"{count:,}", "held-out prompts answered at each evaluation, not in the time")
-        )
+        asked = min(_count(recipe.watch.holdout, "prompt"), recipe.watch.holdout_rows)
+        why = "held-out prompts answered at each evaluation, not in the time"
+        told.append(PlanRow("watched", f"{asked:,}", why))
     return [*rows, *told], tables
 
 

@@ -82,7 +82,7 @@ def test_bad_rows_and_wrong_rewards_are_told_before_any_base_is_trained(folder: 
         ("dpo", ["dpo.los=ipo"], 'did you mean "loss"'),
         ("kto", ["train.rows_per_step=1"], "take 2 or more"),
         ("kto", ["data.train.0.format=messages"], "these rows do not fit here"),
-        ("grpo", ["grpo.samples_per_prompt=1"], "greater than 1"),
+        ("grpo", ["grpo.samples_per_prompt=1"], "more than 1"),
         ("rloo", ["rloo.minibatches=3"], "must be a multiple of minibatches = 3"),
         ("rejection", ["rejection.keep=2"], "rejects none of samples_per_prompt = 2"),
         ("rejection", ["rejection.kl_coef=0.1"], 'unknown key "rejection.kl_coef"'),
