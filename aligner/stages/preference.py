@@ -163,7 +163,7 @@ def reference_nats(loaded: LoadedModel, pairs: Sequence[PairRow], train: TrainSp
     is_bf16 = resolve_precision(train.precision).name == "bf16"
     with torch.autocast(device, torch.bfloat16, enabled=is_bf16):
         nats_2P = scorer.score(rows, [pair.prompt_length for pair in pairs] * 2, batch_size=per_pass)
-    return nats_2P.view(2, -1).T
+    return nats_2P.view(2, len(pairs)).T
 
 
 def check_pairs(pairs: Sequence[PairRow], recipe: PreferenceRecipe) -> None:
