@@ -114,8 +114,11 @@ class GroupUpdate:
 
     def _token_weights(self, mask_BR: Tensor) -> Tensor:
         spec = self.recipe.numbers
-        kind = spec.loss if isinstance(spec, GrpoSpec) else "dapo"  # RLOO counts responses, and reads none
-        return token_weights(mask_BR, loss=kind, max_new_tokens=self.recipe.sampling.max_new_tokens)
+        return token_weights(
+            mask_BR,
+            loss=spec.loss if isinstance(spec, GrpoSpec) else "dapo",  # the others read none
+            max_new_tokens=self.recipe.sampling.max_new_tokens,
+        )
 
     def _losses(self, part: GroupBatch, weights_B: Tensor, whole: GroupBatch) -> tuple[Tensor, GroupStats]:
         """The loss to be differentiated, and what is told about it."""

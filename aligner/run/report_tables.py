@@ -86,7 +86,8 @@ def duration(seconds: float) -> str:
 
 def movements(stage: str, rows: Sequence[Mapping[str, float]]) -> list[Movement]:
     """The headline numbers of a stage: first logged, last logged, and whether that is the way they should go."""
-    found, rows = [], [as_of_ppo(row) for row in rows]
+    found = []
+    rows = [as_of_ppo(row) for row in rows]
     for key, name in _HEADLINES.items():
         values = [float(row[key]) for row in rows if key in row]
         if len(values) > 1:
