@@ -89,14 +89,16 @@ def preference_trainer(
 ) -> DpoTrainer | KtoTrainer:
     """The trainer for these pairs, ready to run; the model as it is now becomes the reference.
 
-    `mix`: which of them an epoch reads; all when left out. A row of its data set is a reading of a pair, in order.
+    `mix`: which of them an epoch reads; all when left out. Of KTO a row of its data set is a reading of a pair, since
+    the pair beside it may be another one the next time.
     """
     train, spec = recipe.train, recipe.numbers
     per_epoch = mix.rows_per_epoch if mix else len(pairs)
     lengths = [pair_length(pair) for pair in pairs]
     plan = plan_of(train, rows=per_epoch, seed=recipe.seed, lengths=lengths, mix=mix)
-    rows = readings(loaded, pairs, plan.order, train)
+    rows, order = with_reference(loaded, pairs, plan.order, train), plan.order
     if isinstance(spec, KtoSpec) and spec.loss == "kto":
+        rows, order = [rows[number].copy() for number in order], list(range(len(order)))
         add_others(rows, loaded, [pairs[i] for i in plan.order], recipe)
     trainer = (DpoTrainer if isinstance(spec, DpoSpec) else KtoTrainer)(
         model=loaded.model,
@@ -109,18 +111,20 @@ def preference_trainer(
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
     trainer.spec, trainer.rows_read = spec, plan.order
-    trainer.plan = LoopPlan(list(range(len(rows))), plan.precision)
+    trainer.plan = LoopPlan(order, plan.precision)
     return trainer
 
 
-def readings(
+def with_reference(
     loaded: LoadedModel, pairs: Sequence[PairRow], order: Sequence[int], train: TrainSpec
 ) -> list[PairColumns]:
-    """The pairs in the order they are read, with what the reference says of them; each is asked of once."""
+    """The pairs in columns, with what the reference says of those that `order` reads; it is asked once of each."""
     rows, read = weighed_columns(pairs), sorted(set(order))
+    for row in rows:
+        row["reference"] = [0.0, 0.0]  # of those that are never read
     for number, nats_2 in zip(read, reference_nats(loaded, [pairs[i] for i in read], train), strict=True):
         rows[number]["reference"] = nats_2.tolist()
-    return [rows[number].copy() for number in order]
+    return rows
 
 
 def add_others(
