@@ -14,6 +14,7 @@ from aligner.evals.tasks import STYLES
 from aligner.models.sample import prompt_room, sample_responses
 from aligner.preview import Start
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import PlanRow
 from aligner.recipe.ppo import PpoRecipe
@@ -80,13 +81,14 @@ def gib(count: int) -> str:
 
 
 def seconds_per_ppo_step(
-    recipe: PpoRecipe, start: Start, prompts: Sequence[PromptRow], *, tokens: int
+    recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow], *, tokens: int
 ) -> float | None:
     """One rollout of a random model, which rarely ends a response, and the passes of the update."""
     model = start.random_model()
     if model is None:
         return None
-    ppo, sampling = recipe.ppo, recipe.sampling
+    ppo = recipe.ppo if isinstance(recipe, PpoRecipe) else recipe.numbers
+    sampling = recipe.sampling
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     began = time.perf_counter()
     sample_responses(
@@ -98,7 +100,8 @@ def seconds_per_ppo_step(
         pad_id=start.tokenizer.pad_token_id or 0,
     )
     rollout = time.perf_counter() - began
-    rows = episodes // ppo.minibatches
+    learnt = recipe.numbers.learnt_per_step if isinstance(recipe, GroupRecipe) else episodes
+    rows = learnt // ppo.minibatches
     update = seconds_per_pass(model, rows=rows, tokens=tokens, precision=Precision("fp32", ""))
     assert update is not None
     return rollout + update * ppo.epochs * ppo.minibatches

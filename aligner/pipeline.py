@@ -173,6 +173,10 @@ def stage_function(recipe: StageRecipe) -> Callable[..., Any]:
             from aligner.stages.reward import train_reward as function
         case "ppo":
             from aligner.stages.ppo import train_ppo as function
+        case "dpo" | "kto":
+            from aligner.stages.preference import train_preference as function
+        case "grpo" | "rloo" | "rejection":
+            from aligner.stages.group import train_group as function
         case "selfinstruct":
             from aligner.stages.selfinstruct import self_instruct as function
         case "perplexity":

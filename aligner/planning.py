@@ -16,7 +16,7 @@ from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.load import LoadedRecipe, find_path, load_recipe
 from aligner.recipe.model import ArchitectureSpec
 from aligner.recipe.perplexity import PerplexityRecipe
-from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.ppo import RewardedRecipe
 from aligner.recipe.stage import StageRecipe, TunedRecipe
 from aligner.recipe.stages import PipelineRecipe, PretrainRecipe, SelfInstructRecipe
 from aligner.run.changes import asks_more
@@ -139,7 +139,7 @@ def bases_of(recipe: StageRecipe) -> list[str]:
     match recipe:
         case EvaluateRecipe():
             return [*recipe.models.values(), *([recipe.reward] if recipe.reward else [])]
-        case PpoRecipe():
+        case RewardedRecipe():
             return [recipe.model.base, *(source.model for source in recipe.reward if source.model)]
         case TunedRecipe() | SelfInstructRecipe() | PerplexityRecipe():
             return [recipe.model.base]
@@ -186,7 +186,7 @@ def located(stage: PlannedStage, folders: Mapping[str, Path]) -> StageRecipe:
             models = {name: found[base] for name, base in recipe.models.items()}
             reward = found[recipe.reward] if recipe.reward else None
             return recipe.model_copy(update={"models": models, "reward": reward})
-        case PpoRecipe():
+        case RewardedRecipe():
             rewards = [
                 s.model_copy(update={"model": found[s.model]}) if s.model else s for s in recipe.reward
             ]
@@ -220,7 +220,7 @@ def named_stage(base: str, by: PlannedStage) -> PlannedStage:
     recipe = loaded.recipe
     if isinstance(recipe, PipelineRecipe | EvaluateRecipe | PerplexityRecipe):
         what = f"a {recipe.stage} recipe makes no model to start from"
-        raise RecipeError(Problem(str(loaded.path), what, "name a pretrain, sft, reward or ppo recipe"))
+        raise RecipeError(Problem(str(loaded.path), what, "name a recipe that trains one"))
     if isinstance(recipe, PretrainRecipe):
         recipe = recipe.model_copy(update={"output": str(base_folder(recipe))})
     return single_stage(replace(loaded, recipe=recipe))

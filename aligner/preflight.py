@@ -20,15 +20,18 @@ from aligner.models.weights import folder_identity, model_in
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GroupRecipe
 from aligner.recipe.perplexity import PerplexityRecipe
-from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.ppo import PpoRecipe, RewardedRecipe
+from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.run.changes import changed, changes_since
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest, content_of
 
-CLEANED = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe  # stages whose rows are trained on
+# Stages whose rows are trained on.
+CLEANED = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe | GroupRecipe | PreferenceRecipe
 
 
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
@@ -61,7 +64,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     problems += _missing_novelty(recipes)
     if problems:
         raise DataError(problems)
-    rewards = [source for recipe in recipes if isinstance(recipe, PpoRecipe) for source in recipe.reward]
+    rewards = [source for recipe in recipes if isinstance(recipe, RewardedRecipe) for source in recipe.reward]
     if any(not source.model for source in rewards):
         from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
 
@@ -110,7 +113,10 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
         case RewardRecipe():
             data = recipe.data
             parts = [(data.train, "pair"), (data.holdout.sources, "pair"), (recipe.normalise_on, "prompt")]
-        case PpoRecipe():
+        case PreferenceRecipe():
+            data = recipe.data
+            parts = [(data.train, "pair"), (data.holdout.sources, "pair"), (recipe.watch.holdout, "prompt")]
+        case PpoRecipe() | GroupRecipe():
             parts = [(recipe.data.train, "prompt"), (recipe.data.holdout, "prompt")]
         case EvaluateRecipe():
             suites = recipe.suites
@@ -197,7 +203,7 @@ def _roles(recipe: StageRecipe) -> dict[str, str]:
     match recipe:
         case EvaluateRecipe():
             return recipe.models | ({"reward": recipe.reward} if recipe.reward else {})
-        case PpoRecipe():
+        case RewardedRecipe():
             rewards = {f"reward.{i}": source.model for i, source in enumerate(recipe.reward) if source.model}
             return {"base": recipe.model.base} | rewards
         case SftRecipe() | RewardRecipe() | SelfInstructRecipe() | PerplexityRecipe():

@@ -48,9 +48,11 @@ from aligner.planning import (
     planned_stages,
 )
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.run.progress import say
@@ -200,10 +202,10 @@ def _look(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase, count: int) -
         case SftRecipe():
             built = build_conversations(recipe.data, tokenizer, seed=recipe.seed)
             return Look(built.train, reports=[built.report], mix=built.mix)
-        case RewardRecipe():
+        case RewardRecipe() | PreferenceRecipe():
             pairs = build_pairs(recipe.data, tokenizer, seed=recipe.seed)
             return Look(pairs.train, reports=[pairs.report], mix=pairs.mix)
-        case PpoRecipe():
+        case PpoRecipe() | GroupRecipe():
             longest = recipe.data.max_prompt_tokens
             prompts = build_training_prompts(
                 recipe.data, tokenizer, max_prompt_tokens=longest, seed=recipe.seed

@@ -38,7 +38,7 @@ _MODEL_FIELDS = (
 )
 _FILE_FIELDS = ((PipelineStage, "use"), (RewardSource, "rules"))
 _MIXED_FIELDS = ((SourceSpec, "share"), (SourceSpec, "epochs"))
-_MIXED_STAGES = ("sft", "reward")
+_MIXED_STAGES = ("sft", "reward", "dpo", "kto")
 _WORD_FIELDS = ((CleanSpec, "words"), (RowCleanSpec, "words"))
 _FORMATS: dict[tuple[str, str], Any] = {
     ("pretrain", "data.train"): DocumentFormat,
@@ -51,6 +51,18 @@ _FORMATS: dict[tuple[str, str], Any] = {
     ("reward", "normalise_on"): PromptFormat,
     ("ppo", "data.train"): PromptFormat,
     ("ppo", "data.holdout"): PromptFormat,
+    ("grpo", "data.train"): PromptFormat,
+    ("grpo", "data.holdout"): PromptFormat,
+    ("rloo", "data.train"): PromptFormat,
+    ("rloo", "data.holdout"): PromptFormat,
+    ("rejection", "data.train"): PromptFormat,
+    ("rejection", "data.holdout"): PromptFormat,
+    ("dpo", "data.train"): PairFormat,
+    ("dpo", "data.holdout"): PairFormat,
+    ("dpo", "watch.holdout"): PromptFormat,
+    ("kto", "data.train"): PairFormat,
+    ("kto", "data.holdout"): PairFormat,
+    ("kto", "watch.holdout"): PromptFormat,
     ("evaluate", "suites.documents"): DocumentFormat,
     ("evaluate", "suites.pairs"): PairFormat,
     ("evaluate", "suites.prompts"): PromptFormat,
@@ -231,7 +243,7 @@ def _check_mixed(seen: Visit, stage: str) -> Iterator[Problem]:
 def _overlaps(sources: dict[str, list[ScalarNode]]) -> Iterator[Problem]:
     """Files that are both trained on and held out, or evaluated on."""
     for key, held in sources.items():
-        if not key.startswith(("data.holdout", "data.decontaminate")):
+        if not key.startswith(("data.holdout", "data.decontaminate", "watch.holdout")):
             continue
         trained = {
             name

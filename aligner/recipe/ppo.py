@@ -56,6 +56,15 @@ class RewardSource(Spec):
         return self
 
 
+class RewardedRecipe(TunedRecipe):
+    """What every stage has whose answers are rewarded: to be trained on, or to be measured alone."""
+
+    reward: list[RewardSource] = Field(
+        default_factory=list,
+        description="of answers to held-out prompts: measured, never trained on; none: gold and KL alone",
+    )
+
+
 class PromptsSpec(Spec):
     """Prompts for PPO, and held-out prompts to watch it with."""
 
@@ -181,7 +190,7 @@ class PpoSpec(Spec):
         return self
 
 
-class PpoRecipe(TunedRecipe):
+class PpoRecipe(RewardedRecipe):
     """Reinforcement learning from a reward model, KL-regularised to the start model."""
 
     stage: Literal["ppo"]

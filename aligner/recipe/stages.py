@@ -10,9 +10,11 @@ from pydantic import Field, model_validator
 from aligner.recipe.base import Spec
 from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GrpoRecipe, RejectionRecipe, RlooRecipe
 from aligner.recipe.model import ArchitectureSpec, FrozenModelSpec, TokenizerSpec
 from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.preference import DpoRecipe, KtoRecipe
 from aligner.recipe.selfinstruct import SelfInstructSpec
 from aligner.recipe.stage import StageRecipe, TunedRecipe
 from aligner.recipe.training import SamplingSpec, SftTrainSpec, TrainSpec
@@ -114,6 +116,11 @@ Recipe = Annotated[
     | SftRecipe
     | RewardRecipe
     | PpoRecipe
+    | DpoRecipe
+    | KtoRecipe
+    | GrpoRecipe
+    | RlooRecipe
+    | RejectionRecipe
     | EvaluateRecipe
     | SelfInstructRecipe
     | PerplexityRecipe
@@ -125,6 +132,11 @@ RECIPES: dict[str, type[StageRecipe]] = {
     "sft": SftRecipe,
     "reward": RewardRecipe,
     "ppo": PpoRecipe,
+    "dpo": DpoRecipe,
+    "kto": KtoRecipe,
+    "grpo": GrpoRecipe,
+    "rloo": RlooRecipe,
+    "rejection": RejectionRecipe,
     "evaluate": EvaluateRecipe,
     "selfinstruct": SelfInstructRecipe,
     "perplexity": PerplexityRecipe,

@@ -97,6 +97,71 @@ def _mixed(data: str) -> str:
     return data.replace("      weight: 0.5\n", _MIXTURE, 1)
 
 
+def _watch() -> str:
+    return f"""\
+watch:
+  holdout:
+{_source("held.jsonl", "prompts")}  holdout_rows: 16
+  max_prompt_tokens: 64
+"""
+
+
+_REWARD = """\
+reward:
+  - model: runs/reward/one/model
+    weight: 0.5
+  - function: "judges:politeness"
+    clip: 2.0
+    weight: 0.5
+  - rules: train.jsonl
+    weight: 0.5
+  - http:
+      url: http://localhost:8000/score
+      timeout_seconds: 5
+      retries: 1
+    weight: 0.5
+"""
+
+
+def _prompts() -> str:
+    return f"""\
+data:
+  train:
+{_source("train.jsonl", "prompts")}  holdout:
+{_source("held.jsonl", "prompts")}  holdout_rows: 16
+  max_prompt_tokens: 64
+{_DECONTAMINATE}  clean:
+    deduplicate: true
+"""
+
+
+def _group(stage: str) -> str:
+    return f"""\
+{stage}:
+  steps: 10
+  prompts_per_step: 8
+  samples_per_prompt: 2
+  epochs: 2
+  minibatches: 4
+  rows_per_device: 2
+  learning_rate: 1e-4
+  gain_learning_rate: 1e-2
+  missing_eos:
+    mode: subtract
+    value: 0.5
+  max_grad_norm: 0.5
+  evaluate_every: 5
+  checkpoint_every: 5
+  precision: fp32
+"""
+
+
+_PAIR_RULES = """\
+  pairs:
+    conflicts: drop
+    repeats: once
+    weigh: prompt
+"""
 _HEAD = "seed: 3\noutput: runs/one\n"
 COMPLETE: dict[str, str] = {
     "pretrain": f"""\
@@ -147,11 +212,7 @@ data:
     "sft": f"stage: sft\n{_HEAD}{_LORA_MODEL}{_data('messages')}{_TRAIN}  packing: true\n  pack_length: 256\n",
     "reward": f"""\
 stage: reward
-{_HEAD}{_LORA_MODEL}{_mixed(_data("pairs"))}{_DECONTAMINATE}  pairs:
-    conflicts: drop
-    repeats: once
-    weigh: prompt
-{_TRAIN}score: likelihood
+{_HEAD}{_LORA_MODEL}{_mixed(_data("pairs"))}{_DECONTAMINATE}{_PAIR_RULES}{_TRAIN}score: likelihood
 beta: 0.5
 nll_coef: 0.1
 normalise_on:
@@ -159,28 +220,7 @@ normalise_on:
 {_SAMPLING}""",
     "ppo": f"""\
 stage: ppo
-{_HEAD}{_LORA_MODEL}reward:
-  - model: runs/reward/one/model
-    weight: 0.5
-  - function: "judges:politeness"
-    dense: true
-    clip: 2.0
-    weight: 0.5
-  - rules: train.jsonl
-    weight: 0.5
-  - http:
-      url: http://localhost:8000/score
-      timeout_seconds: 5
-      retries: 1
-    weight: 0.5
-data:
-  train:
-{_source("train.jsonl", "prompts")}  holdout:
-{_source("held.jsonl", "prompts")}  holdout_rows: 16
-  max_prompt_tokens: 64
-{_DECONTAMINATE}  clean:
-    deduplicate: true
-{_SAMPLING}ppo:
+{_HEAD}{_LORA_MODEL}{_REWARD.replace("clip: 2.0", "clip: 2.0" + chr(10) + "    dense: true")}{_prompts()}{_SAMPLING}ppo:
   steps: 10
   prompts_per_step: 8
   samples_per_prompt: 2
@@ -211,6 +251,38 @@ data:
   evaluate_every: 5
   checkpoint_every: 5
   precision: fp32
+""",
+    "kto": f"""\
+stage: kto
+{_HEAD}{_LORA_MODEL}{_REWARD}{_mixed(_data("pairs"))}{_DECONTAMINATE}{_PAIR_RULES}{_TRAIN}{_watch()}{_SAMPLING}kto:
+  beta: 0.2
+  loss: apo_zero
+  desirable_weight: 1.5
+  undesirable_weight: 0.5
+""",
+    "grpo": f"""\
+stage: grpo
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("grpo")}  clip: 0.1
+  kl_coef: 0.1
+  scale: none
+  loss: dr_grpo
+""",
+    "rejection": f"""\
+stage: rejection
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("rejection")}  keep: 1
+""",
+    "rloo": f"""\
+stage: rloo
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("rloo")}  clip: 0.1
+  kl_coef: 0.1
+  whiten: true
+""",
+    "dpo": f"""\
+stage: dpo
+{_HEAD}{_LORA_MODEL}{_REWARD}{_mixed(_data("pairs"))}{_DECONTAMINATE}{_PAIR_RULES}{_TRAIN}{_watch()}{_SAMPLING}dpo:
+  beta: 0.2
+  loss: hinge
+  nll_coef: 0.1
 """,
     "evaluate": f"""\
 stage: evaluate

@@ -126,7 +126,7 @@ def test_a_value_can_be_traced_to_its_line() -> None:
         ("base: you/base", "base: you/base, quantize: 8bit", "2:1", "model: quantize needs lora", ""),
         ("base: you/base", "base: you/base, lora: {targets: 5}", "2:41", "model.lora.targets = 5 is not one of", "it takes all-linear or a list of words"),
         ("stage: sft", "stage: sfft", "1:8", 'unknown stage "sfft"', 'did you mean "sft"?'),
-        ("stage: sft", "stage: dpo2000", "1:8", 'unknown stage "dpo2000"', "valid: pretrain, sft, reward"),
+        ("stage: sft", "stage: quiz", "1:8", 'unknown stage "quiz"', "valid: pretrain, sft, reward"),
         ("stage: sft", "stage: [sft]", "1:1", "stage must be a word", ""),
         ("stage: sft\n", "", "1:1", 'missing key "stage"', "begin with stage: sft"),
         ("stage: sft", "stage: sft\nseed: 4294967296", "2:7", "seed = 4294967296 is out of range", "it must be less than 4.29497e+09"),

@@ -35,7 +35,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "py3langid": ("data",),
     "rapidfuzz": ("data",),
 }
-STAGES = ("pretrain", "sft", "reward", "ppo", "evaluate", "selfinstruct", "perplexity", "publish")
+STAGES = (
+    "pretrain", "sft", "reward", "ppo", "preference", "group", "evaluate", "selfinstruct", "perplexity", "publish",
+)  # fmt: skip
 WITHOUT_TORCH = (
     "errors", "recipe", "cli", "pipeline", "planning", "preflight", "bases", "__init__", "__main__",
 )  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from aligner.errors import RecipeError
+from aligner.planning import planned_stages
 from aligner.recipe.load import find_path, load_recipe
 from aligner.recipe.stages import PipelineRecipe
 
@@ -35,3 +36,12 @@ def test_every_recipe_loads_and_so_do_its_stages(path: Path, monkeypatch: pytest
         if "real" in path.parts and missing:
             pytest.skip("the real data of this recipe is not here")
         raise
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto", "grpo", "rloo", "rejection"])
+def test_one_word_puts_a_baseline_where_ppo_stood(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    word = f"stages.ppo.use={stage}.yaml"
+    planned = {one.name: one.recipe for one in planned_stages(Path("recipes/quickstart.yaml"), [word])}
+    assert planned["ppo"].stage == stage and planned["ppo"].output == "runs/quickstart/ppo"
+    assert planned["ppo"].model.base == "@sft" and planned["ppo"].reward[0].model == "@reward"  # type: ignore[attr-defined]

@@ -119,7 +119,7 @@ class Trials:
                 template.written.where,
                 f'template "{template.written.name}" fails on {self.failed[key]} of {self.tried[key]} rows,'
                 f" first on {origin}: {error}",
-                self._remedy(label),
+                self._remedy(key),
             )
             for key, (template, origin, error) in self.first.items()
             if self.failed[key] > FAILED_SHARE * self.tried[key]
@@ -127,8 +127,8 @@ class Trials:
         if problems:
             raise DataError(problems)
 
-    def _remedy(self, label: str) -> str:
-        rows = "the row" if self.failed[label] == 1 else "the rows"
+    def _remedy(self, key: tuple[str, str]) -> str:
+        rows = "the row" if self.failed[key] == 1 else "the rows"
         guard = "guard it in the template: {% if field is defined %} ... {% endif %}"
         return f"mend or delete {rows}, or {guard}; one row in {round(1 / FAILED_SHARE)} may fail"
 
