@@ -53,7 +53,7 @@ def passes(rollout: Rollout, rows_per_device: int | None) -> list[Tensor]:
     """
     numbers = torch.arange(len(rollout.prompts))
     if rows_per_device is not None:
-        return list(numbers.split(rows_per_device))
+        return [numbers[i : i + rows_per_device] for i in range(0, len(numbers), rows_per_device)]
     budget = PASS_TOKENS.get(rollout.ids_BR.device.type, MANY_TOKENS)
     answers = rollout.mask_BR.sum(dim=1).tolist()
     lengths = [len(prompt) + answer for prompt, answer in zip(rollout.prompts, answers, strict=True)]
