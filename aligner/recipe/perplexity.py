@@ -12,10 +12,6 @@ from aligner.recipe.stage import StageRecipe
 
 # Of a source: what says which of its rows are trained on, how often and in which words.
 _OF_TRAINING = ("cap", "weight", "share", "epochs", "templates", "shots", "rationale")
-    "path",
-    "format",
-    "criteria",
-)  # of a source; what is left says which rows are trained on, and how often
 
 
 class PerplexityRecipe(StageRecipe):
