@@ -10,11 +10,8 @@ from aligner.recipe.data import SourceSpec
 from aligner.recipe.model import FrozenModelSpec
 from aligner.recipe.stage import StageRecipe
 
-_READ = (
-    "path",
-    "format",
-    "criteria",
-)  # of a source; what is left says which rows are trained on, and how often
+# Of a source: what says which of its rows are trained on, how often and in which words.
+_OF_TRAINING = ("cap", "weight", "share", "epochs", "templates", "shots", "rationale")
 
 
 class PerplexityRecipe(StageRecipe):
@@ -39,9 +36,7 @@ class PerplexityRecipe(StageRecipe):
     @model_validator(mode="after")
     def _every_row_is_measured(self) -> Self:
         for number, source in enumerate(self.sources):
-            for name, field in SourceSpec.model_fields.items():
-                if name not in _READ and getattr(source, name) != field.get_default(
-                    call_default_factory=True
-                ):
+            for name in _OF_TRAINING:
+                if getattr(source, name) != SourceSpec.model_fields[name].default:
                     raise ValueError(f"sources.{number}.{name}: every row is measured, once; leave it out")
         return self
