@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,6 @@ from aligner.data.build import (
     build_conversations,
     build_documents,
     build_pairs,
-    build_prompts,
     build_training_prompts,
 )
 from aligner.data.mix import Mix
@@ -30,7 +29,7 @@ from aligner.data.pieces import shown_document, shown_row
 from aligner.data.plan import SourcePlan, plan_sources, report_table, template_rows
 from aligner.data.report import DataReport
 from aligner.data.rows import Document, Origin, Prompt
-from aligner.data.show import show_documents, show_dropped, show_rows, show_templates
+from aligner.data.show import show_documents, show_dropped, show_legend, show_rows, show_templates
 from aligner.data.show_page import StageView, drops_of, render_page
 from aligner.data.tokens import PairRow, PromptRow, TokenRow
 from aligner.errors import Problem, RecipeError
@@ -38,6 +37,7 @@ from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
 from aligner.models.sources import base_source, loading, resolve_source
 from aligner.models.tokenizer import ensure_end, ensure_template, train_tokenizer
+from aligner.models.wrapped import context_of
 from aligner.planning import PlannedStage, bases_of, is_recipe, named_stage, planned_stages
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import LoraSpec, ModelSpec
@@ -46,6 +46,7 @@ from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.run.write import write_text
 from aligner.stages.pretrain import tokenizer_texts
+from aligner.stages.questions import Questions, read_questions
 from aligner.stages.selfinstruct import list_examples
 from aligner.stages.writer import page_ids
 
@@ -104,11 +105,15 @@ def start_of(stage: PlannedStage, known: Mapping[str, Start]) -> Start:
 
 @dataclass(frozen=True)
 class Look:
-    """What a stage sees: rows or documents, the accounts of their sources and, of rows that are mixed, their mix."""
+    """What a stage sees: rows or documents, the accounts of their sources and, of rows that are mixed, their mix.
+
+    `suites`: of an evaluation the rows of each, by name; its documents are among `documents`.
+    """
 
     rows: Sequence[TokenRow | PairRow | PromptRow] = ()
     documents: Sequence[Document] = ()
     curriculum: Sequence[Document] = ()
+    suites: Mapping[str, Sequence[PairRow | PromptRow]] = field(default_factory=dict)
     reports: Sequence[DataReport] = ()
     mix: Mix | None = None
 
@@ -121,10 +126,13 @@ class Look:
 
 
 def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
-    """Print the first rows of each stage as the model will see them."""
+    """Print the first rows of each stage as the model will see them; of an evaluation, of each of its suites."""
     for _, start, look in _looks(path, overrides, count):
-        if look.rows:
-            show_rows(look.rows[:count], start.tokenizer)
+        if look.rows or look.suites:
+            show_legend()
+        show_rows(look.rows[:count], start.tokenizer)
+        for suite, asked in look.suites.items():
+            show_rows(asked[:count], start.tokenizer, part=f"{suite} ")
         show_documents(look.documents[:count], start.tokenizer)
         show_documents(look.curriculum[:count], start.tokenizer, part="curriculum ")
         show_templates(look.templates)
@@ -156,6 +164,9 @@ def write_page(file: Path, path: Path, overrides: Sequence[str] = (), count: int
 def _view(stage: PlannedStage, start: Start, look: Look, count: int) -> StageView:
     tokenizer = start.tokenizer
     rows = [shown_row(row, tokenizer) for row in look.rows[:count]]
+    for suite, asked in look.suites.items():
+        found = [shown_row(row, tokenizer) for row in asked[:count]]
+        rows += [row._replace(title=f"{suite}, {row.title}") for row in found]
     rows += [shown_document(document, tokenizer) for document in look.documents[:count]]
     for document in look.curriculum[:count]:
         shown = shown_document(document, tokenizer)
@@ -174,10 +185,11 @@ def _looks(path: Path, overrides: Sequence[str], count: int) -> Iterator[tuple[P
     known: dict[str, Start] = {}
     for stage in planned_stages(path, overrides):
         start = known[stage.name] = start_of(stage, known)
-        yield stage, start, _look(stage.recipe, start.tokenizer, count)
+        yield stage, start, _look(stage.recipe, start, count)
 
 
-def _look(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase, count: int) -> Look:
+def _look(recipe: StageRecipe, start: Start, count: int) -> Look:
+    tokenizer = start.tokenizer
     match recipe:
         case PretrainRecipe():
             read = build_documents(recipe.data, seed=recipe.seed)
@@ -195,19 +207,24 @@ def _look(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase, count: int) -
             )
             return Look(prompts.rows, reports=[prompts.report])
         case EvaluateRecipe():
-            asked = [*recipe.suites.tasks.values(), recipe.suites.prompts]
-            suites = [
-                build_prompts(sources, tokenizer, max_prompt_tokens=10_000, seed=recipe.seed)
-                for sources in asked
-                if sources
-            ]
-            rows = [row for suite in suites for row in suite.rows]
-            return Look(rows, reports=[suite.report for suite in suites])
+            return _asked(read_questions(recipe, tokenizer, context=context_of(start.config)))
         case SelfInstructRecipe():
             seeds = build_seed_tasks(recipe.seed_tasks, tokenizer, seed=recipe.seed)
             return Look(_first_lists(recipe, seeds.tasks, tokenizer, count), reports=[seeds.report])
         case _:
             raise RecipeError(Problem(recipe.stage, "has no rows to show", "name a stage recipe"))
+
+
+def _asked(questions: Questions) -> Look:
+    """What the first model of an evaluation is asked."""
+    every: dict[str, Sequence[PairRow | PromptRow]] = {
+        **{f"tasks.{name}": rows for name, rows in questions.tasks.items()},
+        "examples": questions.examples,
+        "pairs": questions.pairs,
+        "prompts": questions.prompts,
+    }
+    suites = {name: rows for name, rows in every.items() if rows}
+    return Look(documents=questions.documents, suites=suites, reports=[*questions.reports.values()])
 
 
 def _first_lists(
