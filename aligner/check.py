@@ -35,7 +35,6 @@ from aligner.planning import (
     unfinished,
 )
 from aligner.preflight import check_ahead
-from aligner.preview import Start, start_of
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import ModelSpec
@@ -51,6 +50,7 @@ from aligner.stages.pairs import pair_length
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
 from aligner.stages.sft import batches_of, pack_length_of, padding_row, rows_read
 from aligner.stages.stage import epochs_begun, optimiser_steps, resolve_precision
+from aligner.start import Start, start_of
 
 
 def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:

@@ -22,7 +22,6 @@ from aligner.estimates import (
     train_bytes,
     trained_weights,
 )
-from aligner.preview import Start
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.group import GroupRecipe
@@ -32,6 +31,7 @@ from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.stages import SelfInstructRecipe
 from aligner.stages.perplexity import read_texts
 from aligner.stages.stage import Precision, resolve_precision
+from aligner.start import Start
 
 
 def ppo_plan(recipe: PpoRecipe | GroupRecipe, start: Start) -> StageParts:

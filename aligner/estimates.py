@@ -12,7 +12,6 @@ from aligner.data.tokens import PromptRow
 from aligner.evals.suites import SAMPLE_BATCH
 from aligner.evals.tasks import STYLES
 from aligner.models.sample import prompt_room, sample_responses
-from aligner.preview import Start
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import ModelSpec
@@ -20,6 +19,7 @@ from aligner.recipe.plan import PlanRow
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.stages import SelfInstructRecipe
 from aligner.stages.stage import Precision
+from aligner.start import Start
 
 FLOAT_BYTES = 4
 ADAM_FLOATS = 3  # gradient and two moments, for each trained weight

@@ -25,21 +25,29 @@ def show_rows(
     rows: Sequence[TokenRow | PairRow | PromptRow],
     tokenizer: PreTrainedTokenizerBase,
     *,
+    part: str = "",
     console: Console | None = None,
 ) -> None:
-    """Print rows: learnt (or chosen) tokens green, rejected ones red, control tokens reversed."""
+    """Print rows: learnt (or chosen) tokens green, rejected ones red, control tokens reversed.
+
+    `part`, where given, stands before each number.
+    """
     console = console or Console()
-    console.print(
+    for number, row in enumerate(rows, start=1):
+        shown = shown_row(row, tokenizer)
+        console.rule(Text(visible(f"{part}{number}: {shown.title}")), align="left")
+        for line in shown.lines:
+            console.print(styled(line), soft_wrap=True)
+
+
+def show_legend(*, console: Console | None = None) -> None:
+    """Print what the colours of rows mean."""
+    (console or Console()).print(
         Text.assemble(
             ("green", STYLES["learnt"]), " is learnt (or chosen), ", ("red", STYLES["rejected"]), " is rejected, ",
             ("reversed", CONTROL), " is a control token",
         )
     )  # fmt: skip
-    for number, row in enumerate(rows, start=1):
-        shown = shown_row(row, tokenizer)
-        console.rule(Text(visible(f"{number}: {shown.title}")), align="left")
-        for line in shown.lines:
-            console.print(styled(line), soft_wrap=True)
 
 
 def show_documents(

@@ -64,7 +64,7 @@ def evaluate(recipe: EvaluateRecipe, run: RunFolder) -> StageResult:
         for name in order:
             loaded = load_trained(recipe.models[name])
             subject = Subject(name, loaded.model, loaded.tokenizer, context_length(loaded.model))
-            questions = read_questions(recipe, subject)
+            questions = read_questions(recipe, subject.tokenizer, context=subject.context)
             if evaluation is None:
                 run.start(parents=parents, data=questions.data, seed=recipe.seed)
                 measured_on = {"parents": parents, "data": questions.data}

@@ -14,6 +14,7 @@ from aligner.errors import DataError
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.selfinstruct import SelfInstructSpec
 from tests.data.real import real
+from tests.data.tasks import nli_rows, write_task
 from tests.tiny import tiny_tokenizer
 
 SPEC = SelfInstructSpec(instructions=1)
@@ -205,6 +206,15 @@ def test_seeds_are_one_question_and_one_answer(tmp_path):
     (source,) = built.report.train
     assert (source.rows_read, source.rows_used) == (5, 3)
     assert source.dropped == {"not_one_exchange": 1, "control_token_in_text": 1}
+
+
+def test_rows_of_tasks_are_seeds_as_their_templates_write_them(tmp_path):
+    path = write_task(tmp_path, rows=nli_rows(12))
+    built = build_seed_tasks([SourceSpec(path=path, format="tasks")], TOKENIZER, seed=0)
+    (source,) = built.report.train
+    assert source.rows_used == 12 and "Tom has 0 cats. Claim: Tom has 0 cats. True?" in {
+        task.instruction for task in built.tasks if task.instances == (Instance("", "yes"),)
+    }
 
 
 def test_seeds_that_are_all_dropped_are_an_error(tmp_path):

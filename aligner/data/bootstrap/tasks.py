@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from aligner.data.assembly import Asked, Step, assemble
 from aligner.data.refusals import refuse_forged
 from aligner.data.report import DataReport, RowCost
-from aligner.data.rows import Conversation, Row
+from aligner.data.rows import Conversation, Example, Row
 from aligner.recipe.data import HoldoutSpec, SourceSpec
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def build_seed_tasks(
 
 
 def _reason_against(row: Row) -> str | None:
+    if isinstance(row, Example):
+        return None  # its templates write one exchange
     assert isinstance(row, Conversation)
     roles = [turn.role for turn in row.turns]
     whole = roles == ["user", "assistant"] and not any(turn.about_tools for turn in row.turns)

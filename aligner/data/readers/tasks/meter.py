@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
@@ -14,6 +14,7 @@ STEP_UNITS = 100  # a turn of a loop
 ITEM_UNITS = 20  # an item of a list
 NUMBER_BITS = 256  # the longest number: arithmetic on longer ones takes time that nobody counts
 RANGE_END = 10**9
+_HOLDERS = (list, tuple, dict, type({}.keys()), type({}.values()), type({}.items()))
 
 
 class OverspentError(Exception):
@@ -48,7 +49,7 @@ def size(value: object) -> int:
     """
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, list | tuple | dict | KeysView | ValuesView | ItemsView):
+    if isinstance(value, _HOLDERS):
         items = value.values() if isinstance(value, dict) else value
         spend(ITEM_UNITS * len(items))
         return ITEM_UNITS * len(items) + sum(map(size, items))
