@@ -27,7 +27,7 @@ from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.group import GroupRecipe
 from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.plan import PlanRow, StageParts
-from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.ppo import PpoRecipe, PtxSpec
 from aligner.recipe.stages import SelfInstructRecipe
 from aligner.stages.perplexity import read_texts
 from aligner.stages.stage import Precision, resolve_precision
@@ -43,6 +43,7 @@ def ppo_plan(recipe: PpoRecipe | GroupRecipe, start: Start) -> StageParts:
 
 def _ppo_rows(recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow]) -> list[PlanRow]:
     ppo = recipe.ppo if isinstance(recipe, PpoRecipe) else recipe.numbers
+    ptx = recipe.ptx if isinstance(recipe, PpoRecipe) else None
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     mean = sum(len(row.input_ids) for row in prompts) / len(prompts)
     tokens = round(mean + recipe.sampling.max_new_tokens)
@@ -62,11 +63,17 @@ def _ppo_rows(recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[P
             f"{ppo.steps * updates:,}",
             f"{ppo.epochs} epochs x {ppo.minibatches} minibatches a step",
         ),
+        *([_ptx_row(ptx, updates=ppo.steps * updates)] if ptx else []),
         PlanRow("parameters", f"{start.parameters:,}", trained_weights(start, recipe.model)),
         PlanRow("memory", memory, "policy, reference, reward"),
         time_row(seconds, passes=ppo.steps, why="at most: as if no response ended early"),
         PlanRow("precision", precision.name, precision.reason),
     ]
+
+
+def _ptx_row(ptx: PtxSpec, *, updates: int) -> PlanRow:
+    why = f"of {ptx.block_length} tokens, {ptx.rows_per_step} an update at most; they come on top of the time"
+    return PlanRow("ptx blocks", f"{updates * ptx.rows_per_step:,}", why)
 
 
 def evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:

@@ -63,6 +63,7 @@ _FORMATS: dict[tuple[str, str], Any] = {
     ("kto", "data.train"): PairFormat,
     ("kto", "data.holdout"): PairFormat,
     ("kto", "watch.holdout"): PromptFormat,
+    ("ppo", "ptx.sources"): DocumentFormat,
     ("evaluate", "suites.documents"): DocumentFormat,
     ("evaluate", "suites.pairs"): PairFormat,
     ("evaluate", "suites.prompts"): PromptFormat,
