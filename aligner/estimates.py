@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from aligner.data.tokens import PromptRow
 from aligner.evals.suites import SAMPLE_BATCH
+from aligner.models.fast import hasten
 from aligner.models.sample import prompt_room, sample_responses
 from aligner.preview import Start
 from aligner.recipe.evaluate import EvaluateRecipe
@@ -85,6 +86,7 @@ def seconds_per_ppo_step(
     model = start.random_model()
     if model is None:
         return None
+    hasten(model)  # as the stage does
     ppo, sampling = recipe.ppo, recipe.sampling
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     began = time.perf_counter()
