@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from aligner.data.tokens import PromptRow
 from aligner.evals.suites import SAMPLE_BATCH
 from aligner.evals.tasks import STYLES
+from aligner.models.fast import hasten
 from aligner.models.sample import prompt_room, sample_responses
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.group import GroupRecipe
@@ -87,6 +88,7 @@ def seconds_per_ppo_step(
     model = start.random_model()
     if model is None:
         return None
+    hasten(model)  # as the stage does
     ppo = recipe.ppo if isinstance(recipe, PpoRecipe) else recipe.numbers
     sampling = recipe.sampling
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt

@@ -1,12 +1,13 @@
 """Reading prompts, and then token by token, with a key/value cache that has room for what is still to be sampled.
 
-transformers' own cache grows by concatenation: each token copies all of it. B = rows, T = tokens, V = vocabulary.
+transformers' own cache grows by concatenation: each token copies all of it. B = rows, T = tokens,
+V = vocabulary, D = hidden size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,24 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 from aligner.models.padding import left_padded
-from aligner.models.wrapped import device_of, text_config
+from aligner.models.wrapped import device_of, output_head, text_config
+
+
+class Last(NamedTuple):
+    """What comes of reading: logits of the token to come, and the hidden state that they are from."""
+
+    logits_BV: Tensor
+    hidden_BD: Tensor
+
+    def select(self, rows: Tensor) -> Last:
+        """These rows, each as often as it is named."""
+        return Last(self.logits_BV[rows], self.hidden_BD[rows])
 
 
 def read_prompts(
     model: nn.Module, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int
-) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
-    """Logits of each row's first token, mask, last positions, and a cache with `room` tokens to spare.
+) -> tuple[Last, Tensor, Tensor, DynamicCache]:
+    """What each row's first token is drawn from, mask, last positions, and a cache with `room` tokens to spare.
 
     A prompt that several rows have is read once.
     """
@@ -29,28 +41,33 @@ def read_prompts(
     ids_BT, mask_BT = left_padded(distinct, pad_id=pad_id, device=device)
     positions_BT = (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
     cache = roomy_cache(text_config(model), ids_BT.shape[1] + room)
-    logits_BV = next_logits(model, ids_BT, mask_BT, positions_BT, cache)
+    last = read_tokens(model, ids_BT, mask_BT, positions_BT, cache)
     if len(distinct) < len(prompts):
         number = {prompt: i for i, prompt in enumerate(distinct)}
         rows_B = torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
         cache.batch_select_indices(rows_B)
-        logits_BV, mask_BT, positions_BT = logits_BV[rows_B], mask_BT[rows_B], positions_BT[rows_B]
-    return logits_BV, mask_BT, positions_BT[:, -1:], cache
+        last, mask_BT, positions_BT = last.select(rows_B), mask_BT[rows_B], positions_BT[rows_B]
+    return last, mask_BT, positions_BT[:, -1:], cache
 
 
-def next_logits(
+def read_tokens(
     model: nn.Module, ids_BT: Tensor, mask_BT: Tensor, positions_BT: Tensor, cache: DynamicCache
-) -> Tensor:
-    """Logits of the next token (B, V); the cache grows by the given tokens."""
-    output = model(
-        input_ids=ids_BT,
-        attention_mask=mask_BT.long(),
-        position_ids=positions_BT,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return output.logits[:, -1]
+) -> Last:
+    """The given tokens are read, and the cache grows by them."""
+    seen: list[Tensor] = []
+    handle = output_head(model).register_forward_pre_hook(lambda _head, given: seen.append(given[0][:, -1]))
+    try:
+        output = model(
+            input_ids=ids_BT,
+            attention_mask=mask_BT.long(),
+            position_ids=positions_BT,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    finally:
+        handle.remove()
+    return Last(output.logits[:, -1], seen[0])
 
 
 def roomy_cache(config: PreTrainedConfig, room: int) -> DynamicCache:

@@ -20,7 +20,7 @@ class FastNorm(nn.Module):
     variance_epsilon: float
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D), in the numbers that x is in."""
+        """(..., D) -> (..., D) in float32."""
         return _RmsNorm.apply(x, self.weight, self.variance_epsilon)
 
 
@@ -28,9 +28,9 @@ class FastNorm(nn.Module):
 def is_rms_norm(module: nn.Module) -> bool:
     """Whether a module computes what `FastNorm` does: it is asked, since some norms of the name add 1 to the weight."""
     names = [name for name, _ in module.named_parameters()]
-    if len(signature(module.forward).parameters) != 1:  # gated ones take more
-        return False
     if names != ["weight"] or not hasattr(module, "variance_epsilon") or module.weight.dtype != torch.float32:
+        return False
+    if len(signature(module.forward).parameters) != 1:  # gated ones take more
         return False
     probe = torch.linspace(-1, 2, module.weight.numel(), device=module.weight.device)
     return torch.allclose(
@@ -45,7 +45,7 @@ class _RmsNorm(torch.autograd.Function):
         squares = torch.linalg.vector_norm(wide, dim=-1, keepdim=True) ** 2
         scale = (squares / x.shape[-1] + eps).rsqrt()
         ctx.save_for_backward(x, weight_D, scale)
-        return (wide * scale).mul_(weight_D).to(x.dtype)
+        return (wide * scale).mul_(weight_D)
 
     @staticmethod
     @once_differentiable
@@ -53,11 +53,11 @@ class _RmsNorm(torch.autograd.Function):
         """dx = s g - x s^3 mean(g x), with s the scale and g = weight dy."""
         x, weight_D, scale = ctx.saved_tensors
         dx = dweight = None
-        wide, dy = x.float(), dy.float()
+        wide = x.float()
         if ctx.needs_input_grad[0]:
             g = dy * weight_D
             share = (g * wide).sum(dim=-1, keepdim=True) * scale**3 / x.shape[-1]
             dx = g.mul_(scale).addcmul_(wide, share, value=-1).to(x.dtype)
         if ctx.needs_input_grad[1]:
-            dweight = (dy * wide).mul_(scale).flatten(0, -2).sum(dim=0)
+            dweight = (dy * wide).mul_(scale).reshape(-1, x.shape[-1]).sum(dim=0)
         return dx, dweight, None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from aligner.errors import ModelError, Problem
-from aligner.models.cache import next_logits, read_prompts
+from aligner.models.cache import read_prompts, read_tokens
 from aligner.models.linear import held_weights
 from aligner.models.logprobs import read_logprobs
 from aligner.models.padding import right_padded
@@ -32,6 +32,7 @@ class Responses(NamedTuple):
     mask_BR: Tensor  # bool, true on real tokens, the end token included
     logprobs_BR: Tensor  # float32, nats, under softmax(logits / temperature) over the whole vocabulary; 0 after the end
     finished_B: Tensor  # bool, the row ended with eos
+    values_BR: Tensor | None = None  # float32, what `value_head` said before each token; 0 after the end
 
 
 class ResponseLogprobs(NamedTuple):
@@ -54,11 +55,13 @@ def sample_responses(
     greedy: bool = False,
     batch_size: int = 256,
     autocast: bool = False,
+    value_head: nn.Module | None = None,
 ) -> Responses:
     """Answer each prompt; nothing but the arguments decides how (the model's own generation config is not read).
 
     Each row owns its random numbers, drawn before the first step, so a row's answer does not depend on its batch.
-    With `greedy` the likeliest token is taken; its log-probability is still the one at `temperature`.
+    With `greedy` the likeliest token is taken; its log-probability is still the one at `temperature`. `value_head`,
+    (B, D) -> (B,), reads the hidden state that each token is drawn from.
     """
     _check_lengths(model, prompts, max_new_tokens)
     num_rows, device = len(prompts), device_of(model)
@@ -68,7 +71,7 @@ def sample_responses(
     order = sorted(
         range(num_rows), key=lambda row: len(prompts[row])
     )  # equal lengths together: little padding
-    rule = _Rule(temperature=temperature, eos_id=eos_id, pad_id=pad_id, greedy=greedy)
+    rule = _Rule(temperature=temperature, eos_id=eos_id, pad_id=pad_id, greedy=greedy, value_head=value_head)
     with (
         torch.inference_mode(),
         eval_mode(model),
@@ -80,7 +83,7 @@ def sample_responses(
             _sample_batch(
                 model, [prompts[row] for row in rows], torch.tensor(rows, device=device), noise_BR, rule, out
             )
-    return out.trimmed()
+    return out.trimmed(with_values=value_head is not None)
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class _Rule:
     eos_id: int
     pad_id: int
     greedy: bool
+    value_head: nn.Module | None  # (B, D) -> (B,)
 
 
 @dataclass
@@ -101,6 +105,7 @@ class _Answers:
     mask_BR: Tensor
     logprobs_BR: Tensor
     finished_B: Tensor
+    values_BR: Tensor
 
     @classmethod
     def empty(cls, num_rows: int, width: int, *, pad_id: int, device: torch.device) -> _Answers:
@@ -110,9 +115,10 @@ class _Answers:
             mask_BR=torch.zeros(num_rows, width, dtype=torch.bool, device=device),
             logprobs_BR=torch.zeros(num_rows, width, device=device),
             finished_B=torch.zeros(num_rows, dtype=torch.bool, device=device),
+            values_BR=torch.zeros(num_rows, width, device=device),
         )
 
-    def trimmed(self) -> Responses:
+    def trimmed(self, *, with_values: bool) -> Responses:
         """As wide as the longest answer."""
         width = int(self.mask_BR.sum(dim=1).max()) if len(self.ids_BR) else 0
         # clone: leaves inference mode, so that the numbers may enter a loss
@@ -121,6 +127,7 @@ class _Answers:
             self.mask_BR[:, :width].clone(),
             self.logprobs_BR[:, :width].clone(),
             self.finished_B.clone(),
+            self.values_BR[:, :width].clone() if with_values else None,
         )
 
 
@@ -134,11 +141,12 @@ def _sample_batch(
 ) -> None:
     """Prefill once, then one token a step; finished rows write nothing more and leave when enough of them wait."""
     begun = read_prompts(model, prompts, pad_id=rule.pad_id, room=noise_BR.shape[1])
-    logits_BV, mask_BT, positions_B1, cache = begun
+    first, mask_BT, positions_B1, cache = begun
+    logits_BV, hidden_BD = first
     open_B, ids_B = torch.ones_like(rows_B, dtype=torch.bool), rows_B
     for step in range(noise_BR.shape[1]):
         if step:
-            logits_BV = next_logits(model, ids_B[:, None], mask_BT, positions_B1, cache)
+            logits_BV, hidden_BD = read_tokens(model, ids_B[:, None], mask_BT, positions_B1, cache)
         ids_B, logprobs_B = choose_tokens(
             logits_BV, noise_BR[rows_B, step], temperature=rule.temperature, greedy=rule.greedy
         )
@@ -146,6 +154,8 @@ def _sample_batch(
         out.ids_BR[rows_B, step] = ids_B
         out.mask_BR[rows_B, step] = open_B
         out.logprobs_BR[rows_B, step] = torch.where(open_B, logprobs_B, 0.0)
+        if rule.value_head is not None:
+            out.values_BR[rows_B, step] = torch.where(open_B, rule.value_head(hidden_BD.float()).float(), 0.0)
         ended_B = open_B & (ids_B == rule.eos_id)
         out.finished_B[rows_B] |= ended_B
         open_B = open_B & ~ended_B

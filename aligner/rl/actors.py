@@ -43,7 +43,7 @@ class LanguageActor:
         self.entropy_gradient = entropy_gradient
 
     def sample(self, prompts: list[list[int]], rng: torch.Generator) -> Rollout:
-        """One response to each prompt."""
+        """One response to each prompt, with the critic's values as it was drawn."""
         drawing = self.drawing
         drawn = sample_responses(
             self.model,
@@ -54,8 +54,11 @@ class LanguageActor:
             pad_id=drawing.pad_id,
             generator=rng,
             autocast=drawing.autocast,
+            value_head=self.value_head,
         )
-        return Rollout(prompts, drawn.ids_BR, drawn.mask_BR, drawn.logprobs_BR, drawn.finished_B)
+        return Rollout(
+            prompts, drawn.ids_BR, drawn.mask_BR, drawn.logprobs_BR, drawn.finished_B, drawn.values_BR
+        )
 
     def evaluate(self, prompts: list[list[int]], ids_BR: Tensor, mask_BR: Tensor) -> Evaluation:
         """Log-probabilities, entropies and values of given responses by one forward pass."""

@@ -19,6 +19,9 @@ class Rollout:
     mask_BR: Tensor  # True on real response tokens, end of text included
     logprobs_BR: Tensor  # nats, under exactly the distribution that was sampled from
     finished_B: Tensor  # True where the response came to its end of text
+    values_BR: Tensor | None = (
+        None  # the critic's, where the policy's own pass gave them; as the log-probabilities
+    )
 
     @property
     def num_tokens(self) -> int:
@@ -38,6 +41,7 @@ class Rollout:
             mask_BR=self.mask_BR[episodes, :width],
             logprobs_BR=self.logprobs_BR[episodes, :width],
             finished_B=self.finished_B[episodes],
+            values_BR=None if self.values_BR is None else self.values_BR[episodes, :width],
         )
 
 

@@ -148,16 +148,26 @@ def prepare(actor: Actor, scored: Scored, spec: PpoSpec, *, same_numerics: bool 
     rollout = scored.rollout
     check_finite(rollout.logprobs_BR, rollout.mask_BR, "log-probabilities")
     check_finite(scored.rewards_BR, rollout.mask_BR, "rewards of tokens (scores and KL)")
-    old = evaluate_in_parts(actor, rollout, rows_per_device=spec.rows_per_device)
-    check_finite(old.values_BR, rollout.mask_BR, "values")
-    advantages_BR = gae(scored.rewards_BR, old.values_BR, rollout.mask_BR, gamma=spec.gamma, lam=spec.lam)
+    logprobs_BR, values_BR = _as_sampled(actor, rollout, spec, same_numerics=same_numerics)
+    check_finite(values_BR, rollout.mask_BR, "values")
+    advantages_BR = gae(scored.rewards_BR, values_BR, rollout.mask_BR, gamma=spec.gamma, lam=spec.lam)
     return Experience(
         rollout=rollout,
-        old_logprobs_BR=rollout.logprobs_BR if same_numerics else old.logprobs_BR,
-        old_values_BR=old.values_BR,
+        old_logprobs_BR=logprobs_BR,
+        old_values_BR=values_BR,
         advantages_BR=masked_whiten(advantages_BR, rollout.mask_BR),
-        returns_BR=advantages_BR + old.values_BR,
+        returns_BR=advantages_BR + values_BR,
     )
+
+
+def _as_sampled(
+    actor: Actor, rollout: Rollout, spec: PpoSpec, *, same_numerics: bool
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and values of the policy that sampled: as it wrote them down, else by a pass of its own."""
+    if same_numerics and rollout.values_BR is not None:
+        return rollout.logprobs_BR, torch.where(rollout.mask_BR, rollout.values_BR, 0.0)
+    old = evaluate_in_parts(actor, rollout, rows_per_device=spec.rows_per_device)
+    return rollout.logprobs_BR if same_numerics else old.logprobs_BR, old.values_BR
 
 
 @torch.no_grad()

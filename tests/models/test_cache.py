@@ -46,7 +46,7 @@ def test_a_prompt_of_several_rows_is_read_once():
         lambda _, args, kwargs: seen.append(kwargs["input_ids"].tolist()), with_kwargs=True
     )
     prompts = [[7, 8, 9], [10, 11], [7, 8, 9], [7, 8, 9]]
-    logits, mask, last, cache = read_prompts(model, prompts, pad_id=0, room=4)
+    found, mask, last, cache = read_prompts(model, prompts, pad_id=0, room=4)
     handle.remove()
     assert seen == [[[7, 8, 9], [0, 10, 11]]]
     assert mask.tolist() == [[True] * 3, [False, True, True], [True] * 3, [True] * 3]
@@ -54,5 +54,5 @@ def test_a_prompt_of_several_rows_is_read_once():
     with torch.no_grad():
         for row, prompt in enumerate(prompts):
             torch.testing.assert_close(
-                logits[row], model(torch.tensor([prompt])).logits[0, -1], atol=1e-5, rtol=0
+                found.logits_BV[row], model(torch.tensor([prompt])).logits[0, -1], atol=1e-5, rtol=0
             )

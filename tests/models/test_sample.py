@@ -11,6 +11,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 from aligner.errors import ModelError
 from aligner.models.adapters import attach_lora
 from aligner.models.fast import hasten
+from aligner.models.heads import ValueHead
 from aligner.models.padding import left_padded
 from aligner.models.sample import Responses, choose_tokens, response_logprobs, sample_responses
 from aligner.recipe.model import LoraSpec
@@ -133,6 +134,20 @@ def test_a_fast_model_records_the_logprobs_of_a_full_forward(lora: bool, tempera
         want = alone(plain, prompt, answer, temperature)
         for got in (drawn.logprobs_BR, again.logprobs_BR.detach()):
             torch.testing.assert_close(got[row, : len(answer)], want, atol=1e-5, rtol=0)
+
+
+def test_values_read_the_hidden_state_of_a_full_forward():
+    model, prompts = ending_model(), [*make_prompts(20), *make_prompts(5)]
+    value_head = ValueHead(model.config.hidden_size)
+    torch.nn.init.normal_(value_head.linear.weight, generator=torch.Generator().manual_seed(0))
+    drawn = sampled(model, prompts, value_head=value_head)
+    again = response_logprobs(
+        model, prompts, drawn.ids_BR, drawn.mask_BR, temperature=0.7, pad_id=PAD, with_hidden=True
+    )
+    want = torch.where(drawn.mask_BR, value_head(again.hidden_BRD), 0.0).detach()
+    assert want.abs().max() > 1
+    torch.testing.assert_close(drawn.values_BR, want, atol=5e-5, rtol=0)
+    assert sampled(model, prompts).values_BR is None
 
 
 def test_padding_content_does_not_matter():

@@ -47,6 +47,19 @@ def spec(**changes):
     )
 
 
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_values_of_a_rollout_are_those_of_a_full_pass(tokenizer, lora):
+    policy = actor(tokenizer, lora=lora)
+    with torch.no_grad():
+        policy.value_head.linear.weight.normal_(generator=torch.Generator().manual_seed(0))
+    rollout = policy.sample(PROMPTS, generator(0, "rollout"))
+    again = evaluate_in_parts(policy, rollout, rows_per_device=None)
+    assert again.values_BR.abs().max() > 0.5
+    torch.testing.assert_close(rollout.values_BR, again.values_BR, atol=5e-5, rtol=0)
+    some = rollout.select(torch.tensor([5, 2]))
+    assert torch.equal(some.values_BR, rollout.values_BR[[5, 2], : some.mask_BR.shape[1]])
+
+
 def one_update(policy, reference, **changes):
     rollout = policy.sample(PROMPTS, generator(0, "rollout"))
     seen = evaluate_in_parts(reference, rollout, rows_per_device=None)
