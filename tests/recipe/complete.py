@@ -122,6 +122,8 @@ reward:
     weight: 0.5
 """
 
+_DENSE = _REWARD.replace("    clip:", "    dense: true\n    clip:")
+
 
 def _prompts() -> str:
     return f"""\
@@ -220,7 +222,7 @@ normalise_on:
 {_SAMPLING}""",
     "ppo": f"""\
 stage: ppo
-{_HEAD}{_LORA_MODEL}{_REWARD.replace("clip: 2.0", "clip: 2.0" + chr(10) + "    dense: true")}{_prompts()}{_SAMPLING}ppo:
+{_HEAD}{_LORA_MODEL}{_DENSE}{_prompts()}{_SAMPLING}ppo:
   steps: 10
   prompts_per_step: 8
   samples_per_prompt: 2

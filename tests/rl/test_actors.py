@@ -197,7 +197,9 @@ def test_switched_off_the_adapter_is_the_start_model_after_twenty_updates(tokeni
         one_update(policy, reference)  # two optimiser steps an epoch, two epochs
     ids = torch.tensor([[1, 20, 21, 60, 61]])
     with torch.no_grad(), policy.model.disable_adapter():
-        assert torch.equal(policy.model(ids).logits, start(ids).logits)
+        torch.testing.assert_close(
+            policy.model(ids).logits, start(ids).logits, rtol=0, atol=1e-6
+        )  # other kernels
     assert all(torch.equal(frozen[n], w) for n, w in policy.model.named_parameters() if n in frozen)
     with torch.no_grad():
         on = policy.model(ids).logits
