@@ -160,9 +160,10 @@ class Renderer:
             line = self._line(other)  # another source may have the row with other fields, so with another key
             if key in seen or line in seen:
                 continue
-            seen |= {key, line}
+            seen.add(key)
             found = template.render(other.fields, other.origin, self._luck(other, "choices", epoch))
             if isinstance(judged := self._judged(other, template, found, held=False), Rendering):
+                seen.add(line)
                 yield judged
 
     def _line(self, row: Example) -> Line:

@@ -212,7 +212,7 @@ def test_rows_of_tasks_are_seeds_as_their_templates_write_them(tmp_path):
     path = write_task(tmp_path, rows=nli_rows(12))
     built = build_seed_tasks([SourceSpec(path=path, format="tasks")], TOKENIZER, seed=0)
     (source,) = built.report.train
-    assert source.rows_used == 12 and "Tom has 0 cats. Claim: Tom has 0 cats. True?" in {
+    assert source.rows_used == 12 and "Tom has 2 cats. Claim: Tom has 2 cats. True?" in {
         task.instruction for task in built.tasks if task.instances == (Instance("", "yes"),)
     }
 

@@ -178,7 +178,7 @@ def test_two_tasks_of_one_name_are_an_error_before_their_rows_are_shown_for_each
     """Films and mails: a film's mood is no example of a mail's tone. Both are told before anything is trained, too."""
     mails = COUNTED.replace("ask", "write").replace("said", "wrote")
     films = write_task(tmp_path / "films", COUNTED, numbers(9), "counted")
-    other = write_task(tmp_path / "mails", mails, numbers(9), "counted")
+    other = write_task(tmp_path / "mails", mails, [{"n": n} for n in range(20, 29)], "counted")
     said = rf'mails/counted.yaml:1:\d+: the task of {films} is called "counted", too'
     for train, holdout in (
         ([films, other], HoldoutSpec(rows=2)),

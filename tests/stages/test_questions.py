@@ -29,9 +29,10 @@ def test_a_suite_of_pairs_is_taken_as_it_is_with_what_contradicts_itself(tmp_pat
 
 
 def test_show_has_every_suite_as_the_evaluation_asks_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A prompt is cut to what the context leaves beside the new tokens: 512 - 480."""
+    monkeypatch.chdir(tmp_path)
     tokenizer = tiny_tokenizer()
     save_tiny(tmp_path / "base", tokenizer)
     prompts = [
@@ -42,13 +43,13 @@ def test_show_has_every_suite_as_the_evaluation_asks_it(
     write_jsonl(tmp_path / "pairs.jsonl", [{"prompt": "Hi", "chosen": "good", "rejected": "bad"}])
     (tmp_path / "text.txt").write_text("The cat is red.")
     source, texts = (
-        f"[{{path: {tmp_path}/prompts.jsonl, format: prompts}}]",
-        f"[{{path: {tmp_path}/text.txt}}]",
+        "[{path: prompts.jsonl, format: prompts}]",
+        "[{path: text.txt}]",
     )
     (tmp_path / "e.yaml").write_text(
-        f"stage: evaluate\noutput: {tmp_path}/out\nmodels: {{one: {tmp_path}/base}}\nsampling: {{max_new_tokens: 480}}\n"
+        f"stage: evaluate\noutput: out\nmodels: {{one: base}}\nsampling: {{max_new_tokens: 480}}\n"
         f"suites:\n  tasks: {{items: {source}}}\n  prompts: {source}\n  examples: {source}\n  shots: [1]\n"
-        f"  few_shot: [one]\n  documents: {texts}\n  pairs: [{{path: {tmp_path}/pairs.jsonl}}]\n"
+        f"  few_shot: [one]\n  documents: {texts}\n  pairs: [{{path: pairs.jsonl}}]\n"
     )
     recipe = load_recipe(tmp_path / "e.yaml").recipe
     assert isinstance(recipe, EvaluateRecipe)

@@ -23,6 +23,7 @@ from aligner.errors import DataError, Interrupted, ModelError, RunError, Trainin
 from aligner.models.load import LoadedModel, save_model
 from aligner.models.tokenizer import train_tokenizer
 from aligner.pipeline import run_recipe
+from aligner.planning import is_finished
 from aligner.preflight import check_ahead
 from aligner.preview import show_dropped_rows, show_recipe
 from aligner.recipe.data import SourceSpec
@@ -197,6 +198,7 @@ def test_a_run_that_is_asked_for_more_goes_on_as_if_it_had_been_from_the_first(f
     assert 1 <= first["selfinstruct/tasks"] < straight[1]["selfinstruct/tasks"]
     with pytest.raises(RunError, match="selfinstruct.instances: was 2, is 3"):
         open_run(recipe(folder, output, instructions=12, instances=3))
+    assert is_finished(output, few) and not is_finished(output, recipe(folder, output))
     assert run_it(recipe(folder, output)) == straight[1]
     assert (output / ROWS_FILE).read_bytes() == (straight[0] / ROWS_FILE).read_bytes()
     assert json.loads((output / "manifest.json").read_text())["recipe"]["selfinstruct"]["instructions"] == 12

@@ -14,7 +14,8 @@ STEP_UNITS = 100  # a turn of a loop
 ITEM_UNITS = 20  # an item of a list
 NUMBER_BITS = 256  # the longest number: arithmetic on longer ones takes time that nobody counts
 RANGE_END = 10**9
-_HOLDERS = (list, tuple, dict, type({}.keys()), type({}.values()), type({}.items()))
+VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_HOLDERS = (list, tuple, dict, *VIEWS)
 
 
 class OverspentError(Exception):
