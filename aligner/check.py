@@ -41,7 +41,7 @@ from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
-from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.ppo import PpoRecipe, PtxSpec
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.stages.loop import plan_of
@@ -208,11 +208,17 @@ def _ppo_rows(recipe: PpoRecipe, start: Start, prompts: Sequence[PromptRow]) -> 
             f"{ppo.steps * updates:,}",
             f"{ppo.epochs} epochs x {ppo.minibatches} minibatches a step",
         ),
+        *([_ptx_row(recipe.ptx, updates=ppo.steps * updates)] if recipe.ptx else []),
         PlanRow("parameters", f"{start.parameters:,}", trained_weights(start, recipe.model)),
         PlanRow("memory", memory, "policy, reference, reward"),
         time_row(seconds, passes=ppo.steps, why="at most: as if no response ended early"),
         PlanRow("precision", precision.name, precision.reason),
     ]
+
+
+def _ptx_row(ptx: PtxSpec, *, updates: int) -> PlanRow:
+    why = f"of {ptx.block_length} tokens, {ptx.rows_per_step} an update at most; they come on top of the time"
+    return PlanRow("ptx blocks", f"{updates * ptx.rows_per_step:,}", why)
 
 
 def _evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:

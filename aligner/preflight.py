@@ -96,6 +96,7 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
             parts = [(data.train, "pair"), (data.holdout.sources, "pair"), (recipe.normalise_on, "prompt")]
         case PpoRecipe():
             parts = [(recipe.data.train, "prompt"), (recipe.data.holdout, "prompt")]
+            parts += [(recipe.ptx.sources, "document")] if recipe.ptx else []
         case EvaluateRecipe():
             suites = recipe.suites
             asked = [*suites.tasks.values(), suites.prompts, suites.examples]

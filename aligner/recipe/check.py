@@ -52,6 +52,7 @@ _FORMATS: dict[tuple[str, str], Any] = {
     ("reward", "normalise_on"): PromptFormat,
     ("ppo", "data.train"): PromptFormat,
     ("ppo", "data.holdout"): PromptFormat,
+    ("ppo", "ptx.sources"): DocumentFormat,
     ("evaluate", "suites.documents"): DocumentFormat,
     ("evaluate", "suites.pairs"): PairFormat,
     ("evaluate", "suites.prompts"): PromptFormat,

@@ -95,6 +95,29 @@ class AdaptiveKlSpec(Spec):
     )
 
 
+class LimitSpec(Spec):
+    """How much a figure may be, and what becomes of a step that has more."""
+
+    limit: float = Field(gt=0)
+    act: Literal["warn", "stop"] = Field(
+        "stop", description="stop: before the update, with a checkpoint of the weights as they are then"
+    )
+
+
+class GuardSpec(Spec):
+    """When a step warns, or stops the run before its update. What is not finite always stops it."""
+
+    kl: LimitSpec | None = Field(None, description="mean KL to the reference, in nats per response")
+    value: LimitSpec | None = Field(None, description="largest |value| of a token, in units of the reward")
+    length: LimitSpec | None = Field(
+        default_factory=lambda: LimitSpec(limit=2.0, act="warn"),
+        description="mean tokens of a response, over those of the first step",
+    )
+    zero_gradient: Literal["warn", "stop"] = Field(
+        "warn", description="every advantage is 0, or no response counts: the step teaches the policy nothing"
+    )
+
+
 class PpoSpec(Spec):
     """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347) as RLHF uses it."""
 
@@ -140,7 +163,12 @@ class PpoSpec(Spec):
     entropy_coef: float = Field(0.0, ge=0, description="weight of the mean entropy per token, in nats")
     missing_eos: MissingEosSpec = Field(default_factory=MissingEosSpec)
     max_grad_norm: float = Field(1.0, gt=0)
+    guards: GuardSpec = Field(default_factory=GuardSpec)
     evaluate_every: int = Field(10, gt=0, description="steps between two looks at the held-out prompts")
+    keep_best: Literal["gold", "proxy"] | None = Field(
+        None,
+        description="keep the policy of the look with the highest such reward; the last one when left out",
+    )
     checkpoint_every: int | None = Field(None, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto = fp32: the ratio is sensitive"
@@ -181,6 +209,15 @@ class PpoSpec(Spec):
         return self
 
 
+class PtxSpec(Spec):
+    """Documents that the policy goes on learning beside the reward, to forget less (InstructGPT, arXiv:2203.02155)."""
+
+    sources: list[SourceSpec] = Field(min_length=1, description="documents, packed to blocks")
+    coef: float = Field(gt=0, description="weight of their mean cross-entropy per token beside PPO's loss")
+    rows_per_step: int = Field(32, gt=0, description="blocks in each optimiser step")
+    block_length: int = Field(128, gt=1, description="tokens in a block")
+
+
 class PpoRecipe(TunedRecipe):
     """Reinforcement learning from a reward model, KL-regularised to the start model."""
 
@@ -189,6 +226,13 @@ class PpoRecipe(TunedRecipe):
     data: PromptsSpec
     sampling: SamplingSpec = Field(default_factory=SamplingSpec)
     ppo: PpoSpec
+    ptx: PtxSpec | None = Field(None, description="documents to go on learning beside the reward")
+
+    @model_validator(mode="after")
+    def _the_best_is_looked_for(self) -> Self:
+        if self.ppo.keep_best and not self.data.holdout:
+            raise ValueError("ppo.keep_best compares looks at held-out prompts; give data.holdout")
+        return self
 
     @model_validator(mode="after")
     def _value_head_has_a_model(self) -> Self:

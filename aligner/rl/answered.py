@@ -46,8 +46,10 @@ def check_count(given: int, wanted: int, source: str, what: str) -> None:
 
 def finite(value: float, source: str, text: str) -> float:
     """The value as a float; RecipeError where it is none, or not finite."""
-    is_number = hasattr(value, "__float__") and not isinstance(value, bool)
-    number = float(value) if is_number else math.nan
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
     if math.isfinite(number):
         return number
     fault = f"{source} gave {value!r} for the response {text!r}"

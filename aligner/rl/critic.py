@@ -27,7 +27,8 @@ def value_head_of(rewards: Rewards, policy: nn.Module) -> ValueHead:
         (part.weight, part.reward.model) for part in rewards.parts if isinstance(part.reward, ModelReward)
     )
     _check_fits(model, policy)
-    score_head, hidden_size = unwrapped(model.model).score, text_config(policy).hidden_size
+    score_head = unwrapped(model.model).get_submodule("score")
+    hidden_size = text_config(policy).hidden_size
     head = ValueHead(hidden_size)
     with torch.no_grad():
         # Asked and not read: the head may be wrapped by PEFT, and may have a bias or none.

@@ -7,6 +7,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -43,6 +44,9 @@ class HttpReward:
             raise RecipeError(
                 Problem("reward.http", fault, "answer with a JSON list, one float per response")
             )
+        if odd := [value for value in values if type(value) not in (int, float)]:
+            fault = f"{self.url} gave {odd[0]!r}, which is no number"
+            raise RecipeError(Problem("reward.http", fault, "answer with one float per response"))
         return answered.numbers(values, self.url)
 
     def _post(self, body: bytes) -> bytes:
@@ -55,7 +59,7 @@ class HttpReward:
                 with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:
                     return bytes(answer.read())
             except urllib.error.HTTPError as error:
-                fault = f"answered {error.code} {error.reason}: {_beginning(error.read())}"
+                fault = f"answered {error.code} {error.reason}: {_complaint(error)}"
                 if error.code != _BUSY and error.code < _BROKEN:
                     break
             except (OSError, http.client.HTTPException) as error:
@@ -68,6 +72,12 @@ class HttpReward:
                 "start the server, mend its url, or raise timeout_seconds or retries",
             )
         )
+
+
+def _complaint(error: urllib.error.HTTPError) -> str:
+    with suppress(OSError, http.client.HTTPException):
+        return _beginning(error.read())
+    return "and broke off"
 
 
 def _beginning(said: bytes) -> str:

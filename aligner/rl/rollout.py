@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from aligner.rl.seeds import generator
+from aligner.rl.seeds import rows_at
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,4 @@ def prompts_for(step: int, *, num_prompts: int, prompts_per_step: int, seed: int
     Steps may straddle two epochs, so no prompt is left out and a set smaller than a step is gone through several times.
     """
     start = step * prompts_per_step
-    epochs = range(start // num_prompts, (start + prompts_per_step - 1) // num_prompts + 1)
-    order = [row for epoch in epochs for row in _shuffled(num_prompts, seed=seed, epoch=epoch)]
-    offset = start - epochs[0] * num_prompts
-    return order[offset : offset + prompts_per_step]
-
-
-def _shuffled(count: int, *, seed: int, epoch: int) -> list[int]:
-    return torch.randperm(count, generator=generator(seed, "prompts", epoch)).tolist()
+    return rows_at(start, prompts_per_step, num_rows=num_prompts, seed=seed, purpose="prompts")

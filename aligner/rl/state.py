@@ -24,6 +24,10 @@ class Progress:
     """What decides the next steps and is no function of (recipe, step)."""
 
     kl_coef: float
+    ptx_rows: int = 0  # blocks of the PTX mix that were read
+    first_length: float | None = None  # mean tokens of a response in the first step
+    best_step: int | None = None  # whose look had the highest reward
+    best_reward: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a checkpoint holds it; JSON gives every float back bit by bit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from aligner.errors import Problem, TrainingError
 from aligner.recipe.ppo import PpoSpec
 from aligner.rl.advantages import gae, masked_mean, masked_whiten
-from aligner.rl.losses import Clip, explained_variance, policy_loss, value_loss
+from aligner.rl.finite import Stopped, check_finite, check_weights, finite
+from aligner.rl.losses import explained_variance, policy_loss, value_loss
 from aligner.rl.rollout import Rollout, passes
 from aligner.rl.score import Scored
 from aligner.rl.seeds import generator
@@ -44,6 +45,14 @@ class Actor(Protocol):
         ...
 
 
+class Mix(Protocol):
+    """What else is learnt in each optimiser step."""
+
+    def add_gradient(self) -> float:
+        """Add its gradient to what is there; returns its loss, in nats per token."""
+        ...
+
+
 class UpdateStats(NamedTuple):
     """Means over the update's optimiser steps, but for the last three."""
 
@@ -53,6 +62,7 @@ class UpdateStats(NamedTuple):
     value_clip_share: float = 0.0
     kl_old_nats: float = 0.0  # per token, of the policies of each optimiser step to the one that sampled
     entropy_nats: float = 0.0
+    ptx_nats: float = 0.0  # per token of the text that is mixed in
     grad_norm: float = 0.0  # before clipping
     ratio_first_error: float = 0.0  # largest |ratio - 1| before the first optimiser step
     explained_variance: float = 0.0  # of the critic, before the update
@@ -90,38 +100,56 @@ def update(
     seed: int,
     step: int,
     same_numerics: bool = True,
+    mix: Mix | None = None,
+    check: Callable[[Experience], None] | None = None,
 ) -> UpdateStats:
     """`spec.epochs` passes over the rollout batch, `spec.minibatches` optimiser steps each.
 
     `spec.target_kl` ends it early: before an optimiser step, where the policy is further than that from the one that
     sampled, in nats per token (k3) over the step's own minibatch. The first step is always taken.
 
-    The first `spec.value_warmup_steps` steps train what the critic has for itself, and the policy stays as it is.
+    The first `spec.value_warmup_steps` steps train what the critic has for itself, and the policy stays as it is. In
+    the others `mix`, where there is one, adds its gradient to every optimiser step, before clipping.
 
     The order of episodes is a function of (seed, step, epoch). With `same_numerics` (sampler and actor both compute in
-    float32) the ratio must be 1 before the first optimiser step, or TrainingError; without it, the actor's own
-    log-probabilities stand for the sampler's.
+    float32) the ratio must be 1 before the first optimiser step; without it, the actor's own log-probabilities stand
+    for the sampler's. `check` sees what will be learnt from, and may refuse it.
+
+    Stopped where something is wrong before the first optimiser step; TrainingError where it is later.
     """
-    set_learning_rates(optimizer, step=step, steps=spec.steps)
     batch = prepare(actor, scored, spec, same_numerics=same_numerics)
+    if check is not None:
+        check(batch)
+    set_learning_rates(optimizer, step=step, steps=spec.steps)
     trained = actor.value_parameters() if step < spec.value_warmup_steps else None
     done: list[UpdateStats] = []
-    for episodes in shuffled_minibatches(scored.rollout, spec, seed=seed, step=step):
-        part = _accumulate(actor, optimizer, batch.select(episodes), spec, trained)
-        if same_numerics and not done:
-            check_first_ratio(part.ratio_first_error)
-        if done and spec.target_kl is not None and part.kl_old_nats > spec.target_kl:
-            break
-        grad_norm = nn.utils.clip_grad_norm_(list(actor.parameters()), spec.max_grad_norm)
-        done.append(part._replace(grad_norm=_finite(float(grad_norm), "gradient norm")))
-        optimizer.step()
+    try:
+        for episodes in all_minibatches(scored.rollout, spec, seed=seed, step=step):
+            part = _accumulate(actor, optimizer, batch.select(episodes), spec, trained)
+            if same_numerics and not done:
+                check_first_ratio(part.ratio_first_error)
+            if done and spec.target_kl is not None and part.kl_old_nats > spec.target_kl:
+                break
+            if mix is not None and trained is None:
+                part = part._replace(ptx_nats=finite(mix.add_gradient(), "loss of ptx"))
+            grad_norm = nn.utils.clip_grad_norm_(list(actor.parameters()), spec.max_grad_norm)
+            done.append(part._replace(grad_norm=finite(float(grad_norm), "gradient norm")))
+            optimizer.step()
+    except TrainingError as error:
+        if done:
+            raise
+        raise Stopped(error.problems) from error
+    check_weights(actor.parameters())
     return _summary(done, explained_variance(batch.old_values_BR, batch.returns_BR, scored.rollout.mask_BR))
 
 
 def prepare(actor: Actor, scored: Scored, spec: PpoSpec, *, same_numerics: bool = True) -> Experience:
-    """Old values, advantages and returns of a rollout batch."""
+    """Old values, advantages and returns of a rollout batch. Stopped where a number of it is none."""
     rollout = scored.rollout
+    check_finite(rollout.logprobs_BR, rollout.mask_BR, "log-probabilities")
+    check_finite(scored.rewards_BR, rollout.mask_BR, "rewards of tokens (scores and KL)")
     logprobs_BR, values_BR = _as_sampled(actor, rollout, spec, same_numerics=same_numerics)
+    check_finite(values_BR, rollout.mask_BR, "values")
     advantages_BR = gae(scored.rewards_BR, values_BR, rollout.mask_BR, gamma=spec.gamma, lam=spec.lam)
     return Experience(
         rollout=rollout,
@@ -154,11 +182,18 @@ def evaluate_in_parts(actor: Actor, rollout: Rollout, *, rows_per_device: int | 
     return whole
 
 
-def shuffled_minibatches(rollout: Rollout, spec: PpoSpec, *, seed: int, step: int) -> Iterator[Tensor]:
-    """Episode numbers of each minibatch: every epoch has a fresh order, cut into equal parts."""
+def all_minibatches(rollout: Rollout, spec: PpoSpec, *, seed: int, step: int) -> Iterator[Tensor]:
+    """Episode numbers of each minibatch of an update, epoch by epoch."""
     for epoch in range(spec.epochs):
-        order = torch.randperm(len(rollout.prompts), generator=generator(seed, "minibatches", step, epoch))
-        yield from order.chunk(spec.minibatches)
+        yield from shuffled_minibatches(rollout, spec.minibatches, seed=seed, step=step, epoch=epoch)
+
+
+def shuffled_minibatches(
+    rollout: Rollout, minibatches: int, *, seed: int, step: int, epoch: int
+) -> Iterator[Tensor]:
+    """A fresh order of the episodes, cut into equal parts: episode numbers of each minibatch."""
+    order = torch.randperm(len(rollout.prompts), generator=generator(seed, "minibatches", step, epoch))
+    yield from order.chunk(minibatches)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, *, step: int, steps: int) -> None:
@@ -199,7 +234,7 @@ def _accumulate(
     for part in batch.parts(spec.rows_per_device):
         if part.rollout.num_tokens:
             loss, figures = _losses(actor, part, spec, num_tokens=num_tokens)
-            _finite(float(loss.detach()), "loss")
+            finite(float(loss.detach()), "loss")
             torch.autograd.backward(loss, inputs=trained)
             worst = max(total.ratio_first_error, figures.ratio_first_error)
             total = UpdateStats(*(a + b for a, b in zip(total, figures, strict=True)))
@@ -216,8 +251,10 @@ def _losses(actor: Actor, part: Experience, spec: PpoSpec, *, num_tokens: int) -
         part.old_logprobs_BR,
         part.advantages_BR,
         mask_BR,
-        clip=Clip(spec.clip, spec.clip if spec.clip_high is None else spec.clip_high, spec.dual_clip),
+        clip=spec.clip,
         num_tokens=num_tokens,
+        clip_high=spec.clip_high,
+        dual_clip=spec.dual_clip,
     )
     value = value_loss(
         now.values_BR,
@@ -239,14 +276,6 @@ def _losses(actor: Actor, part: Experience, spec: PpoSpec, *, num_tokens: int) -
     )
     loss = policy.loss + spec.value_coef * value.loss
     return loss - spec.entropy_coef * entropy if spec.entropy_coef else loss, figures
-
-
-def _finite(value: float, what: str) -> float:
-    if value - value == 0:  # false for inf and nan
-        return value
-    raise TrainingError(
-        Problem("ppo", f"the {what} is {value}", "lower ppo.learning_rate, or the reward's scale")
-    )
 
 
 def _summary(done: list[UpdateStats], explained: Tensor) -> UpdateStats:

@@ -6,20 +6,24 @@ Ziegler et al. 2019 (arXiv:1909.08593), Stiennon et al. 2020 (arXiv:2009.01325),
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 
 from safetensors.torch import save
 from torch import Tensor
 
-from aligner.errors import Interrupted, Problem
+from aligner.errors import Interrupted, Problem, RecipeError
 from aligner.models.load import save_model
 from aligner.recipe.ppo import PpoRecipe, PpoSpec
 from aligner.rl.answered import Answered
+from aligner.rl.finite import Stopped
 from aligner.rl.kl import adapted_coefficient
+from aligner.rl.rollout import Rollout
 from aligner.rl.score import Scored, score
 from aligner.rl.seeds import generator
 from aligner.rl.state import restore, training_state
-from aligner.rl.update import UpdateStats, evaluate_in_parts, update
+from aligner.rl.update import Experience, UpdateStats, evaluate_in_parts, update
 from aligner.run.checkpoint import load_newest, save_checkpoint
 from aligner.run.folder import RunFolder
 from aligner.run.progress import progress, say
@@ -33,8 +37,8 @@ from aligner.stages.stop import gentle_stop
 def train_ppo(recipe: PpoRecipe, run: RunFolder) -> StageResult:
     """Reinforcement learning from the recipe's rewards; resumes from the newest checkpoint.
 
-    Raises Interrupted (with a checkpoint saved) after Ctrl-C, TrainingError when a loss is no number or the policy
-    is not the one that sampled.
+    Raises Interrupted (with a checkpoint saved) after Ctrl-C, TrainingError when something is no number, the policy is
+    not the one that sampled, or a guard stops the run: with a checkpoint saved, where no weight has changed yet.
     """
     job = prepare(recipe, run)
     steps = recipe.ppo.steps
@@ -43,7 +47,8 @@ def train_ppo(recipe: PpoRecipe, run: RunFolder) -> StageResult:
         if done == 0:
             look(job, 0)
         for step in range(done, steps):
-            figures = train_step(job, step)
+            with kept_when_stopped(job, step):
+                figures = train_step(job, step)
             run.metrics.log(step + 1, figures)
             bar.advance(1, reward=figures["ppo/proxy_reward"], kl=figures["kl/ref_nats_per_response"])
             last = step + 1 == steps
@@ -82,14 +87,27 @@ def train_step(job: Job, step: int) -> dict[str, float]:
         seed=recipe.seed,
         step=step,
         same_numerics=not job.policy.drawing.autocast,
+        mix=job.ptx,
+        check=guard(job, rollout, scored),
     )
     job.progress.kl_coef = next_kl_coef(spec, kl_coef, float(scored.kl_B.mean()), step=step)
     figures = {
         "ppo/proxy_reward": float(earned.total().mean()),
         "ppo/learning_rate": job.optimizer.param_groups[0]["lr"],
     }
+    figures["ppo/guard_warnings"] = job.guards.warnings
     figures["ppo/tokens_per_second"] = rollout.num_tokens / (time.perf_counter() - began)
+    if job.ptx:
+        figures["ppo/ptx_nats"] = stats.ptx_nats
     return figures | step_metrics(answered, scored, stats, kl_coef=kl_coef)
+
+
+def guard(job: Job, rollout: Rollout, scored: Scored) -> Callable[[Experience], None]:
+    """The recipe's guards over this step; the first step's length is what later ones are compared with."""
+    length = rollout.num_tokens / len(rollout.prompts)
+    job.progress.first_length = job.progress.first_length or length
+    ratio = length / job.progress.first_length
+    return partial(job.guards.check, kl_nats=float(scored.kl_B.mean()), length_ratio=ratio)
 
 
 def next_kl_coef(spec: PpoSpec, kl_coef: float, kl_nats: float, *, step: int) -> float:
@@ -108,7 +126,7 @@ def step_metrics(
     """Figures of one step on its own responses."""
     gold = mean_of_known(gold_rewards(answered))
     return {
-        **{f"ppo/{name}": value for name, value in stats._asdict().items()},
+        **{f"ppo/{name}": value for name, value in stats._asdict().items() if name != "ptx_nats"},
         **text_metrics(answered, "ppo/"),
         **({} if gold is None else {"ppo/gold_reward": gold}),
         "ppo/score_mean": float(scored.scores_B.mean()),
@@ -130,6 +148,8 @@ def look(job: Job, step: int) -> None:
         metrics, samples = job.watch.look(job.policy, step)
         job.run.metrics.log(step, metrics)
         job.run.samples.append(samples)
+        if by := job.recipe.ppo.keep_best:
+            job.best.consider(step, metrics[f"ppo/holdout_{by}_reward"])
 
 
 def is_due(step: int, every: int | None) -> bool:
@@ -137,10 +157,27 @@ def is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
+@contextmanager
+def kept_when_stopped(job: Job, step: int) -> Iterator[None]:
+    """A step that ends the run before its update leaves a checkpoint of the step before: its weights are still those.
+
+    RecipeError is a reward's: a function that gave no number, a server that is gone.
+    """
+    before = job.progress.to_json()
+    try:
+        yield
+    except (Stopped, RecipeError):
+        if step:
+            job.progress.restore(before)
+            save_step(job, step)
+        raise
+
+
 def save_step(job: Job, step: int) -> None:
     """A checkpoint of everything that decides the steps after this one."""
     tensors, state = training_state(job.policy.named_parameters(), job.optimizer)
-    save_checkpoint(job.run.checkpoints, step, tensors, state | {"progress": job.progress.to_json()})
+    state |= {"progress": job.progress.to_json()}
+    save_checkpoint(job.run.checkpoints, step, tensors | job.best.tensors(), state)
 
 
 def resume(job: Job) -> int:
@@ -152,18 +189,30 @@ def resume(job: Job) -> int:
         return 0
     restore(job.policy.named_parameters(), job.optimizer, found.tensors, found.state)
     job.progress.restore(found.state.get("progress", {}))
+    job.best.restore(found.tensors)
     say(f"{job.run.path}: goes on from step {found.step}")
     return found.step
 
 
 def finish(job: Job) -> StageResult:
-    """Save the policy and its critic; the last look's figures are the results, the first's are marked [start]."""
-    run = job.run
+    """Save the policy and its critic, as they are or as they were at their best.
+
+    The figures of that look are the results; the first look's are marked [start], and the last's [last] where it is
+    another one.
+    """
+    run, best_step = job.run, job.progress.best_step
+    if best_step is not None:
+        job.best.put_back()
     save_model(job.loaded, run.model_dir, base_folder=run.base_dir)
     write_bytes(run.path / "value_head.safetensors", save(job.policy.value_head.state_dict()))
     looks = [row for row in run.metrics.rows() if "ppo/holdout_proxy_reward" in row] or run.metrics.rows()
     start = {f"{key}[start]": value for key, value in _numbers(looks[0]).items()}
-    return StageResult(run.model_dir, _numbers(looks[-1]) | start)
+    if best_step is None:
+        return StageResult(run.model_dir, _numbers(looks[-1]) | start)
+    kept = next(row for row in looks if row["step"] == best_step)
+    last = {f"{key}[last]": value for key, value in _numbers(looks[-1]).items()}
+    results = _numbers(kept) | start | (last if kept is not looks[-1] else {})
+    return StageResult(run.model_dir, results | {"ppo/best_step": float(best_step)})
 
 
 def _numbers(row: Mapping[str, float]) -> dict[str, float]:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from aligner.data.build import build_prompts, build_training_prompts
+from aligner.data.build import build_documents, build_prompts, build_training_prompts
+from aligner.data.packing import Block, pack_documents
+from aligner.data.report import DataReport
 from aligner.data.tokens import PromptRow
+from aligner.errors import DataError, ModelError, Problem, RecipeError
 from aligner.models.heads import ValueHead
 from aligner.models.load import LoadedModel, load_model
 from aligner.models.sample import prompt_room
-from aligner.models.wrapped import device_of, text_config
+from aligner.models.wrapped import context_length, device_of, text_config
+from aligner.recipe.data import PretrainDataSpec
 from aligner.recipe.ppo import PpoRecipe
 from aligner.rl.actors import Drawing, LanguageActor, build_optimizer
 from aligner.rl.critic import value_head_of
+from aligner.rl.guards import Guards
+from aligner.rl.ptx import PtxMix
 from aligner.rl.rewards import Rewards, load_functions, load_rewards
 from aligner.rl.rollout import prompts_for
 from aligner.rl.state import Progress
 from aligner.run.folder import RunFolder
 from aligner.run.seed import seed_everything
+from aligner.stages.ppo_best import BestPolicy
 from aligner.stages.ppo_watch import Watch
 
 
@@ -38,6 +46,9 @@ class Job:
     watch: Watch | None
     optimizer: torch.optim.Optimizer
     progress: Progress
+    ptx: PtxMix | None
+    guards: Guards
+    best: BestPolicy
 
 
 def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
@@ -55,7 +66,9 @@ def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
         if data.holdout
         else None
     )
-    reports = {"train": train.report.to_json()} | ({"holdout": held.report.to_json()} if held else {})
+    text = build_text(recipe, loaded) if recipe.ptx else None
+    built = {"train": train, "holdout": held, "ptx": text}
+    reports = {name: part.report.to_json() for name, part in built.items() if part}
     run.start(parents={"base": loaded.identity} | rewards.identities(), data=reports, seed=recipe.seed)
     policy = new_policy(recipe, loaded.model, tokenizer)
     if recipe.ppo.value_init == "reward":
@@ -63,9 +76,70 @@ def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
     reference = policy.reference()
     optimizer = build_optimizer(policy, recipe.ppo)
     watched = held.rows[: data.holdout_rows] if held else []
+    if recipe.ppo.keep_best == "gold" and not any(row.prompt.gold for row in watched):
+        fault = "no held-out prompt has a gold answer to compare looks by"
+        raise RecipeError(Problem("ppo.keep_best", fault, "write proxy, or hold out prompts with gold"))
     watch = Watch(watched, rewards, reference, recipe.seed, recipe.ppo.rows_per_device) if watched else None
     progress = Progress(recipe.ppo.kl_coef)
-    return Job(recipe, run, loaded, policy, reference, rewards, train.rows, watch, optimizer, progress)
+    ptx = ptx_mix(recipe, policy, text.blocks, progress) if text else None
+    return Job(
+        recipe=recipe,
+        run=run,
+        loaded=loaded,
+        policy=policy,
+        reference=reference,
+        rewards=rewards,
+        prompts=train.rows,
+        watch=watch,
+        optimizer=optimizer,
+        progress=progress,
+        ptx=ptx,
+        guards=Guards(recipe.ppo.guards),
+        best=BestPolicy(progress, policy.named_parameters()),
+    )
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the policy goes on learning beside the reward."""
+
+    blocks: list[Block]
+    report: DataReport
+
+
+def build_text(recipe: PpoRecipe, loaded: LoadedModel) -> Text:
+    """The documents of the PTX mix in blocks; what evaluations hold is left out of them as out of the prompts.
+
+    DataError where they do not fill one block, ModelError where the model cannot read so long a one.
+    """
+    assert recipe.ptx is not None
+    spec, asked = recipe.ptx, recipe.data.decontaminate
+    against = asked.model_copy(update={"holdout": False}) if asked and asked.against else None
+    data = PretrainDataSpec(train=spec.sources, block_length=spec.block_length, decontaminate=against)
+    documents = build_documents(data, seed=recipe.seed)
+    if spec.block_length > (longest := context_length(loaded.model)):
+        fault = f"a block of {spec.block_length} tokens exceeds the model's context of {longest}"
+        raise ModelError(Problem("ptx.block_length", fault, f"use at most {longest}"))
+    blocks = pack_documents(documents.train, loaded.tokenizer, block_length=spec.block_length, isolate=False)
+    if not blocks:
+        fault = f"the documents do not fill one block of {spec.block_length} tokens"
+        raise DataError(Problem("ptx.sources", fault, "give more text, or a smaller ptx.block_length"))
+    return Text(blocks, documents.report)
+
+
+def ptx_mix(recipe: PpoRecipe, policy: LanguageActor, blocks: Sequence[Block], progress: Progress) -> PtxMix:
+    """The blocks as tensors where the policy is."""
+    assert recipe.ptx is not None
+    return PtxMix(
+        model=policy.model,
+        ids_NT=torch.tensor([block.input_ids for block in blocks], device=device_of(policy.model)),
+        progress=progress,
+        coef=recipe.ptx.coef,
+        rows_per_step=recipe.ptx.rows_per_step,
+        rows_per_device=recipe.ppo.rows_per_device,
+        seed=recipe.seed,
+        autocast=policy.drawing.autocast,
+    )
 
 
 def new_policy(

@@ -201,9 +201,26 @@ data:
     mode: subtract
     value: 0.5
   max_grad_norm: 0.5
+  guards:
+    kl:
+      limit: 30
+      act: stop
+    value:
+      limit: 20
+      act: warn
+    length:
+      limit: 3
+      act: warn
+    zero_gradient: stop
   evaluate_every: 5
+  keep_best: gold
   checkpoint_every: 5
   precision: fp32
+ptx:
+  sources:
+{_source("train.jsonl", "documents")}  coef: 0.1
+  rows_per_step: 16
+  block_length: 64
 """,
     "evaluate": f"""\
 stage: evaluate

@@ -191,12 +191,17 @@ def test_crossed_fields_of_every_stage_are_checked() -> None:
             "give either rows or sources",
         ),
         ("ppo", "minibatches: 4", "minibatches: 3", "must be a multiple of minibatches = 3"),
-        ("ppo", '  - function: "judges:politeness"\n', "  - ", "reward.1: give either model or function"),
+        (
+            "ppo",
+            '  - function: "judges:politeness"\n',
+            "  - ",
+            "reward.1: give one of model, function, rules and http",
+        ),
         ("evaluate", "reference: before", "reference: befor", '"befor" is not among models: before, after'),
     ):
         text = COMPLETE[stage]
         assert text.count(old) == 1
-        new_text = text.replace(old, new).replace("  -     weight", "  - weight")
+        new_text = text.replace(old, new).replace("  -     dense", "  - dense")
         assert [what in got for _, got, _ in mistakes(new_text)] == [True], (stage, new)
 
 

@@ -36,3 +36,14 @@ def one_token_short(rows, responses, finished):
 
 def words(rows, responses, finished):
     return ["good"] * len(rows)
+
+
+CALLS = {"left": 10**9}
+
+
+def failing(rows, responses, finished):
+    """As vowels, until there are no calls left."""
+    CALLS["left"] -= 1
+    return (
+        vowels(rows, responses, finished) if CALLS["left"] >= 0 else not_a_number(rows, responses, finished)
+    )

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from aligner.rl.losses import Clip, explained_variance, policy_loss, value_loss
+from aligner.rl.losses import explained_variance, policy_loss, value_loss
 
 ONE = torch.ones(1, 1, dtype=torch.bool)
 
@@ -27,7 +27,7 @@ def cell(x):
 )
 def test_policy_clip_sign_cases(advantage, ratio, loss, cut):
     new = cell(-1.0 + math.log(ratio)).requires_grad_()
-    got = policy_loss(new, cell(-1.0), cell(advantage), ONE, clip=Clip(0.2, 0.2), num_tokens=1)
+    got = policy_loss(new, cell(-1.0), cell(advantage), ONE, clip=0.2, num_tokens=1)
     got.loss.backward()
     assert got.loss.item() == pytest.approx(loss, abs=1e-12)
     assert float(got.clip_share) == float(cut)
@@ -78,7 +78,7 @@ def test_at_ratio_one_the_gradient_is_reinforce():
     new, _, advantages, mask = batch()
     num_tokens = int(mask.sum())
     a, b = new.clone().requires_grad_(), new.clone().requires_grad_()
-    policy_loss(a, new, advantages, mask, clip=Clip(0.2, 0.2), num_tokens=num_tokens).loss.backward()
+    policy_loss(a, new, advantages, mask, clip=0.2, num_tokens=num_tokens).loss.backward()
     (-(advantages * b)[mask].mean()).backward()
     torch.testing.assert_close(a.grad, b.grad, rtol=1e-12, atol=1e-12)
 
@@ -90,9 +90,7 @@ def test_micro_batches_add_up_to_the_step(parts):
 
     def losses(rows):
         x = new[rows].clone().requires_grad_()
-        policy = policy_loss(
-            x, old[rows], advantages[rows], mask[rows], clip=Clip(0.05, 0.05), num_tokens=num_tokens
-        )
+        policy = policy_loss(x, old[rows], advantages[rows], mask[rows], clip=0.05, num_tokens=num_tokens)
         value = value_loss(x, old[rows], advantages[rows], mask[rows], clip=0.05, num_tokens=num_tokens)
         (policy.loss + value.loss).backward()
         return torch.stack([policy.loss, value.loss, policy.clip_share, policy.kl_old_nats]).detach(), x.grad
@@ -107,9 +105,9 @@ def test_micro_batches_add_up_to_the_step(parts):
 def test_padding_has_no_say():
     new, old, advantages, mask = batch()
     dirty = [torch.where(mask, x, float("nan")) for x in (new, old, advantages)]
-    for function, clip in ((policy_loss, Clip(0.05, 0.05, 3.0)), (value_loss, 0.05)):
-        clean = function(new, old, advantages, mask, clip=clip, num_tokens=21)
-        for a, b in zip(function(*dirty, mask, clip=clip, num_tokens=21), clean, strict=True):
+    for function, more in ((policy_loss, {"dual_clip": 3.0}), (policy_loss, {}), (value_loss, {})):
+        clean = function(new, old, advantages, mask, clip=0.05, num_tokens=21, **more)
+        for a, b in zip(function(*dirty, mask, clip=0.05, num_tokens=21, **more), clean, strict=True):
             assert torch.equal(a, b)
 
 
@@ -126,17 +124,17 @@ def test_explained_variance():
 @pytest.mark.parametrize(
     ("advantage", "ratio", "clip", "loss", "cut"),
     [
-        (1.0, 1.25, Clip(0.2, 0.28), -1.25, False),  # within the higher upper clip
-        (1.0, 1.5, Clip(0.2, 0.28), -1.28, True),
-        (-1.0, 0.75, Clip(0.2, 0.28), 0.8, True),  # the lower clip is the lower one still
-        (-1.0, 9.0, Clip(0.2, 0.2, 3.0), 3.0, True),  # worse, and much likelier than it was: no more than 3
-        (-1.0, 2.0, Clip(0.2, 0.2, 3.0), 2.0, False),
-        (1.0, 9.0, Clip(0.2, 0.2, 3.0), -1.2, True),  # better ones have the plain clip
+        (1.0, 1.25, {"clip_high": 0.28}, -1.25, False),  # within the higher upper clip
+        (1.0, 1.5, {"clip_high": 0.28}, -1.28, True),
+        (-1.0, 0.75, {"clip_high": 0.28}, 0.8, True),  # the lower clip is the lower one still
+        (-1.0, 9.0, {"dual_clip": 3.0}, 3.0, True),  # worse, and much likelier than it was: no more than 3
+        (-1.0, 2.0, {"dual_clip": 3.0}, 2.0, False),
+        (1.0, 9.0, {"dual_clip": 3.0}, -1.2, True),  # better ones have the plain clip
     ],
 )
 def test_asymmetric_and_dual_clip_by_hand(advantage, ratio, clip, loss, cut):
     new = cell(-1.0 + math.log(ratio)).requires_grad_()
-    got = policy_loss(new, cell(-1.0), cell(advantage), ONE, clip=clip, num_tokens=1)
+    got = policy_loss(new, cell(-1.0), cell(advantage), ONE, clip=0.2, num_tokens=1, **clip)
     got.loss.backward()
     assert got.loss.item() == pytest.approx(loss, abs=1e-12)
     assert float(got.clip_share) == float(cut)
