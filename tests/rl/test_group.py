@@ -109,7 +109,7 @@ def trl_trainer(stage: str, model: Any, folder: Path, numbers: dict[str, Any]) -
         per_device_train_batch_size=GROUP * PROMPTS,
         num_generations=GROUP,
         max_completion_length=6,
-        beta=numbers["kl_coef"],
+        beta=0.0,
         report_to=[],
         use_cpu=True,
         bf16=False,
@@ -123,6 +123,7 @@ def trl_trainer(stage: str, model: Any, folder: Path, numbers: dict[str, Any]) -
         train_dataset=Dataset.from_list([{"prompt": "Say it."}] * 8),
         processing_class=tiny_tokenizer(),
     )
+    trainer.beta = numbers["kl_coef"]  # set late, or it would look for its reference on the Hub
     trainer.current_gradient_accumulation_steps = 1
     return trainer
 
