@@ -1,7 +1,8 @@
 """Conversations made once and read again: kept under a fingerprint of everything that decides a row.
 
 That is the data section, the bytes of every file it names, the tokenizer with its template, the seed, this package's
-own code for data and recipes, and the libraries' versions. Only where there are many rows: few are made in no time.
+own code for data and recipes, the libraries' versions and, for a template that writes it, the day. Only where there
+are many rows: few are made in no time.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +40,10 @@ LIBRARIES_THAT_MATTER = (
     "tokenizers", "transformers", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy", "py3langid",
     "krippendorff", "lxml", "justext", "charset-normalizer",
 )  # fmt: skip
+
+_OUR_NAME = re.compile(
+    r"[0-9a-f]{16}\.safetensors|\.tmp-.*\.safetensors.*"
+)  # whole, and begun by a process that died
 
 logger = logging.getLogger(__name__)
 
@@ -73,16 +80,18 @@ def kept_conversations(
     if len(made.train) >= FEWEST_ROWS and rows_fingerprint(spec, tokenizer, seed=seed) == fingerprint:
         try:
             write_conversations(path, made, asked)
-            _clear(folder)
         except OSError as error:
             logger.warning("the tokenised rows are not kept: %s cannot be written (%s)", path, error.strerror)
+        _clear(folder)
     return made
 
 
 def _clear(folder: Path) -> None:
-    """Delete all but the files that were used last, and with them what killed processes left."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-MOST_FILES]:
-        path.unlink(missing_ok=True)
+    """Delete all of our files but those that were used last, and with them what killed processes left."""
+    with suppress(OSError):  # another process may clear at the same moment
+        ours = [path for path in folder.iterdir() if _OUR_NAME.fullmatch(path.name) and path.is_file()]
+        for path in sorted(ours, key=lambda path: path.stat().st_mtime)[:-MOST_FILES]:
+            path.unlink(missing_ok=True)
 
 
 def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> str | None:
@@ -104,6 +113,8 @@ def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed
         "bytes": [files_sha256(group) for group in files],
         "tokenizer": [backend.to_str(), tokenizer.chat_template, str(tokenizer.special_tokens_map)],
         "code": [files_sha256(_code()), sys.version],
+        # A template that writes the day (Llama 3's do) gives other rows tomorrow.
+        "day": str(date.today()) if "strftime_now" in str(tokenizer.chat_template) else None,
         "libraries": [_version(name) for name in LIBRARIES_THAT_MATTER],
     }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
