@@ -99,8 +99,23 @@ def _check_ahead(planned: Sequence[PlannedStage], *, fresh: bool) -> None:
     ahead = unfinished(planned, fresh=fresh)
     check_ahead([stage.recipe for stage in ahead])
     problems = [problem for stage in ahead for problem in _misnamed(stage, planned)]
+    problems += _unknown(ahead)
     if problems:
         raise RecipeError(problems)
+
+
+def _unknown(ahead: Sequence[PlannedStage]) -> list[Problem]:
+    """Models that are neither a folder here, nor a stage or recipe, nor on the Hub."""
+    named = {base for stage in ahead for base in bases_of(stage.recipe) if _is_elsewhere(base)}
+    if not named:
+        return []
+    from aligner.hub.ask import unknown_model  # its client is slow to import, so only where it is needed
+
+    return [problem for base in sorted(named) if (problem := unknown_model(base))]
+
+
+def _is_elsewhere(base: str) -> bool:
+    return not (base.startswith("@") or is_recipe(base) or Path(base).expanduser().exists())
 
 
 def _misnamed(stage: PlannedStage, planned: Sequence[PlannedStage]) -> list[Problem]:
@@ -174,7 +189,7 @@ def with_bases(stage: PlannedStage, folders: Mapping[str, Path]) -> StageRecipe:
     for base in bases_of(stage.recipe):
         if is_recipe(base):
             _make(named_stage(base, stage))
-        elif not base.startswith("@") and not Path(base).expanduser().exists():
+        elif _is_elsewhere(base):
             say(f'"{base}" is no folder here, so it is taken for a model of the Hugging Face Hub')
     return located(stage, folders)
 
