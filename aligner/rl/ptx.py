@@ -45,7 +45,7 @@ class PtxMix:
         ids_BT = self.ids_NT[rows]
         num_tokens = ids_BT[:, 1:].numel()
         nats = 0.0
-        for part_BT in ids_BT.split(self.rows_per_device or len(ids_BT)):
+        for part_BT in torch.split(ids_BT, self.rows_per_device or len(ids_BT)):
             loss = self._nats(part_BT) / num_tokens
             torch.autograd.backward(self.coef * loss)
             nats += float(loss.detach())
