@@ -45,9 +45,8 @@ class PtxMix:
         ids_BT = self.ids_NT[rows]
         num_tokens = ids_BT[:, 1:].numel()
         nats = 0.0
-        size = self.rows_per_device or len(ids_BT)
-        for start in range(0, len(ids_BT), size):
-            loss = self._nats(ids_BT[start : start + size]) / num_tokens
+        for part_BT in torch.split(ids_BT, self.rows_per_device or len(ids_BT)):
+            loss = self._nats(part_BT) / num_tokens
             torch.autograd.backward(self.coef * loss)
             nats += float(loss.detach())
         return nats
