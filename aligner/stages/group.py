@@ -2,7 +2,7 @@
 
 Ahmadian et al. 2024 (arXiv:2402.14740), Shao et al. 2024 (arXiv:2402.03300), Llama 2 (arXiv:2307.09288). Sampler,
 rewards, reference, watch and checkpoints are PPO's; TRL's trainers sample by their own rules and cannot be given a
-rollout. Tests hold losses and advantages equal to TRL's on the same rollouts.
+rollout. Tests hold the losses against TRL's on the same rollouts.
 """
 
 from __future__ import annotations
