@@ -62,7 +62,9 @@ class GrpoSpec(GroupSpec):
 
     clip: float = Field(0.2, gt=0)
     kl_coef: float = Field(
-        0.04, ge=0, description="weight of the KL to the reference in the loss (k3, per token)"
+        0.04,
+        ge=0,
+        description="weight of the KL to the reference in the loss (k3 times the ratio, per token)",
     )
     scale: Literal["group", "batch", "none"] = Field(
         "group",

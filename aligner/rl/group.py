@@ -94,14 +94,17 @@ def grpo_loss(
     kl_coef: float,
     num_tokens: int,
 ) -> GroupLoss:
-    """Weighted sum over tokens of max(-A r, -A clip(r)) + kl_coef x k3, r = p(token) / p_old(token).
+    """Weighted sum over tokens of max(-A r, -A clip(r)) + kl_coef x r x k3, r = p(token) / p_old(token).
+
+    r before k3 makes its gradient that of the tokens' reverse KL (DeepSeek-V3.2, arXiv:2512.02556; TRL's default too).
 
     `weights_B` (see `token_weights`): what a token of each response counts. By hand: A = 1, r = 1.5, clip .2, weight 1,
     no KL -> -1.2, cut.
     """
     change_BR = torch.where(mask_BR, logprobs_BR - old_logprobs_BR, 0.0)
-    free_BR, cut_BR = _surrogates(change_BR.exp(), advantages_B[:, None], clip)
-    kl_BR = k3(torch.where(mask_BR, logprobs_BR, 0.0), torch.where(mask_BR, ref_logprobs_BR, 0.0))
+    ratio_BR = change_BR.exp()
+    free_BR, cut_BR = _surrogates(ratio_BR, advantages_B[:, None], clip)
+    kl_BR = ratio_BR * k3(torch.where(mask_BR, logprobs_BR, 0.0), torch.where(mask_BR, ref_logprobs_BR, 0.0))
     each_BR = torch.maximum(free_BR, cut_BR) + kl_coef * kl_BR
     return GroupLoss(
         loss=(torch.where(mask_BR, each_BR, 0.0).sum(dim=1) * weights_B).sum(),

@@ -85,7 +85,9 @@ def test_grpo_cuts_the_ratio_of_each_token_and_pays_for_k3() -> None:
         kl_coef=0.3,
         num_tokens=1,
     )
-    assert float(found.loss) == pytest.approx(0.5 * (-1.2 + 0.3 * kl)) and float(found.clip_share) == 1.0
+    assert (
+        float(found.loss) == pytest.approx(0.5 * (-1.2 + 0.3 * 1.5 * kl)) and float(found.clip_share) == 1.0
+    )
 
 
 def test_the_best_of_each_group_by_hand() -> None:
@@ -185,7 +187,9 @@ def test_twenty_steps_are_those_of_trl(stage: str, numbers: dict[str, Any], tmp_
             optimizer.zero_grad()
             loss = trainer._compute_loss(theirs, trl_inputs(batch))
             loss.backward()
-            assert found.policy_loss == pytest.approx(float(loss), rel=1e-6, abs=1e-6)
+            assert found.policy_loss == pytest.approx(
+                float(loss), rel=1e-6, abs=5e-6
+            )  # float32, other kernels
             update.optimizer.step()
             optimizer.step()
     for (name, one), other in zip(ours.model.named_parameters(), theirs.parameters(), strict=True):
