@@ -29,7 +29,7 @@ from aligner.models.sample import response_logprobs
 from aligner.recipe.ppo import MissingEosSpec, PpoSpec
 from aligner.rl.advantages import gae, masked_whiten
 from aligner.rl.kl import k1
-from aligner.rl.losses import Clip, policy_loss, value_loss
+from aligner.rl.losses import policy_loss, value_loss
 from aligner.rl.rollout import Rollout
 from aligner.rl.score import score
 from aligner.rl.update import Evaluation, update
@@ -125,7 +125,7 @@ def compare_case(name: str, case: dict[str, Any], theirs: dict[str, Tensor]) -> 
     )
     new, values = (case[key].clone().requires_grad_() for key in ("new_logprobs", "new_values"))
     policy = policy_loss(
-        new, case["logprobs"], theirs["advantages"], mask_BR, clip=Clip(CLIP, CLIP), num_tokens=count
+        new, case["logprobs"], theirs["advantages"], mask_BR, clip=CLIP, num_tokens=count
     )
     value = value_loss(
         values, values_BR, returns_BR, mask_of_values_BR, clip=CLIP, num_tokens=int(mask_of_values_BR.sum())
