@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aligner
+from aligner.data.cleaning.perplexity import scores_file
 from aligner.data.readers import source_files, source_identity
 from aligner.data.readers.files import files_sha256, find_files
 from aligner.recipe.stages import PretrainRecipe
@@ -32,8 +33,8 @@ _PLACES: dict[str, Any] = {
     "output": True,
     "root": True,
     "data": {
-        "train": _PATHS, "curriculum": {"sources": _PATHS}, "holdout": {"sources": _PATHS}, "clean": {"words"},
-        "decontaminate": {"against": _PATHS},
+        "train": _PATHS, "curriculum": {"sources": _PATHS}, "holdout": {"sources": _PATHS},
+        "clean": {"words": True, "perplexity": {"scores"}}, "decontaminate": {"against": _PATHS},
     },
 }  # fmt: skip
 
@@ -52,7 +53,9 @@ def pretrain_fingerprint(recipe: PretrainRecipe) -> str:
     sources = [*recipe.data.sources, *evaluations]
     for identity in filter(None, map(source_identity, sources)):
         digest.update(identity.encode())
-    for files in [*map(source_files, sources), *([find_files(clean.words)] if clean.words else [])]:
+    words = [find_files(clean.words)] if clean.words else []
+    scores = [[scores_file(clean.perplexity.scores)]] if clean.perplexity else []
+    for files in [*map(source_files, sources), *words, *scores]:
         digest.update(json.dumps([file.name for file in files]).encode())
         digest.update(files_sha256(files).encode())
     for path in code_files():

@@ -10,51 +10,50 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from aligner.data.bootstrap.tasks import build_seed_tasks
+from aligner.check_answers import count_rows, evaluate_rows, perplexity_plan, ppo_plan, self_instruct_plan
 from aligner.data.build import (
     build_conversations,
     build_documents,
     build_pairs,
-    build_training_prompts,
 )
 from aligner.data.mix import Mix
 from aligner.data.plan import plan_sources, plan_table, report_table, template_rows
-from aligner.data.readers import read_source
 from aligner.data.readers.files import joined
-from aligner.data.readers.kinds import Kind
 from aligner.data.token_rows import lengths_of
-from aligner.data.tokens import PromptRow
 from aligner.errors import Problem, RecipeError
 from aligner.estimates import (
-    FLOAT_BYTES,
     gib,
-    seconds_per_answer,
     seconds_per_pass,
-    seconds_per_ppo_step,
     time_row,
     train_bytes,
     trained_weights,
 )
-from aligner.evals.tasks import STYLES
-from aligner.planning import PlannedStage, named_stages, planned_stages, unfinished
+from aligner.planning import (
+    PlannedStage,
+    measured_so_far,
+    named_stages,
+    perplexity_to_come,
+    planned_stages,
+    unfinished,
+)
 from aligner.preflight import check_ahead, sources_of
-from aligner.preview import Start, start_of
-from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import ModelSpec
-from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
+from aligner.recipe.perplexity import PerplexityRecipe
+from aligner.recipe.plan import Plan, PlanRow, StageParts, StagePlan
 from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.stages.loop import plan_of
 from aligner.stages.order import Curriculum
+from aligner.stages.pairs import pair_length
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
-from aligner.stages.reward import pair_length
 from aligner.stages.sft import batches_of, pack_length_of, padding_row, rows_read
-from aligner.stages.stage import Precision, epochs_begun, optimiser_steps, resolve_precision
-
-StageParts = tuple[list[PlanRow], tuple[PlanTable, ...]]
+from aligner.stages.stage import epochs_begun, optimiser_steps, resolve_precision
+from aligner.start import Start, start_of
 
 
 def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
@@ -63,20 +62,27 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
     plans = []
     planned = planned_stages(path, overrides)
     check_ahead([stage.recipe for stage in unfinished(planned, fresh=True)])
-    for stage in planned:
+    for asked in planned:
+        stage = measured_so_far(asked, planned)
         start = start_of(stage, starts)
         starts[stage.name] = start
         title = f"{stage.name} ({stage.recipe.stage})"
         rows, tables = _plan(stage, start)
-        plans.append(StagePlan(title, (*_first_rows(stage), *_stream_rows(stage.recipe), *rows), tables))
+        rows = [*_first_rows(asked, stage), *_stream_rows(stage.recipe), *rows]
+        plans.append(StagePlan(title, tuple(rows), tables))
     return Plan(tuple(plans))
 
 
-def _first_rows(stage: PlannedStage) -> list[PlanRow]:
-    """What is run before the stage, since it is named by its recipe and not there yet."""
+def _first_rows(asked: PlannedStage, seen: PlannedStage) -> list[PlanRow]:
+    """What comes before the stage: recipes that it names and that have not run, and scores of its rows."""
     why = "run first, not counted here: `aligner check` their recipes"
-    missing = dict.fromkeys(ahead.recipe.stage for ahead in unfinished(named_stages(stage)))
-    return [PlanRow("before", ", ".join(missing), why)] if missing else []
+    missing = dict.fromkeys(ahead.recipe.stage for ahead in unfinished(named_stages(seen)))
+    rows = [PlanRow("before", ", ".join(missing), why)] if missing else []
+    if perplexity_to_come(asked, seen):
+        rows.append(
+            PlanRow("perplexity", "to come", "rows go once they are measured; planned with all of them")
+        )
+    return rows
 
 
 def _stream_rows(recipe: StageRecipe) -> list[PlanRow]:
@@ -94,12 +100,16 @@ def _plan(stage: PlannedStage, start: Start) -> StageParts:
             return _sft_plan(recipe, start)
         case RewardRecipe() as recipe:
             return _reward_plan(recipe, start)
-        case PpoRecipe() as recipe:
-            return _ppo_plan(recipe, start)
+        case PreferenceRecipe() as recipe:
+            return _preference_plan(recipe, start)
+        case PpoRecipe() | GroupRecipe() as recipe:
+            return ppo_plan(recipe, start)
         case EvaluateRecipe() as recipe:
-            return _evaluate_rows(recipe, start), ()
+            return evaluate_rows(recipe, start), ()
         case SelfInstructRecipe() as recipe:
-            return _self_instruct_plan(recipe, start)
+            return self_instruct_plan(recipe, start)
+        case PerplexityRecipe() as recipe:
+            return perplexity_plan(recipe, start)
         case _:
             raise RecipeError(Problem(str(stage.path), "nothing to plan", "name a stage recipe"))
 
@@ -120,16 +130,34 @@ def _sft_plan(recipe: SftRecipe, start: Start) -> StageParts:
 
 
 def _reward_plan(recipe: RewardRecipe, start: Start) -> StageParts:
+    rows, tables = _pair_parts(recipe, start)
+    score = f"{recipe.score} x {recipe.beta:g}" if recipe.score == "likelihood" else recipe.score
+    return [*rows, PlanRow("score", score, "the time leaves out sampling for its scale")], tables
+
+
+def _preference_plan(recipe: PreferenceRecipe, start: Start) -> StageParts:
+    rows, tables = _pair_parts(recipe, start)
+    compared = (
+        "; in each step answers are read under other prompts, too" if recipe.numbers.loss == "kto" else ""
+    )
+    why = f"reads every pair once before training{compared}: a third of a step each time, not in the time"
+    told = [PlanRow("reference", "the start model", why)]
+    if recipe.watch.holdout:
+        asked = min(count_rows(recipe.watch.holdout, "prompt"), recipe.watch.holdout_rows)
+        why = "held-out prompts answered at each evaluation, not in the time"
+        told.append(PlanRow("watched", f"{asked:,}", why))
+    return [*rows, *told], tables
+
+
+def _pair_parts(recipe: RewardRecipe | PreferenceRecipe, start: Start) -> StageParts:
     pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
     lengths = [pair_length(pair) for pair in pairs.train]
     per_epoch = pairs.mix.rows_per_epoch
     plan = plan_of(recipe.train, rows=per_epoch, seed=recipe.seed, lengths=lengths, mix=pairs.mix)
     sources = plan_sources(pairs.report, pairs.mix, plan.order)
-    score = f"{recipe.score} x {recipe.beta:g}" if recipe.score == "likelihood" else recipe.score
-    told = PlanRow("score", score, "the time leaves out sampling for its scale")
     tokens = sum(one.tokens for one in sources)
     rows = _train_rows(recipe.train, start, _epoch_tokens(pairs.mix), recipe.model, tokens=tokens)
-    return [*rows, told], (report_table(pairs.report, pairs.mix), plan_table(sources))
+    return rows, (report_table(pairs.report, pairs.mix), plan_table(sources))
 
 
 def _epoch_tokens(mix: Mix) -> list[int]:
@@ -189,90 +217,3 @@ def _train_rows(
         time_row(seconds, passes=steps * (train.rows_per_step // per_pass)),
         PlanRow("precision", precision.name, precision.reason),
     ]
-
-
-def _ppo_plan(recipe: PpoRecipe, start: Start) -> StageParts:
-    data = recipe.data
-    longest = data.max_prompt_tokens
-    built = build_training_prompts(data, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
-    return _ppo_rows(recipe, start, built.rows), (report_table(built.report),)
-
-
-def _ppo_rows(recipe: PpoRecipe, start: Start, prompts: Sequence[PromptRow]) -> list[PlanRow]:
-    ppo = recipe.ppo
-    episodes = ppo.prompts_per_step * ppo.samples_per_prompt
-    mean = sum(len(row.input_ids) for row in prompts) / len(prompts)
-    tokens = round(mean + recipe.sampling.max_new_tokens)
-    rows = ppo.rows_per_device or episodes // ppo.minibatches
-    updates = ppo.epochs * ppo.minibatches
-    seconds = seconds_per_ppo_step(recipe, start, prompts, tokens=tokens)
-    frozen = 2 * start.parameters * FLOAT_BYTES  # reference and reward, at most
-    memory = gib(train_bytes(start, recipe.model, tokens=rows * tokens) + frozen)
-    precision = Precision("fp32", "the ratio is sensitive to rounding") if ppo.precision == "auto" else None
-    precision = precision or resolve_precision(ppo.precision)
-    return [
-        PlanRow("prompts", f"{len(prompts):,}", f"{mean:.0f} tokens each on average"),
-        PlanRow("steps", f"{ppo.steps:,}", f"{episodes} responses each: {ppo.steps * episodes:,} episodes"),
-        PlanRow(
-            "updates",
-            f"{ppo.steps * updates:,}",
-            f"{ppo.epochs} epochs x {ppo.minibatches} minibatches a step",
-        ),
-        PlanRow("parameters", f"{start.parameters:,}", trained_weights(start, recipe.model)),
-        PlanRow("memory", memory, "policy, reference, reward"),
-        time_row(seconds, passes=ppo.steps, why="at most: as if no response ended early"),
-        PlanRow("precision", precision.name, precision.reason),
-    ]
-
-
-def _evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:
-    suites = recipe.suites
-    rows = [PlanRow("models", ", ".join(recipe.models))]
-    if suites.documents:
-        rows.append(PlanRow("documents", f"{_count(suites.documents, 'document'):,}", "held-out text"))
-    tasks = {name: _count(sources, "prompt") for name, sources in suites.tasks.items()}
-    rows += [PlanRow(name, f"{count:,}", "prompts, one greedy answer each") for name, count in tasks.items()]
-    if suites.pairs:
-        rows.append(PlanRow("pairs", f"{_count(suites.pairs, 'pair'):,}", "of answers"))
-    asked = min(_count(suites.prompts, "prompt"), suites.prompt_rows)
-    if asked:
-        why = f"prompts, {suites.samples_per_prompt} sampled answers and a greedy one each"
-        rows.append(PlanRow("prompts", f"{asked:,}", why))
-    answers = _answers(recipe, tasks=sum(tasks.values()), prompts=asked)
-    if not answers:
-        return rows
-    seconds = seconds_per_answer(recipe, start)
-    why = f"at most, for {answers:,} answers, as if none ended early; documents and pairs come on top"
-    return [*rows, time_row(seconds, passes=answers, why=why)]
-
-
-def _self_instruct_plan(recipe: SelfInstructRecipe, start: Start) -> StageParts:
-    spec = recipe.selfinstruct
-    built = build_seed_tasks(recipe.seed_tasks, start.tokenizer, seed=recipe.seed)
-    labels = sum(task.classification for task in built.tasks)
-    rows = [
-        PlanRow("seed tasks", f"{len(built.tasks):,}", f"{labels} of them classifications (short answers)"),
-        PlanRow(
-            "instructions", f"{spec.instructions:,}", f"new ones, {spec.instances} instances each at most"
-        ),
-        PlanRow("rounds", f"{spec.rounds:,}", f"at most, of {spec.prompts_per_round} lists each"),
-    ]
-    least = spec.instructions * (1 + spec.instances)
-    why = f"if each of {least:,} texts gave an instruction or an instance that is kept: a guide, no bound"
-    return [*rows, time_row(seconds_per_answer(recipe, start), passes=least, why=why)], (
-        report_table(built.report),
-    )
-
-
-def _answers(recipe: EvaluateRecipe, *, tasks: int, prompts: int) -> int:
-    """How many answers are drawn in all: greedy and sampled ones, few-shot ones in every style."""
-    suites, models = recipe.suites, len(recipe.models)
-    more_of_reference = max(suites.best_of - suites.samples_per_prompt, 0) if recipe.reference else 0
-    few_shot = len(suites.few_shot) * len(suites.shots) * len(STYLES)
-    return tasks * (models + few_shot) + prompts * (
-        models * (1 + suites.samples_per_prompt) + more_of_reference
-    )
-
-
-def _count(sources: Sequence[SourceSpec], kind: Kind) -> int:
-    return sum(len(read_source(source, kind).rows) for source in sources)

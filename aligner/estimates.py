@@ -10,14 +10,17 @@ from transformers import PreTrainedModel
 
 from aligner.data.tokens import PromptRow
 from aligner.evals.suites import SAMPLE_BATCH
+from aligner.evals.tasks import STYLES
+from aligner.models.fast import hasten
 from aligner.models.sample import prompt_room, sample_responses
-from aligner.preview import Start
 from aligner.recipe.evaluate import EvaluateRecipe
+from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.plan import PlanRow
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.stages import SelfInstructRecipe
 from aligner.stages.stage import Precision
+from aligner.start import Start
 
 FLOAT_BYTES = 4
 ADAM_FLOATS = 3  # gradient and two moments, for each trained weight
@@ -79,13 +82,15 @@ def gib(count: int) -> str:
 
 
 def seconds_per_ppo_step(
-    recipe: PpoRecipe, start: Start, prompts: Sequence[PromptRow], *, tokens: int
+    recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow], *, tokens: int
 ) -> float | None:
     """One rollout of a random model, which rarely ends a response, and the passes of the update."""
     model = start.random_model()
     if model is None:
         return None
-    ppo, sampling = recipe.ppo, recipe.sampling
+    hasten(model)  # as the stage does
+    ppo = recipe.ppo if isinstance(recipe, PpoRecipe) else recipe.numbers
+    sampling = recipe.sampling
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     began = time.perf_counter()
     sample_responses(
@@ -97,7 +102,8 @@ def seconds_per_ppo_step(
         pad_id=start.tokenizer.pad_token_id or 0,
     )
     rollout = time.perf_counter() - began
-    rows = episodes // ppo.minibatches
+    learnt = recipe.numbers.learnt_per_step if isinstance(recipe, GroupRecipe) else episodes
+    rows = learnt // ppo.minibatches
     update = seconds_per_pass(model, rows=rows, tokens=tokens, precision=Precision("fp32", ""))
     assert update is not None
     return rollout + update * ppo.epochs * ppo.minibatches
@@ -120,3 +126,13 @@ def seconds_per_answer(recipe: EvaluateRecipe | SelfInstructRecipe, start: Start
         pad_id=0,
     )
     return (time.perf_counter() - began) / SAMPLE_BATCH
+
+
+def answers_drawn(recipe: EvaluateRecipe, *, tasks: int, prompts: int) -> int:
+    """How many answers are drawn in all: greedy and sampled ones, few-shot ones in every style."""
+    suites, models = recipe.suites, len(recipe.models)
+    more_of_reference = max(suites.best_of - suites.samples_per_prompt, 0) if recipe.reference else 0
+    few_shot = len(suites.few_shot) * len(suites.shots) * len(STYLES)
+    return tasks * (models + few_shot) + prompts * (
+        models * (1 + suites.samples_per_prompt) + more_of_reference
+    )

@@ -75,13 +75,13 @@ def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> 
     with RunFolder.open(recipe, recipe_text=complete_yaml(recipe), fresh=fresh) as run:
         if fresh:
             _clear(planned, folders)
-        done = run.finished and all(is_finished(folder) for folder in folders.values())
+        done = run.finished and all(is_finished(folders[each.name], each.recipe) for each in planned)
         if not done:
             run.start(parents={}, data={}, seed=recipe.seed)
         results: dict[str, Mapping[str, float]] = {}
         for number, stage in enumerate(planned, start=1):
             if not done:
-                ready = ", finished already" if is_finished(folders[stage.name]) else ""
+                ready = ", finished already" if is_finished(folders[stage.name], stage.recipe) else ""
                 say(f"stage {number} of {len(planned)}: {stage.name} in {folders[stage.name]}{ready}")
             results[stage.name] = run_stage(with_bases(stage, folders)).results
         found = next((last for last in reversed(results.values()) if last), {})
@@ -99,8 +99,23 @@ def _check_ahead(planned: Sequence[PlannedStage], *, fresh: bool) -> None:
     ahead = unfinished(planned, fresh=fresh)
     check_ahead([stage.recipe for stage in ahead])
     problems = [problem for stage in ahead for problem in _misnamed(stage, planned)]
+    problems += _unknown(ahead)
     if problems:
         raise RecipeError(problems)
+
+
+def _unknown(ahead: Sequence[PlannedStage]) -> list[Problem]:
+    """Models that are neither a folder here, nor a stage or recipe, nor on the Hub."""
+    named = {base for stage in ahead for base in bases_of(stage.recipe) if _is_elsewhere(base)}
+    if not named:
+        return []
+    from aligner.hub.ask import unknown_model  # its client is slow to import, so only where it is needed
+
+    return [problem for base in sorted(named) if (problem := unknown_model(base))]
+
+
+def _is_elsewhere(base: str) -> bool:
+    return not (base.startswith("@") or is_recipe(base) or Path(base).expanduser().exists())
 
 
 def _misnamed(stage: PlannedStage, planned: Sequence[PlannedStage]) -> list[Problem]:
@@ -158,8 +173,14 @@ def stage_function(recipe: StageRecipe) -> Callable[..., Any]:
             from aligner.stages.reward import train_reward as function
         case "ppo":
             from aligner.stages.ppo import train_ppo as function
+        case "dpo" | "kto":
+            from aligner.stages.preference import train_preference as function
+        case "grpo" | "rloo" | "rejection":
+            from aligner.stages.group import train_group as function
         case "selfinstruct":
             from aligner.stages.selfinstruct import self_instruct as function
+        case "perplexity":
+            from aligner.stages.perplexity import measure_perplexity as function
         case _:
             from aligner.stages.evaluate import evaluate as function
     return function
@@ -170,7 +191,7 @@ def with_bases(stage: PlannedStage, folders: Mapping[str, Path]) -> StageRecipe:
     for base in bases_of(stage.recipe):
         if is_recipe(base):
             _make(named_stage(base, stage))
-        elif not base.startswith("@") and not Path(base).expanduser().exists():
+        elif _is_elsewhere(base):
             say(f'"{base}" is no folder here, so it is taken for a model of the Hugging Face Hub')
     return located(stage, folders)
 

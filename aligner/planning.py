@@ -11,12 +11,15 @@ from pathlib import Path
 
 from aligner.bases import base_folder
 from aligner.errors import Problem, RecipeError, nearest
+from aligner.preflight import CLEANED, clean_of
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.load import LoadedRecipe, find_path, load_recipe
 from aligner.recipe.model import ArchitectureSpec
-from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.perplexity import PerplexityRecipe
+from aligner.recipe.ppo import RewardedRecipe
 from aligner.recipe.stage import StageRecipe, TunedRecipe
 from aligner.recipe.stages import PipelineRecipe, PretrainRecipe, SelfInstructRecipe
+from aligner.run.changes import asks_more
 from aligner.run.manifest import Manifest
 
 
@@ -58,8 +61,9 @@ def plan_pipeline(recipe: PipelineRecipe, path: Path) -> list[PlannedStage]:
         except RecipeError as error:
             problems += [replace(problem, what=f"stage {name}: {problem.what}") for problem in error.problems]
             continue
-        uses = [base[1:] for base in bases_of(loaded.recipe) if base.startswith("@")]
+        uses = [name[1:] for name in named_in(loaded.recipe) if name.startswith("@")]
         problems += _unknown_stages(name, uses, list(recipe.stages)[: list(recipe.stages).index(name)], path)
+        problems += _no_scores(name, loaded.recipe, planned, path)
         planned.append(PlannedStage(name, loaded.recipe, loaded.path, loaded.given_root))
     if problems:
         raise RecipeError(problems)
@@ -75,12 +79,24 @@ def _unknown_stages(name: str, uses: Sequence[str], earlier: Sequence[str], path
     ]  # fmt: skip
 
 
+def _no_scores(name: str, recipe: StageRecipe, earlier: Sequence[PlannedStage], path: Path) -> list[Problem]:
+    """The scores that a stage takes from an earlier one which measures none."""
+    clean = clean_of(recipe)
+    asked = clean.perplexity.scores[1:] if clean and clean.perplexity and clean.perplexity.to_come else ""
+    wrong = [one for one in earlier if one.name == asked and not isinstance(one.recipe, PerplexityRecipe)]
+    return [
+        Problem(str(path), f'stage {name}: takes scores from "@{asked}", which is a {one.recipe.stage} stage',
+                "name one of the stage perplexity")
+        for one in wrong
+    ]  # fmt: skip
+
+
 def unfinished(stages: Sequence[PlannedStage], *, fresh: bool = False) -> list[PlannedStage]:
     """The stages still to be run: of these (`fresh`: all of them), and of recipes that they start from, in order."""
     found: list[PlannedStage] = []
     for stage in stages:
         found += unfinished(named_stages(stage))
-        if fresh or not is_finished(Path(stage.recipe.output)):
+        if fresh or not is_finished(Path(stage.recipe.output), stage.recipe):
             found.append(stage)
     return found
 
@@ -104,9 +120,18 @@ def shape_ahead(stage: PlannedStage, planned: Sequence[PlannedStage]) -> Archite
     return stage.recipe.model if isinstance(stage.recipe, PretrainRecipe) else None
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run in this folder came to its end."""
-    return (folder / "manifest.json").exists() and Manifest.read(folder).status == "finished"
+def perplexity_to_come(asked: PlannedStage, seen: PlannedStage) -> bool:
+    """Whether `measured_so_far` left a stage's rows as they are, since their scores are not there yet."""
+    before, now = clean_of(asked.recipe), clean_of(seen.recipe)
+    return bool(before and before.perplexity and not (now and now.perplexity))
+
+
+def is_finished(folder: Path, recipe: StageRecipe | None = None) -> bool:
+    """Whether a run in this folder came to its end; with a recipe, to one that it does not ask more than."""
+    if not (folder / "manifest.json").exists():
+        return False
+    manifest = Manifest.read(folder)
+    return manifest.status == "finished" and not (recipe and asks_more(manifest.recipe, recipe))
 
 
 def bases_of(recipe: StageRecipe) -> list[str]:
@@ -114,30 +139,60 @@ def bases_of(recipe: StageRecipe) -> list[str]:
     match recipe:
         case EvaluateRecipe():
             return [*recipe.models.values(), *([recipe.reward] if recipe.reward else [])]
-        case PpoRecipe():
+        case RewardedRecipe():
             return [recipe.model.base, *(source.model for source in recipe.reward if source.model)]
-        case TunedRecipe() | SelfInstructRecipe():
+        case TunedRecipe() | SelfInstructRecipe() | PerplexityRecipe():
             return [recipe.model.base]
         case _:
             return []
 
 
+def named_in(recipe: StageRecipe) -> list[str]:
+    """Every model a recipe starts from, and the scores that its rows are cleaned with."""
+    clean = clean_of(recipe)
+    scores = [clean.perplexity.scores] if clean and clean.perplexity else []
+    return [*bases_of(recipe), *scores]
+
+
+def with_scores(recipe: StageRecipe, scores: str | None) -> StageRecipe:
+    """The recipe with its rows' scores at this path; None: not cleaned by perplexity."""
+    if not isinstance(recipe, CLEANED):
+        return recipe
+    clean = recipe.data.clean
+    assert clean and clean.perplexity, "only where the recipe asks for it"
+    placed = clean.perplexity.model_copy(update={"scores": scores}) if scores else None
+    data = recipe.data.model_copy(update={"clean": clean.model_copy(update={"perplexity": placed})})
+    return recipe.model_copy(update={"data": data})
+
+
+def measured_so_far(stage: PlannedStage, planned: Sequence[PlannedStage]) -> PlannedStage:
+    """The stage with its rows' scores where an earlier one wrote them, or not cleaned by them where it has not."""
+    clean = clean_of(stage.recipe)
+    if clean is None or clean.perplexity is None or not clean.perplexity.to_come:
+        return stage
+    folder = next(Path(one.recipe.output) for one in planned if one.name == clean.perplexity.scores[1:])
+    return replace(stage, recipe=with_scores(stage.recipe, str(folder) if is_finished(folder) else None))
+
+
 def located(stage: PlannedStage, folders: Mapping[str, Path]) -> StageRecipe:
     """The stage's recipe with every base where it lies, or will lie; `folders`: of the pipeline's stages."""
     recipe = stage.recipe
+    clean = clean_of(recipe)
+    if clean and clean.perplexity and clean.perplexity.to_come:
+        recipe = with_scores(recipe, _place(clean.perplexity.scores, folders, stage))
     found = {base: _place(base, folders, stage) for base in bases_of(recipe)}
     match recipe:
         case EvaluateRecipe():
             models = {name: found[base] for name, base in recipe.models.items()}
             reward = found[recipe.reward] if recipe.reward else None
             return recipe.model_copy(update={"models": models, "reward": reward})
-        case PpoRecipe():
+        case RewardedRecipe():
             rewards = [
                 s.model_copy(update={"model": found[s.model]}) if s.model else s for s in recipe.reward
             ]
             model = recipe.model.model_copy(update={"base": found[recipe.model.base]})
             return recipe.model_copy(update={"model": model, "reward": rewards})
-        case TunedRecipe() | SelfInstructRecipe():
+        case TunedRecipe() | SelfInstructRecipe() | PerplexityRecipe():
             placed = recipe.model.model_copy(update={"base": found[recipe.model.base]})
             return recipe.model_copy(update={"model": placed})
         case _:
@@ -163,9 +218,9 @@ def named_stage(base: str, by: PlannedStage) -> PlannedStage:
     changes = {"root": by.root} if by.root else {}
     loaded = load_recipe(find_path(base, beside=by.path), changes=changes)
     recipe = loaded.recipe
-    if isinstance(recipe, PipelineRecipe | EvaluateRecipe):
+    if isinstance(recipe, PipelineRecipe | EvaluateRecipe | PerplexityRecipe):
         what = f"a {recipe.stage} recipe makes no model to start from"
-        raise RecipeError(Problem(str(loaded.path), what, "name a pretrain, sft, reward or ppo recipe"))
+        raise RecipeError(Problem(str(loaded.path), what, "name a recipe that trains one"))
     if isinstance(recipe, PretrainRecipe):
         recipe = recipe.model_copy(update={"output": str(base_folder(recipe))})
     return single_stage(replace(loaded, recipe=recipe))

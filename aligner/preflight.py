@@ -11,22 +11,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aligner.data.readers import read_source, source_files
+from aligner.data.cleaning.perplexity import scores_file
+from aligner.data.readers import check_task_names, read_source, source_files
 from aligner.data.readers.files import files_sha256, find_files, joined
-from aligner.data.readers.kinds import Kind
+from aligner.data.readers.kinds import Kind, kind_read
 from aligner.errors import DataError, Problem, RunError
 from aligner.models.weights import folder_identity, model_in
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
-from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.group import GroupRecipe
+from aligner.recipe.perplexity import PerplexityRecipe
+from aligner.recipe.ppo import PpoRecipe, RewardedRecipe
+from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.run.changes import changed, changes_since
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest, content_of
 
-_WITH_ROWS = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe  # that are trained on
+# Stages whose rows are trained on.
+CLEANED = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe | GroupRecipe | PreferenceRecipe
 _WHAT_IS_READ = {
     "path", "split", "config", "revision", "streaming", "take", "format", "criteria", "templates", "rationale"
 }  # fmt: skip
@@ -37,7 +42,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     """Read every source and word file once, so that what is wrong is told before anything is trained.
 
     Of a stream the first rows alone. DataError with the first bad row of each, and for a library that cleaning or
-    self-instruct needs; RecipeError for missing reward functions.
+    self-instruct needs; RecipeError for missing reward functions and rules that cannot be read.
     """
     problems: list[Problem] = []
     seen: set[tuple[str, str | None]] = set()
@@ -53,16 +58,19 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
             problems += [problem for problem in error.problems if problem not in problems]
     from aligner.data.clean import clean_sources  # takes numpy along, which a wrong recipe need not wait for
 
-    for clean in (found for recipe in recipes if (found := _clean_of(recipe))):
+    for clean in (found for recipe in recipes if (found := clean_of(recipe))):
+        if clean.perplexity and clean.perplexity.to_come:
+            clean = clean.model_copy(update={"perplexity": None})
         try:
             clean_sources([], clean)
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
+    problems += [problem for problem in _twice_named(recipes) if problem not in problems]
     problems += _missing_novelty(recipes)
     if problems:
         raise DataError(problems)
-    rewards = [source for recipe in recipes if isinstance(recipe, PpoRecipe) for source in recipe.reward]
-    if any(source.function for source in rewards):
+    rewards = [source for recipe in recipes if isinstance(recipe, RewardedRecipe) for source in recipe.reward]
+    if any(not source.model for source in rewards):
         from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
 
         load_functions(rewards)
@@ -71,6 +79,16 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
 def _ahead(spec: SourceSpec) -> SourceSpec:
     """The source as it is read ahead: of a stream the first rows alone."""
     return spec.model_copy(update={"take": min(spec.take, STREAMED_AHEAD)}) if spec.take else spec
+
+
+def _twice_named(recipes: Sequence[StageRecipe]) -> Iterator[Problem]:
+    """Tasks of one recipe under one name; files that cannot be read are told already."""
+    for recipe in recipes:
+        if isinstance(recipe, SftRecipe):
+            try:
+                check_task_names(recipe.data.train, recipe.data.holdout.sources)
+            except DataError as error:
+                yield from error.problems
 
 
 def _missing_novelty(recipes: Sequence[StageRecipe]) -> Sequence[Problem]:
@@ -86,8 +104,9 @@ def _missing_novelty(recipes: Sequence[StageRecipe]) -> Sequence[Problem]:
     return ()
 
 
-def _clean_of(recipe: StageRecipe) -> CleanSpec | None:
-    return recipe.data.clean if isinstance(recipe, _WITH_ROWS) else None
+def clean_of(recipe: StageRecipe) -> CleanSpec | None:
+    """How a recipe's rows are cleaned, where they are."""
+    return recipe.data.clean if isinstance(recipe, CLEANED) else None
 
 
 def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
@@ -104,8 +123,12 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
         case RewardRecipe():
             data = recipe.data
             parts = [(data.train, "pair"), (data.holdout.sources, "pair"), (recipe.normalise_on, "prompt")]
-        case PpoRecipe():
+        case PreferenceRecipe():
+            data = recipe.data
+            parts = [(data.train, "pair"), (data.holdout.sources, "pair"), (recipe.watch.holdout, "prompt")]
+        case PpoRecipe() | GroupRecipe():
             parts = [(recipe.data.train, "prompt"), (recipe.data.holdout, "prompt")]
+            parts += [(recipe.ptx.sources, "document")] if recipe.ptx else []
         case EvaluateRecipe():
             suites = recipe.suites
             asked = [*suites.tasks.values(), suites.prompts, suites.examples]
@@ -113,7 +136,9 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
             parts += [(sources, "prompt") for sources in asked]
         case SelfInstructRecipe():
             parts = [(recipe.seed_tasks, "conversation")]
-    if isinstance(recipe, _WITH_ROWS) and recipe.data.decontaminate:
+        case PerplexityRecipe():
+            parts = [([source], kind_read(source, recipe.kind)) for source in recipe.sources]
+    if isinstance(recipe, CLEANED) and recipe.data.decontaminate:
         parts.append((recipe.data.decontaminate.against, None))
     for sources, kind in parts:
         yield from ((source, kind) for source in sources)
@@ -163,8 +188,11 @@ def _changed_parents(recipe: StageRecipe, before: Mapping[str, str]) -> Iterator
 
 def _changed_data(recipe: StageRecipe, report: Mapping[str, Any]) -> Iterator[str]:
     before = dict(_hashes(report))
-    clean = _clean_of(recipe)
+    clean = clean_of(recipe)
     named = [(joined(clean.words), partial(find_files, clean.words))] if clean and clean.words else []
+    if clean and clean.perplexity:
+        scores = clean.perplexity.scores
+        named.append((scores, lambda: [scores_file(scores)]))
     here = [spec for spec, _ in sources_of(recipe) if not spec.hub_id]
     named += [(joined(spec.path), partial(source_files, spec)) for spec in here]
     for name, files in dict(named).items():
@@ -187,10 +215,10 @@ def _roles(recipe: StageRecipe) -> dict[str, str]:
     match recipe:
         case EvaluateRecipe():
             return recipe.models | ({"reward": recipe.reward} if recipe.reward else {})
-        case PpoRecipe():
+        case RewardedRecipe():
             rewards = {f"reward.{i}": source.model for i, source in enumerate(recipe.reward) if source.model}
             return {"base": recipe.model.base} | rewards
-        case SftRecipe() | RewardRecipe() | SelfInstructRecipe():
+        case SftRecipe() | RewardRecipe() | SelfInstructRecipe() | PerplexityRecipe():
             return {"base": recipe.model.base}
         case _:
             return {}

@@ -1,18 +1,12 @@
-"""What a stage would start from and see, without weights: its tokenizer, its model's shape, its rows."""
+"""What a stage would see: its rows, printed or as a page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -22,7 +16,6 @@ from aligner.data.build import (
     build_conversations,
     build_documents,
     build_pairs,
-    build_prompts,
     build_training_prompts,
 )
 from aligner.data.mix import Mix
@@ -30,85 +23,44 @@ from aligner.data.pieces import shown_document, shown_row
 from aligner.data.plan import SourcePlan, plan_sources, report_table, template_rows
 from aligner.data.report import DataReport
 from aligner.data.rows import Document, Origin, Prompt
-from aligner.data.show import show_documents, show_dropped, show_rows, show_templates
+from aligner.data.show import show_documents, show_dropped, show_legend, show_rows, show_templates
 from aligner.data.show_page import StageView, drops_of, render_page
 from aligner.data.tokens import PairRow, PromptRow, TokenRow
 from aligner.errors import Problem, RecipeError
-from aligner.models.adapters import modules_to_save
-from aligner.models.small import build_small
-from aligner.models.sources import base_source, loading, resolve_source
-from aligner.models.tokenizer import ensure_end, ensure_template, train_tokenizer
-from aligner.planning import PlannedStage, bases_of, is_recipe, named_stage, planned_stages
+from aligner.models.wrapped import context_of
+from aligner.planning import (
+    PlannedStage,
+    measured_so_far,
+    perplexity_to_come,
+    planned_stages,
+)
 from aligner.recipe.evaluate import EvaluateRecipe
-from aligner.recipe.model import LoraSpec, ModelSpec
+from aligner.recipe.group import GroupRecipe
+from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.ppo import PpoRecipe
+from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
+from aligner.run.progress import say
 from aligner.run.write import write_text
-from aligner.stages.pretrain import tokenizer_texts
+from aligner.stages.perplexity import read_texts
+from aligner.stages.questions import Questions, read_questions
 from aligner.stages.selfinstruct import list_examples
 from aligner.stages.writer import page_ids
-
-BUILT_BELOW = 200_000_000  # parameters
-
-
-@dataclass(frozen=True)
-class Start:
-    """A model as far as it is known before its weights are: shape and tokenizer; `adapter`: it comes as one."""
-
-    tokenizer: PreTrainedTokenizerBase
-    config: PreTrainedConfig
-    parameters: int
-    adapter: bool = False
-
-    @property
-    def layers(self) -> int:
-        """Transformer layers."""
-        return int(self.config.num_hidden_layers)
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the residual stream."""
-        return int(self.config.hidden_size)
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the output layer."""
-        return int(self.config.vocab_size)
-
-    def adapter_parameters(self, spec: ModelSpec) -> int:
-        """Weights of LoRA matrices over every linear layer but the head, and of the modules trained whole."""
-        lora = spec.lora or LoraSpec()
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config)
-        head = model.get_output_embeddings()
-        linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-        low_rank = sum(lora.rank * (linear.in_features + linear.out_features) for linear in linears)
-        whole = [model.get_submodule(path) for path in modules_to_save(model, lora)]
-        return low_rank + sum(weight.numel() for module in whole for weight in module.parameters())
-
-    def random_model(self) -> PreTrainedModel | None:
-        """A model of this shape with random weights, or None where it is too large to build for a look."""
-        if self.parameters > BUILT_BELOW:
-            return None
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return AutoModelForCausalLM.from_config(self.config).to(device)
-
-
-def start_of(stage: PlannedStage, known: Mapping[str, Start]) -> Start:
-    """What a stage starts from: an earlier stage's model, a recipe's, a folder's or the Hub's."""
-    if isinstance(stage.recipe, PretrainRecipe):
-        return _fresh(stage.recipe)
-    return _start(bases_of(stage.recipe)[0], stage, known)
+from aligner.start import Start, start_of
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a stage sees: rows or documents, the accounts of their sources and, of rows that are mixed, their mix."""
+    """What a stage sees: rows or documents, the accounts of their sources and, of rows that are mixed, their mix.
+
+    `suites`: of an evaluation the rows of each, by name; its documents are among `documents`.
+    """
 
     rows: Sequence[TokenRow | PairRow | PromptRow] = ()
     documents: Sequence[Document] = ()
     curriculum: Sequence[Document] = ()
+    suites: Mapping[str, Sequence[PairRow | PromptRow]] = field(default_factory=dict)
     reports: Sequence[DataReport] = ()
     mix: Mix | None = None
 
@@ -121,10 +73,13 @@ class Look:
 
 
 def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
-    """Print the first rows of each stage as the model will see them."""
+    """Print the first rows of each stage as the model will see them; of an evaluation, of each of its suites."""
     for _, start, look in _looks(path, overrides, count):
-        if look.rows:
-            show_rows(look.rows[:count], start.tokenizer)
+        if look.rows or look.suites:
+            show_legend()
+        show_rows(look.rows[:count], start.tokenizer)
+        for suite, asked in look.suites.items():
+            show_rows(asked[:count], start.tokenizer, part=f"{suite} ")
         show_documents(look.documents[:count], start.tokenizer)
         show_documents(look.curriculum[:count], start.tokenizer, part="curriculum ")
         show_templates(look.templates)
@@ -156,6 +111,9 @@ def write_page(file: Path, path: Path, overrides: Sequence[str] = (), count: int
 def _view(stage: PlannedStage, start: Start, look: Look, count: int) -> StageView:
     tokenizer = start.tokenizer
     rows = [shown_row(row, tokenizer) for row in look.rows[:count]]
+    for suite, asked in look.suites.items():
+        found = [shown_row(row, tokenizer) for row in asked[:count]]
+        rows += [row._replace(title=f"{suite}, {row.title}") for row in found]
     rows += [shown_document(document, tokenizer) for document in look.documents[:count]]
     for document in look.curriculum[:count]:
         shown = shown_document(document, tokenizer)
@@ -172,12 +130,17 @@ def _view(stage: PlannedStage, start: Start, look: Look, count: int) -> StageVie
 
 def _looks(path: Path, overrides: Sequence[str], count: int) -> Iterator[tuple[PlannedStage, Start, Look]]:
     known: dict[str, Start] = {}
-    for stage in planned_stages(path, overrides):
+    planned = planned_stages(path, overrides)
+    for asked in planned:
+        stage = measured_so_far(asked, planned)
+        if perplexity_to_come(asked, stage):
+            say(f"{stage.name}: shown with the rows that perplexity will drop, for it is yet to be measured")
         start = known[stage.name] = start_of(stage, known)
-        yield stage, start, _look(stage.recipe, start.tokenizer, count)
+        yield stage, start, _look(stage.recipe, start, count)
 
 
-def _look(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase, count: int) -> Look:
+def _look(recipe: StageRecipe, start: Start, count: int) -> Look:
+    tokenizer = start.tokenizer
     match recipe:
         case PretrainRecipe():
             read = build_documents(recipe.data, seed=recipe.seed)
@@ -185,29 +148,37 @@ def _look(recipe: StageRecipe, tokenizer: PreTrainedTokenizerBase, count: int) -
         case SftRecipe():
             built = build_conversations(recipe.data, tokenizer, seed=recipe.seed)
             return Look(built.train, reports=[built.report], mix=built.mix)
-        case RewardRecipe():
+        case RewardRecipe() | PreferenceRecipe():
             pairs = build_pairs(recipe.data, tokenizer, seed=recipe.seed)
             return Look(pairs.train, reports=[pairs.report], mix=pairs.mix)
-        case PpoRecipe():
+        case PpoRecipe() | GroupRecipe():
             longest = recipe.data.max_prompt_tokens
             prompts = build_training_prompts(
                 recipe.data, tokenizer, max_prompt_tokens=longest, seed=recipe.seed
             )
             return Look(prompts.rows, reports=[prompts.report])
         case EvaluateRecipe():
-            asked = [*recipe.suites.tasks.values(), recipe.suites.prompts]
-            suites = [
-                build_prompts(sources, tokenizer, max_prompt_tokens=10_000, seed=recipe.seed)
-                for sources in asked
-                if sources
-            ]
-            rows = [row for suite in suites for row in suite.rows]
-            return Look(rows, reports=[suite.report for suite in suites])
+            return _asked(read_questions(recipe, tokenizer, context=context_of(start.config)))
         case SelfInstructRecipe():
             seeds = build_seed_tasks(recipe.seed_tasks, tokenizer, seed=recipe.seed)
             return Look(_first_lists(recipe, seeds.tasks, tokenizer, count), reports=[seeds.report])
+        case PerplexityRecipe():
+            texts = read_texts(recipe)
+            return Look(documents=list(texts.documents.values()), reports=[texts.report])
         case _:
             raise RecipeError(Problem(recipe.stage, "has no rows to show", "name a stage recipe"))
+
+
+def _asked(questions: Questions) -> Look:
+    """What the first model of an evaluation is asked."""
+    every: dict[str, Sequence[PairRow | PromptRow]] = {
+        **{f"tasks.{name}": rows for name, rows in questions.tasks.items()},
+        "examples": questions.examples,
+        "pairs": questions.pairs,
+        "prompts": questions.prompts,
+    }
+    suites = {name: rows for name, rows in every.items() if rows}
+    return Look(documents=questions.documents, suites=suites, reports=[*questions.reports.values()])
 
 
 def _first_lists(
@@ -228,43 +199,3 @@ def _first_lists(
         )
         for number, page in enumerate(pages, start=1)
     ]
-
-
-def _fresh(recipe: PretrainRecipe) -> Start:
-    documents: list[Document] = build_documents(recipe.data, seed=recipe.seed).train
-    tokenizer = train_tokenizer(tokenizer_texts(documents), vocab_size=recipe.tokenizer.vocab_size)
-    with torch.device("meta"):
-        model = build_small(recipe.model, tokenizer)
-    return Start(tokenizer, model.config, model.num_parameters())
-
-
-def _start(base: str, stage: PlannedStage, known: Mapping[str, Start]) -> Start:
-    if base.startswith("@"):
-        if base[1:] not in known:
-            raise RecipeError(
-                Problem(str(stage.path), f'"{base}" names no earlier stage', "check the pipeline")
-            )
-        start = known[base[1:]]
-    elif is_recipe(base):
-        start = start_of(named_stage(base, stage), known)
-    else:
-        start = _stored(base)
-    return replace(start, adapter=start.adapter or _has_lora(stage.recipe))
-
-
-def _stored(base: str) -> Start:
-    source = resolve_source(base)
-    full = base_source(source) if source.is_adapter else source
-    with loading(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
-        config = AutoConfig.from_pretrained(full.name, revision=full.revision)
-    ensure_template(tokenizer)
-    ensure_end(tokenizer)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return Start(tokenizer, config, model.num_parameters(), adapter=source.is_adapter)
-
-
-def _has_lora(recipe: StageRecipe) -> bool:
-    spec = getattr(recipe, "model", None)
-    return isinstance(spec, ModelSpec) and spec.lora is not None

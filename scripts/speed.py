@@ -5,6 +5,7 @@ Ratios are told, not seconds: machines differ, and a shared one differs from its
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import sys
@@ -27,6 +28,8 @@ from trl import SFTConfig, SFTTrainer
 
 from aligner.data.tokens import TokenRow
 from aligner.models.attention import choose_attention
+from aligner.models.fast import hasten
+from aligner.models.padding import left_padded
 from aligner.models.sample import sample_responses
 from aligner.models.tokenizer import train_tokenizer
 from aligner.recipe.stages import SftRecipe
@@ -35,12 +38,13 @@ from aligner.stages.batches import labelled
 from aligner.stages.sft import answer_trainer
 from aligner.stages.stage import training_arguments
 from scripts.memory_rows import memory_line
+from scripts.speed_neardups import against_datatrove, quality
 from scripts.speed_rows import against_bare, against_trl
 
 ROUNDS = 5
 VOCAB = 8192
 STEPS, ROWS, PROMPT_TOKENS, ANSWER_TOKENS = 4, 32, 88, 8
-PROMPTS, NEW_TOKENS = 128, 32
+PROMPTS, NEW_TOKENS, END_CHANCE = 64, 64, 1 / 32
 
 Task = Callable[[], float]  # does the work once and says how many seconds it took
 
@@ -58,6 +62,8 @@ def main() -> None:
     Console().print(table)
     if "rows" in wanted:
         Console().print(memory_line())
+    if {"neardups", "minhash"} & set(wanted):
+        Console().print(quality())
 
 
 def times_as_fast(ours: Task, theirs: Task) -> list[float]:
@@ -129,37 +135,45 @@ def sft() -> tuple[str, Task, Task]:
 
 
 def sampling() -> tuple[str, Task, Task]:
-    """Answers sampled from a random model, none of which ends early: ours, and transformers' generate."""
+    """64 answers of mixed lengths to prompts of mixed lengths: ours, and transformers' generate; seconds a token."""
     tokenizer = some_tokenizer()
-    fast, plain = small_model(tokenizer), small_model(tokenizer).eval()
+    fast, plain = hasten(ending_model(tokenizer)), ending_model(tokenizer)
     choose_attention(fast)
     chooser = random.Random(0)
-    prompts = [[chooser.randrange(10, VOCAB) for _ in range(32)] for _ in range(PROMPTS)]
-    inputs = torch.tensor(prompts)
+    prompts = [[chooser.randrange(10, VOCAB) for _ in range(chooser.randint(12, 32))] for _ in range(PROMPTS)]
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    inputs, mask = left_padded(prompts, pad_id=pad, device=torch.device("cpu"))
     how = GenerationConfig(
-        do_sample=True, top_k=0, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        do_sample=True, top_k=0, max_new_tokens=NEW_TOKENS, pad_token_id=pad, eos_token_id=end
+    )
 
     def ours() -> float:
         began = time.perf_counter()
-        sample_responses(
-            fast,
-            prompts,
-            max_new_tokens=NEW_TOKENS,
-            temperature=1.0,
-            eos_id=-1,
-            pad_id=tokenizer.pad_token_id,
+        drawn = sample_responses(
+            fast, prompts, max_new_tokens=NEW_TOKENS, temperature=1.0, eos_id=end, pad_id=pad
         )
-        return time.perf_counter() - began
+        return (time.perf_counter() - began) / int(drawn.mask_BR.sum())
 
     def theirs() -> float:
         began = time.perf_counter()
         with torch.inference_mode():
-            plain.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=how)
-        return time.perf_counter() - began
+            drawn = plain.generate(inputs, attention_mask=mask.long(), generation_config=how)
+        seconds = time.perf_counter() - began
+        ended = (drawn[:, inputs.shape[1] :] == end).cumsum(dim=1)
+        return seconds / int((ended - (drawn[:, inputs.shape[1] :] == end).long() == 0).sum())
 
     return "transformers' generate", ours, theirs
+
+
+def ending_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """The small model with an output layer of its own whose bias ends an answer by chance at every token."""
+    model = small_model(tokenizer).eval()
+    model.lm_head = torch.nn.Linear(model.config.hidden_size, VOCAB)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.get_input_embeddings().weight)
+        model.lm_head.bias.zero_()
+        model.lm_head.bias[tokenizer.eos_token_id] = math.log(END_CHANCE * VOCAB)
+    return model
 
 
 BENCHES: dict[str, Callable[[], tuple[str, Task, Task]]] = {
@@ -167,6 +181,8 @@ BENCHES: dict[str, Callable[[], tuple[str, Task, Task]]] = {
     "sampling": sampling,
     "rows": lambda: against_trl(small_model),
     "tokens": against_bare,
+    "neardups": lambda: against_datatrove("spacy"),
+    "minhash": lambda: against_datatrove("spaces"),
 }
 
 if __name__ == "__main__":

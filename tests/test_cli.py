@@ -27,8 +27,14 @@ COMMANDS = (
     "sft",
     "reward",
     "ppo",
+    "dpo",
+    "kto",
+    "grpo",
+    "rloo",
+    "rejection",
     "evaluate",
     "selfinstruct",
+    "perplexity",
     "run",
     "check",
     "show",
@@ -202,6 +208,7 @@ def test_check_prints_the_plan_with_its_reasons(pipeline: Callable[..., None]) -
 def test_schema_prints_json() -> None:
     assert set(json.loads(invoke("schema").output)["discriminator"]["mapping"]) >= {"sft", "ppo", "pipeline"}
     assert json.loads(invoke("schema", "ppo").output)["title"] == "PpoRecipe"
+    assert json.loads(invoke("schema", "task").output)["title"] == "TaskSpec"
     assert invoke("schema", "pppo").exit_code == 2
 
 

@@ -24,8 +24,14 @@ STAGES = {
     "sft": "Tune a model on conversations; the loss is on the answers only.",
     "reward": "Train a reward model on pairs of answers.",
     "ppo": "Train a policy against a reward, held near its start model.",
+    "dpo": "Train a policy on pairs of answers, without a reward model.",
+    "kto": "Train a policy on answers that are good or bad, each by itself.",
+    "grpo": "Train a policy on rewards relative to its other answers to the same prompt.",
+    "rloo": "Train a policy by REINFORCE, its other answers to a prompt being the baseline.",
+    "rejection": "Tune a model on the best of its own answers, again and again.",
     "evaluate": "Ask several models the same questions, side by side.",
     "selfinstruct": "Write new instructions with a model, after seed tasks.",
+    "perplexity": "Measure how hard rows are for a model: bits per byte, for data.clean.perplexity.",
 }
 
 app = typer.Typer(
@@ -120,10 +126,11 @@ def report(folder: RunArgument) -> None:
 @app.command()
 def schema(
     stage: Annotated[
-        str | None, typer.Argument(metavar="[STAGE]", help="one stage; all when left out")
+        str | None,
+        typer.Argument(metavar="[STAGE|task]", help="one stage, or task files; all stages when left out"),
     ] = None,
 ) -> None:
-    """Print the JSON schema of recipes, for editors."""
+    """Print the JSON schema of recipes or of task files, for editors."""
     with _answering():
         from aligner.recipe.load import json_schema
 

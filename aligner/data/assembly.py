@@ -9,8 +9,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from aligner.data.clean import clean_sources
-from aligner.data.cleaning.words import word_files
+from aligner.data.clean import clean_sources, cleaning_files
 from aligner.data.contamination import decontaminate
 from aligner.data.costs import Costs, RowCost
 from aligner.data.instances import Epochs, Renderer, later_epochs, one_epoch
@@ -135,7 +134,7 @@ def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epo
             _reports(sources, made, values.costs, mix),
             _reports(holdout, held_made, values.costs),
             _reports(early, early_made, values.costs),
-            word_files(asked.clean.words) if asked.clean else [],
+            cleaning_files(asked.clean) if asked.clean else [],
             [report_source(source, [], []) for source in against],
         ),
         answers=_without(plain, values.costs),

@@ -1,12 +1,13 @@
 """Cleaning of rows (survey arXiv:2303.18223, 4.1.2), in an order that is always the same.
 
-1. repair of wrong encodings, of each content
-2. masks over personal data, of each content
-3. filters: lines that C4 leaves out (plain documents alone), length and letters, named rules, word lists, languages
-4. exact repeats
-5. near duplicates
+1. rows that a model finds too hard or too easy, as they stand in their files: so the scores hold whatever comes after
+2. repair of wrong encodings, of each content
+3. masks over personal data, of each content
+4. filters: lines that C4 leaves out (plain documents alone), length and letters, named rules, word lists, languages
+5. exact repeats
+6. near duplicates
 
-What makes two texts equal (1 to 3) comes before what looks for equal ones, and the dearest step sees the fewest rows.
+What makes two texts equal (2 to 4) comes before what looks for equal ones, and the dearest step sees the fewest rows.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from aligner.data.cleaning.c4 import cut_lines
 from aligner.data.cleaning.language import language_judge
 from aligner.data.cleaning.measured import Measured
 from aligner.data.cleaning.near import NearDuplicates
+from aligner.data.cleaning.perplexity import PerplexityFilter, scores_file
 from aligner.data.cleaning.pii import mask_pii
 from aligner.data.cleaning.repair import repairer
 from aligner.data.cleaning.rules import line_rules, text_rules
 from aligner.data.cleaning.words import listed_share, read_words
 from aligner.data.readers import SourceRows
+from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.data.rows import Document, Pair, Row, row_contents, row_text, with_contents
 from aligner.recipe.clean import CleanSpec
 
@@ -34,13 +37,15 @@ Change = Callable[
 
 
 def clean_sources(sources: Sequence[SourceRows], spec: CleanSpec) -> None:
-    """Clean the rows of all sources together: first change them, then drop those with a reason against them.
+    """Clean the rows of all sources together: change them, and drop those with a reason against them.
 
     Counted in a source's `changed`: `repaired` (contents), `masked_email` and so on (pieces of personal data) and
     `c4_short_lines` and so on (lines that went). Dropped: as `cleaner` says; `no_lines_left` is a document that lost
-    all its lines, `answers_equal` a pair whose answers differed in personal data or a broken encoding alone. Raises
-    `DataError` where a library, a word file or a language is missing.
+    all its lines, `answers_equal` a pair whose answers differed in personal data or a broken encoding alone;
+    `low_perplexity` and `high_perplexity`, a row that a model finds easier or harder than the recipe allows. Raises
+    `DataError` where a library, a word file, a language or the score of a row is missing.
     """
+    _drop_by_perplexity(sources, spec)
     changes, lines = _changes(spec), line_rules(spec.rules)
     judge = cleaner(spec)
     for source in sources:
@@ -51,6 +56,26 @@ def clean_sources(sources: Sequence[SourceRows], spec: CleanSpec) -> None:
         if changes or lines:
             source.keep(_spoiled)
         source.keep(judge)
+
+
+def cleaning_files(spec: CleanSpec) -> list[dict[str, str]]:
+    """Path (all word files in one) and sha256 of the files that rows are cleaned with, for a data report."""
+    words = (
+        [{"path": joined(spec.words), "sha256": files_sha256(find_files(spec.words))}] if spec.words else []
+    )
+    if spec.perplexity is None:
+        return words
+    scores = scores_file(spec.perplexity.scores)
+    return [*words, {"path": spec.perplexity.scores, "sha256": files_sha256([scores])}]
+
+
+def _drop_by_perplexity(sources: Sequence[SourceRows], spec: CleanSpec) -> None:
+    if spec.perplexity is None:
+        return
+    perplexity = PerplexityFilter(spec.perplexity)
+    for source in sources:
+        source.keep(perplexity.reason_against)
+    perplexity.check()
 
 
 def cleaner(spec: CleanSpec) -> Callable[[Row], str | None]:

@@ -8,9 +8,12 @@ so a resumed run has nothing to draw again.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from hashlib import blake2b
 from itertools import islice
+from os.path import realpath
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,9 +22,10 @@ from aligner.data.costs import RowCost
 from aligner.data.mix import Mix, Places, Values
 from aligner.data.mixture import group_of
 from aligner.data.readers import SourceRows
+from aligner.data.readers.tasks.read import check_names
 from aligner.data.readers.tasks.task import gravest, spoken, written_by
 from aligner.data.readers.tasks.template import Luck, Rendering, TaskTemplate, Trials, Unfit, in_random_order
-from aligner.data.rows import Conversation, Example, Origin, Row, Turn
+from aligner.data.rows import Conversation, Example, Row, Turn
 
 MAX_RENDERED = (
     300_000  # readings of tasks' rows rendered ahead; epochs beyond them begin again with the first
@@ -33,6 +37,7 @@ T = TypeVar("T")
 Judge = Callable[[Row], str | None]
 Epochs = Callable[[int], int]  # rows an epoch -> how many epochs are begun
 Written = tuple[TaskTemplate, Rendering]
+Line = tuple[str, int]  # of a table: its file, links followed, and where in it
 
 
 def one_epoch(rows: int) -> int:
@@ -45,15 +50,17 @@ class Renderer:
 
     A text that a held-out row has, too, is not written, nor one that `judge` has a reason against: another template is
     taken (`other_template` counts them). Solved rows are shown in the same template, from the training rows of the
-    same task alone, none of them equal to the row or to each other; where there are too few it is `fewer_shots`.
+    same task alone, none of them equal to the row or to each other; where there are too few it is `fewer_shots`. No two
+    tasks share a name (see `check_names`), so pools are by name.
     """
 
     def __init__(self, judge: Judge, *, seed: int) -> None:
         self.judge, self.seed = judge, seed
         self.trials = Trials()
         self.withheld: set[bytes] = set()
-        self.tables: set[Origin] = set()
+        self.tables: set[Line] = set()
         self.pools: dict[str, list[tuple[bytes, Example]]] = {}
+        self.real_path = cache(realpath)  # of a table: it may be reached by several spellings
 
     def reason_against(self, row: Row) -> str | None:
         """The reason to drop a row of a task: none of its templates makes a text of it that may be written."""
@@ -70,18 +77,20 @@ class Renderer:
         """From now on write no text that a held-out row has in any of its templates; rows without others go.
 
         So do rows of other sources that have such a text, and those of the same line of a table under other templates.
+        `DataError` where tasks share a name.
         """
+        check_names(_task_paths(sources), _task_paths(holdout))
         for row in (row for source in holdout for row in source.rows):
             self.withheld.update(map(group_of, _texts(row)))
             if isinstance(row, Example):
-                self.tables.add(row.origin)
+                self.tables.add(self._line(row))
         for source in sources if self.withheld else ():
             if self.tables or source.of_tasks:
                 source.keep(self._withheld_reason)
 
     def _withheld_reason(self, row: Row) -> str | None:
         if isinstance(row, Example):
-            return "in_holdout" if row.origin in self.tables else self.reason_against(row)
+            return "in_holdout" if self._line(row) in self.tables else self.reason_against(row)
         return "in_holdout" if self.tables and group_of(row) in self.withheld else None
 
     def show_solved(self, sources: Sequence[SourceRows]) -> None:
@@ -146,15 +155,20 @@ class Renderer:
     def _solved(self, row: Example, template: TaskTemplate, epoch: int) -> Iterator[Rendering]:
         """Other training rows of the task in random order, as the template writes them."""
         pool = self.pools.get(row.task.name, [])
-        seen = {group_of(row)}
+        seen: set[bytes | Line] = {group_of(row), self._line(row)}
         order = in_random_order(len(pool), self._luck(row, "solved", epoch))
         for key, other in (pool[number] for number in islice(order, MAX_TRIES)):
-            if key in seen:
+            line = self._line(other)  # another source may have the row with other fields, so with another key
+            if key in seen or line in seen:
                 continue
             seen.add(key)
             found = template.render(other.fields, other.origin, self._luck(other, "choices", epoch))
             if isinstance(judged := self._judged(other, template, found, held=False), Rendering):
+                seen.add(line)
                 yield judged
+
+    def _line(self, row: Example) -> Line:
+        return self.real_path(row.origin.path), row.origin.line
 
     def _luck(self, row: Example, purpose: str, epoch: int) -> Luck:
         key = f"{self.seed}|{row.digest}|{purpose} {epoch}"
@@ -202,6 +216,11 @@ def _example(sources: Sequence[SourceRows], source: int, number: int) -> Example
     """The row of a task that a source's value was made of; each of them is made into one."""
     row = sources[source].rows[number] if sources[source].of_tasks else None
     return row if isinstance(row, Example) else None
+
+
+def _task_paths(sources: Sequence[SourceRows]) -> Iterable[Path]:
+    rows = (row for source in sources if source.of_tasks for row in source.rows)
+    return dict.fromkeys(row.task.path for row in rows if isinstance(row, Example))
 
 
 def _texts(row: Row) -> Sequence[Row]:

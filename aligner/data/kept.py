@@ -1,8 +1,8 @@
 """Conversations made once and read again: kept under a fingerprint of everything that decides a row.
 
 That is the data section, the bytes of every file and the commit of every data set on the Hub that it names, the
-tokenizer with its template, the seed, this package's own code for data and recipes, and the libraries' versions. Only
-where there are many rows: few are made in no time.
+tokenizer with its template, the seed, this package's own code for data and recipes, the libraries' versions and, for a
+template that writes it, the day. Only where there are many rows: few are made in no time.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aligner
 from aligner.data.build import Conversations, build_conversations
+from aligner.data.cleaning.perplexity import scores_file
 from aligner.data.instances import Epochs, one_epoch
 from aligner.data.prefixes import plain_backend
 from aligner.data.readers import source_files, source_identity
@@ -35,8 +38,11 @@ MOST_FILES = 20  # of 4 bytes a token; a folder of all of them may be deleted at
 CODE_THAT_MATTERS = ("data", "recipe")
 LIBRARIES_THAT_MATTER = (
     "tokenizers", "transformers", "datasets", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy",
-    "py3langid", "krippendorff",
+    "py3langid", "krippendorff", "lxml", "justext", "charset-normalizer",
 )  # fmt: skip
+
+# Whole, and begun by a process that died; `.safetensors` is what they were before.
+_OUR_NAME = re.compile(r"[0-9a-f]{16}\.(rows|safetensors)|\.tmp-.*\.(rows|safetensors).*")
 
 logger = logging.getLogger(__name__)
 
@@ -73,16 +79,18 @@ def kept_conversations(
     if len(made.train) >= FEWEST_ROWS and rows_fingerprint(spec, tokenizer, seed=seed) == fingerprint:
         try:
             write_conversations(path, made, asked)
-            _clear(folder)
         except OSError as error:
             logger.warning("the tokenised rows are not kept: %s cannot be written (%s)", path, error.strerror)
+        _clear(folder)
     return made
 
 
 def _clear(folder: Path) -> None:
-    """Delete all but the files that were used last, and with them what killed processes left."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-MOST_FILES]:
-        path.unlink(missing_ok=True)
+    """Delete all of our files but those that were used last, and with them what killed processes left."""
+    with suppress(OSError):  # another process may clear at the same moment
+        ours = [path for path in folder.iterdir() if _OUR_NAME.fullmatch(path.name) and path.is_file()]
+        for path in sorted(ours, key=lambda path: path.stat().st_mtime)[:-MOST_FILES]:
+            path.unlink(missing_ok=True)
 
 
 def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> str | None:
@@ -106,6 +114,8 @@ def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed
         "hub": hub,
         "tokenizer": [backend.to_str(), tokenizer.chat_template, str(tokenizer.special_tokens_map)],
         "code": [files_sha256(_code()), sys.version],
+        # A template that writes the day (Llama 3's do) gives other rows tomorrow.
+        "day": str(date.today()) if "strftime_now" in str(tokenizer.chat_template) else None,
         "libraries": [_version(name) for name in LIBRARIES_THAT_MATTER],
     }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
@@ -120,6 +130,8 @@ def _files(spec: DataSpec) -> Iterator[list[Path]]:
     yield from map(source_files, _sources(spec))
     if spec.clean.words:
         yield find_files(spec.clean.words)
+    if spec.clean.perplexity:
+        yield [scores_file(spec.clean.perplexity.scores)]
 
 
 def _code() -> list[Path]:

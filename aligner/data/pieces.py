@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 Fate = Literal["learnt", "rejected", ""]
 SHOWN_CHARS = 300  # of a dropped row
+# What a terminal would obey: C0 as Unicode's pictures, C1 as the two characters that it stands for (ECMA-48, 5.3).
+_PICTURES = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"}
+_PICTURES |= {0x7F: "\u2421"} | {code: f"\u241b{chr(code - 0x40)}" for code in range(0x80, 0xA0)}
+
+
+def visible(text: str) -> str:
+    """The text with its control characters shown, not obeyed; line ends and tabs stay."""
+    return text.translate(_PICTURES)
 
 
 class Piece(NamedTuple):

@@ -8,7 +8,7 @@ a line break), need not be tokenised a second time: its ids are the text's, up t
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,8 +49,11 @@ def encode_prefixed(
         return [PrefixedIds(whole, _compared(whole, asked, tokenizer)) for whole, asked in pairs]
     tails, shared = _Tails(tokenizer, backend), _shared_ints(len(tokenizer))
     encodings = backend.encode_batch(list(texts), add_special_tokens=False)
+    alone = _ids_alone(
+        [one for asked in prompts for one in asked if tails.of(one) is None], backend, tails.bos
+    )
     return [
-        _prefixed(encoding, list(map(shared.__getitem__, encoding.ids)), asked, tails, tokenizer)
+        _prefixed(encoding, list(map(shared.__getitem__, encoding.ids)), asked, tails, alone, tokenizer)
         for encoding, asked in zip(encodings, prompts, strict=True)
     ]
 
@@ -125,14 +128,17 @@ def _prefixed(
     plain: list[int],
     prompts: Sequence[str],
     tails: _Tails,
+    alone: Mapping[str, list[int]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> PrefixedIds:
     ids = begun_once(plain, tails.bos)
     lengths: list[int | None] = []
     for prompt in prompts:
-        tail = tails.of(prompt)
+        tail = None if prompt in alone else tails.of(prompt)
         border = None if tail is None else _border(encoding, plain, len(prompt), tail)
-        if tail is None or border is None:
+        if prompt in alone:
+            lengths.append(_length(ids, alone[prompt]))
+        elif tail is None or border is None:
             lengths += _compared(ids, [prompt], tokenizer)
         else:
             same = plain[border : border + len(tail.ids)] == tail.ids
@@ -152,5 +158,15 @@ def _border(encoding: Encoding, ids: list[int], characters: int, tail: _Tail) ->
 
 def _compared(ids: list[int], prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int | None]:
     """The lengths of prompts that are tokenised for themselves."""
-    asked = [one_bos(given, tokenizer) for given in encode_texts(prompts, tokenizer)]
-    return [len(given) if ids[: len(given)] == given else None for given in asked]
+    return [_length(ids, one_bos(given, tokenizer)) for given in encode_texts(prompts, tokenizer)]
+
+
+def _ids_alone(prompts: Sequence[str], backend: Tokenizer, bos: int | None) -> dict[str, list[int]]:
+    """The ids of prompts without a control token near their ends, each tokenised once, all of them together."""
+    unique = list(dict.fromkeys(prompts))
+    encodings = backend.encode_batch(unique, add_special_tokens=False)
+    return {prompt: begun_once(given.ids, bos) for prompt, given in zip(unique, encodings, strict=True)}
+
+
+def _length(ids: list[int], alone: list[int]) -> int | None:
+    return len(alone) if ids[: len(alone)] == alone else None

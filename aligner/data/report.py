@@ -48,8 +48,8 @@ class SourceReport:
 class DataReport:
     """The accounts of all sources, trained on and held out; `curriculum`: trained on early alone.
 
-    `words`: path and sha256 of the word files that the rows were cleaned with. `against`: the evaluations whose rows
-    were looked for among them.
+    `words`: path and sha256 of word files and scores that the rows were cleaned with. `against`: the evaluations whose
+    rows were looked for among them.
     """
 
     train: list[SourceReport] = field(default_factory=list)

@@ -72,7 +72,9 @@ class Document:
 class Conversation:
     """Turns, the assistant's ones to be learnt.
 
-    Of a task's row: `template` wrote it ("task/template"), after `shots` solved ones.
+    Of a task's row: `template` wrote it ("task/template"), after `shots` solved ones. Of a format that tells an
+    instruction from its input: `instruction_chars`, how much of the question is the instruction; and of one that says
+    so, whether it is a `classification`.
     """
 
     origin: Origin
@@ -80,6 +82,8 @@ class Conversation:
     family: str = ""
     template: str = ""
     shots: int = 0
+    instruction_chars: int | None = field(default=None, compare=False)
+    classification: bool | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,8 @@ def with_contents(row: Row, change: Callable[[str], str]) -> Row:
         return replace(row, text=change(row.text))
     if isinstance(row, Example):
         return replace(row, fields={name: _rewritten(value, change) for name, value in row.fields.items()})
+    if isinstance(row, Conversation):
+        return replace(row, turns=_changed(row.turns, change), instruction_chars=None)
     return replace(row, turns=_changed(row.turns, change))
 
 

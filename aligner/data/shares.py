@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from math import fsum
 
 from aligner.errors import DataError, Problem
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.mixture import MixtureSpec
+
+KEPT_TURNS = 4  # of a part: an epoch has one or two, and is asked for by the plan and by the training
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,20 @@ class Part:
     rows: list[int]
     luck: list[int]
     tokens: float
+
+    def turn(self, number: int) -> list[int]:
+        """Its rows in the order of a turn (from 0); the last few orders are kept, since plans ask for them again."""
+        if number not in self._turns:
+            for old in list(self._turns)[: 1 - KEPT_TURNS]:
+                del self._turns[old]
+            drawn = [_mixed(luck, number) for luck in self.luck]
+            order = sorted(range(len(drawn)), key=drawn.__getitem__)
+            self._turns[number] = [self.rows[i] for i in order]
+        return self._turns[number]
+
+    @cached_property
+    def _turns(self) -> dict[int, list[int]]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -57,8 +74,7 @@ def _turns(part: Part, start: int, count: int) -> list[int]:
     taken: list[int] = []
     while len(taken) < count:
         turn, offset = divmod(start + len(taken), len(part.rows))
-        order = sorted(range(len(part.rows)), key=lambda i: (_mixed(part.luck[i], turn), i))
-        taken += [part.rows[i] for i in order[offset : offset + count - len(taken)]]
+        taken += part.turn(turn)[offset : offset + count - len(taken)]
     return taken
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from aligner.data.pieces import Piece, dropped_text, parts_of, shown_document, shown_row
+from aligner.data.pieces import Piece, dropped_text, parts_of, shown_document, shown_row, visible
 from aligner.data.plan import SourcePlan, template_rows
 from aligner.data.report import DataReport
 from aligner.data.rows import Document
@@ -25,21 +25,29 @@ def show_rows(
     rows: Sequence[TokenRow | PairRow | PromptRow],
     tokenizer: PreTrainedTokenizerBase,
     *,
+    part: str = "",
     console: Console | None = None,
 ) -> None:
-    """Print rows: learnt (or chosen) tokens green, rejected ones red, control tokens reversed."""
+    """Print rows: learnt (or chosen) tokens green, rejected ones red, control tokens reversed.
+
+    `part`, where given, stands before each number.
+    """
     console = console or Console()
-    console.print(
+    for number, row in enumerate(rows, start=1):
+        shown = shown_row(row, tokenizer)
+        console.rule(Text(visible(f"{part}{number}: {shown.title}")), align="left")
+        for line in shown.lines:
+            console.print(styled(line), soft_wrap=True)
+
+
+def show_legend(*, console: Console | None = None) -> None:
+    """Print what the colours of rows mean."""
+    (console or Console()).print(
         Text.assemble(
             ("green", STYLES["learnt"]), " is learnt (or chosen), ", ("red", STYLES["rejected"]), " is rejected, ",
             ("reversed", CONTROL), " is a control token",
         )
     )  # fmt: skip
-    for number, row in enumerate(rows, start=1):
-        shown = shown_row(row, tokenizer)
-        console.rule(Text(f"{number}: {shown.title}"), align="left")
-        for line in shown.lines:
-            console.print(styled(line), soft_wrap=True)
 
 
 def show_documents(
@@ -56,7 +64,7 @@ def show_documents(
     console = console or Console()
     for number, document in enumerate(documents, start=1):
         shown = shown_document(document, tokenizer)
-        console.rule(Text(f"{part}{number}: {shown.title}"), align="left")
+        console.rule(Text(visible(f"{part}{number}: {shown.title}")), align="left")
         console.print(styled(shown.lines[0]), soft_wrap=True)
 
 
@@ -68,11 +76,13 @@ def show_dropped(report: DataReport, count: int, *, console: Console | None = No
     console = console or Console()
     for part, source in parts_of(report):
         total = sum(source.dropped.values())
-        console.rule(Text(f"{part}: {source.path}, {total} of {source.rows_read} rows dropped"), align="left")
+        title = f"{part}: {source.path}, {total} of {source.rows_read} rows dropped"
+        console.rule(Text(visible(title)), align="left")
         for reason, number in source.dropped.items():
             console.print(Text(f"{reason}: {number}", "bold"))
             for row in source.samples.get(reason, [])[:count]:
-                line = Text.assemble("  ", (str(row.origin), "cyan"), "  ", dropped_text(row))
+                place, text = visible(str(row.origin)), visible(dropped_text(row))
+                line = Text.assemble("  ", (place, "cyan"), "  ", text)
                 console.print(line, soft_wrap=True)
 
 
@@ -80,12 +90,13 @@ def show_templates(plans: Sequence[SourcePlan], *, console: Console | None = Non
     """Print how often each template of a task is used; nothing where there are no tasks."""
     console = console or Console()
     for row in template_rows(plans):
-        console.print(Text.assemble((f"{row.name}: ", "bold"), f"{row.value}  {row.why}"), soft_wrap=True)
+        name, said = visible(row.name), visible(f"{row.value}  {row.why}")
+        console.print(Text.assemble((f"{name}: ", "bold"), said), soft_wrap=True)
 
 
 def styled(line: Sequence[Piece]) -> Text:
-    """Pieces as styled text."""
+    """Pieces as styled text, control characters visible."""
     text = Text()
     for piece in line:
-        text.append(piece.text, f"{STYLES[piece.fate]} {CONTROL if piece.control else ''}".strip())
+        text.append(visible(piece.text), f"{STYLES[piece.fate]} {CONTROL if piece.control else ''}".strip())
     return text

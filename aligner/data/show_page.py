@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aligner.data.pieces import ShownRow, dropped_text, parts_of
+from aligner.data.pieces import ShownRow, dropped_text, parts_of, visible
 from aligner.data.report import DataReport, SourceReport
 from aligner.recipe.plan import PlanRow, PlanTable
 
@@ -34,7 +34,7 @@ class StageView:
 
 
 def render_page(title: str, stages: Sequence[StageView]) -> str:
-    """The page; the template escapes every text in it."""
+    """The page; the template escapes every text in it, and control characters, which HTML has not, are shown."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -43,6 +43,7 @@ def render_page(title: str, stages: Sequence[StageView]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
     )
     return environment.get_template(TEMPLATE).render(title=title, stages=stages)
 

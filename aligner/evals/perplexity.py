@@ -1,4 +1,4 @@
-"""Held-out documents: how many bits a model needs for each byte of them."""
+"""Documents: how many bits a model needs for each byte of them, of all together or of each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from aligner.data.rows import Document
@@ -43,16 +44,48 @@ def bits_per_byte(
     sees the last token of the one before it and nothing earlier. The end token of a document is not predicted, so
     that tokenizers with and without one compare.
     """
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    texts = [_scored_ids(ids, tokenizer, start) for ids in documents_ids(documents, tokenizer)]
-    windows = [window for ids in texts for window in _windows(ids, block_length)]
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else start
-    logprobs = token_logprobs(model, windows, batch_size=batch_size, pad_id=pad_id)
-    nats = -sum(float(row.double().sum()) for row in logprobs)
+    found = _logprobs(model, tokenizer, documents, block_length=block_length, batch_size=batch_size)
     size = sum(_num_bytes(document) for document in documents)
     if size == 0:
         raise DataError(Problem("documents", "there is no text to score", "give documents with text"))
-    return BitsPerByte(nats / math.log(2) / size, nats, size, sum(len(row) for row in logprobs))
+    return _measured([window for windows in found for window in windows], size)
+
+
+def bits_of_each(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Sequence[Document],
+    *,
+    block_length: int,
+    batch_size: int,
+) -> list[BitsPerByte]:
+    """`bits_per_byte` of every document by itself; none of them may be empty."""
+    found = _logprobs(model, tokenizer, documents, block_length=block_length, batch_size=batch_size)
+    sizes = [_num_bytes(document) for document in documents]
+    return [_measured(windows, size) for windows, size in zip(found, sizes, strict=True)]
+
+
+def _measured(windows: Sequence[Tensor], size: int) -> BitsPerByte:
+    nats = -sum(float(window.double().sum()) for window in windows)
+    return BitsPerByte(nats / math.log(2) / size, nats, size, sum(len(window) for window in windows))
+
+
+def _logprobs(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Sequence[Document],
+    *,
+    block_length: int,
+    batch_size: int,
+) -> list[list[Tensor]]:
+    """Log-probabilities of each document's tokens, window by window."""
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    texts = [_scored_ids(ids, tokenizer, start) for ids in documents_ids(documents, tokenizer)]
+    windows = [_windows(ids, block_length) for ids in texts]
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else start
+    flat = [window for of_one in windows for window in of_one]
+    logprobs = iter(token_logprobs(model, flat, batch_size=batch_size, pad_id=pad_id))
+    return [[next(logprobs) for _ in of_one] for of_one in windows]
 
 
 def _scored_ids(ids: list[int], tokenizer: PreTrainedTokenizerBase, start: int) -> list[int]:

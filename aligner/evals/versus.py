@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb, log
 
 import numpy as np
 
@@ -52,6 +53,29 @@ def paired_difference(
 def best_of_n(scores: Scores, n: int) -> float:
     """Mean over prompts of the best score among the first n samples: what choosing alone could reach."""
     return float(np.mean([max(samples[:n]) for samples in scores]))
+
+
+def best_of_n_kl(n: int) -> float:
+    """KL of best-of-n to the model it chooses from: log n - (n - 1) / n, in nats per response.
+
+    Stiennon et al. 2020 (arXiv:2009.01325, appendix G.3). Exact where no two responses score the same; else what it
+    can be at most (Beirami et al. 2024, arXiv:2401.01879). By hand: n = 1 -> 0, n = 2 -> log 2 - 1/2.
+    """
+    return log(n) - (n - 1) / n
+
+
+def chosen_mean(judge: Scores, scores: Scores, n: int) -> float:
+    """Mean over prompts of the score of the response that `judge` likes best of n.
+
+    Over all choices of n among the prompt's N samples, so nothing is drawn (Nakano et al. 2021, arXiv:2112.09332,
+    appendix I): the i-th lowest by `judge`, from 0, is the best of C(i, n - 1) of the C(N, n) choices.
+    """
+    means = []
+    for liked, values in zip(judge, scores, strict=True):
+        order = np.argsort(liked, kind="stable")
+        chances = [comb(place, n - 1) / comb(len(order), n) for place in range(len(order))]
+        means.append(float(np.asarray(values)[order] @ np.asarray(chances)))
+    return float(np.mean(means))
 
 
 def gap_closed_share(model: float, reference: float, best: float) -> float | None:

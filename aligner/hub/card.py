@@ -18,6 +18,11 @@ WHAT: dict[str, str] = {
     "sft": "a language model tuned on instructions",
     "reward": "a reward model: it scores answers, higher is better",
     "ppo": "a language model tuned with reinforcement learning (PPO) against a reward",
+    "dpo": "a language model tuned on pairs of answers (DPO)",
+    "kto": "a language model tuned on good and bad answers (KTO)",
+    "grpo": "a language model tuned with reinforcement learning (GRPO) against a reward",
+    "rejection": "a language model tuned on the best of its own answers (rejection sampling)",
+    "rloo": "a language model tuned with reinforcement learning (RLOO) against a reward",
 }
 _LOADER: dict[Kind, tuple[str, str]] = {
     "model": ("transformers", "AutoModelForCausalLM"),

@@ -17,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import validate_repo_id
 
 from aligner.errors import Problem, RunError
+from aligner.hub.ask import CONNECTION_ERRORS
 from aligner.hub.card import CardFacts, Kind, render_card
 from aligner.run.manifest import Manifest
 from aligner.run.write import write_folder, write_json, write_text
@@ -31,8 +32,6 @@ VOCABULARIES = frozenset(
     {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model"}
 )
 CARD = "README.md"
-# The base class of what the client's HTTP library raises; naming it through the client leaves the library its choice.
-CONNECTION_ERRORS: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligner.errors import ModelError, Problem
+from aligner.models.fast import hasten
 from aligner.models.load import load_scorer, load_trained
 from aligner.models.padding import right_padded
 from aligner.models.scoring import Scoring
@@ -48,7 +49,7 @@ class RewardModel:
         stats: RewardStats | None = None,
         scoring: Scoring | None = None,
     ) -> None:
-        self.model = model.eval()
+        self.model = hasten(model.eval())
         self.scoring = scoring or (stats.scoring if stats else Scoring())
         self.tokenizer = tokenizer
         self.identity = identity

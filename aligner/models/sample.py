@@ -6,18 +6,19 @@ A mask is true where the token counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from aligner.errors import ModelError, Problem
-from aligner.models.padding import left_padded, right_padded
-from aligner.models.wrapped import context_length, device_of, eval_mode, output_head, text_config
+from aligner.models.cache import read_prompts, read_tokens
+from aligner.models.linear import held_weights
+from aligner.models.logprobs import read_logprobs
+from aligner.models.padding import right_padded
+from aligner.models.wrapped import context_length, device_of, eval_mode, text_config
 
 LEAVE_SHARE = (
     0.25  # rows leave the batch once this share of it has finished; copying the cache costs about one step
@@ -31,13 +32,14 @@ class Responses(NamedTuple):
     mask_BR: Tensor  # bool, true on real tokens, the end token included
     logprobs_BR: Tensor  # float32, nats, under softmax(logits / temperature) over the whole vocabulary; 0 after the end
     finished_B: Tensor  # bool, the row ended with eos
+    values_BR: Tensor | None = None  # float32, what `value_head` said before each token; 0 after the end
 
 
 class ResponseLogprobs(NamedTuple):
     """Given answers under a model, differentiable where the model is."""
 
     logprobs_BR: Tensor  # float32, nats; 0 where the mask is false
-    entropy_BR: Tensor  # float32, nats, of the distribution each token was drawn from; no gradient
+    entropy_BR: Tensor  # float32, nats, of what each token was drawn from; gradient only if asked for
     hidden_BRD: Tensor | None  # what the head saw when it predicted each token; only with with_hidden
 
 
@@ -53,11 +55,13 @@ def sample_responses(
     greedy: bool = False,
     batch_size: int = 256,
     autocast: bool = False,
+    value_head: nn.Module | None = None,
 ) -> Responses:
     """Answer each prompt; nothing but the arguments decides how (the model's own generation config is not read).
 
     Each row owns its random numbers, drawn before the first step, so a row's answer does not depend on its batch.
-    With `greedy` the likeliest token is taken; its log-probability is still the one at `temperature`.
+    With `greedy` the likeliest token is taken; its log-probability is still the one at `temperature`. `value_head`,
+    (B, D) -> (B,), reads the hidden state that each token is drawn from.
     """
     _check_lengths(model, prompts, max_new_tokens)
     num_rows, device = len(prompts), device_of(model)
@@ -67,18 +71,19 @@ def sample_responses(
     order = sorted(
         range(num_rows), key=lambda row: len(prompts[row])
     )  # equal lengths together: little padding
-    rule = _Rule(temperature=temperature, eos_id=eos_id, pad_id=pad_id, greedy=greedy)
+    rule = _Rule(temperature=temperature, eos_id=eos_id, pad_id=pad_id, greedy=greedy, value_head=value_head)
     with (
         torch.inference_mode(),
         eval_mode(model),
         torch.autocast(device.type, torch.bfloat16, enabled=autocast),
+        held_weights(model),
     ):
         for start in range(0, num_rows, batch_size):
             rows = order[start : start + batch_size]
             _sample_batch(
                 model, [prompts[row] for row in rows], torch.tensor(rows, device=device), noise_BR, rule, out
             )
-    return out.trimmed()
+    return out.trimmed(with_values=value_head is not None)
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class _Rule:
     eos_id: int
     pad_id: int
     greedy: bool
+    value_head: nn.Module | None  # (B, D) -> (B,)
 
 
 @dataclass
@@ -99,6 +105,7 @@ class _Answers:
     mask_BR: Tensor
     logprobs_BR: Tensor
     finished_B: Tensor
+    values_BR: Tensor
 
     @classmethod
     def empty(cls, num_rows: int, width: int, *, pad_id: int, device: torch.device) -> _Answers:
@@ -108,9 +115,10 @@ class _Answers:
             mask_BR=torch.zeros(num_rows, width, dtype=torch.bool, device=device),
             logprobs_BR=torch.zeros(num_rows, width, device=device),
             finished_B=torch.zeros(num_rows, dtype=torch.bool, device=device),
+            values_BR=torch.zeros(num_rows, width, device=device),
         )
 
-    def trimmed(self) -> Responses:
+    def trimmed(self, *, with_values: bool) -> Responses:
         """As wide as the longest answer."""
         width = int(self.mask_BR.sum(dim=1).max()) if len(self.ids_BR) else 0
         # clone: leaves inference mode, so that the numbers may enter a loss
@@ -119,6 +127,7 @@ class _Answers:
             self.mask_BR[:, :width].clone(),
             self.logprobs_BR[:, :width].clone(),
             self.finished_B.clone(),
+            self.values_BR[:, :width].clone() if with_values else None,
         )
 
 
@@ -131,12 +140,13 @@ def _sample_batch(
     out: _Answers,
 ) -> None:
     """Prefill once, then one token a step; finished rows write nothing more and leave when enough of them wait."""
-    ids_BT, mask_BT = left_padded(prompts, pad_id=rule.pad_id, device=rows_B.device)
-    positions_BT = (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
-    cache = DynamicCache(config=text_config(model))
-    open_B = torch.ones_like(rows_B, dtype=torch.bool)
+    begun = read_prompts(model, prompts, pad_id=rule.pad_id, room=noise_BR.shape[1])
+    first, mask_BT, positions_B1, cache = begun
+    logits_BV, hidden_BD = first
+    open_B, ids_B = torch.ones_like(rows_B, dtype=torch.bool), rows_B
     for step in range(noise_BR.shape[1]):
-        logits_BV = _next_logits(model, ids_BT, mask_BT, positions_BT, cache)
+        if step:
+            logits_BV, hidden_BD = read_tokens(model, ids_B[:, None], mask_BT, positions_B1, cache)
         ids_B, logprobs_B = choose_tokens(
             logits_BV, noise_BR[rows_B, step], temperature=rule.temperature, greedy=rule.greedy
         )
@@ -144,34 +154,21 @@ def _sample_batch(
         out.ids_BR[rows_B, step] = ids_B
         out.mask_BR[rows_B, step] = open_B
         out.logprobs_BR[rows_B, step] = torch.where(open_B, logprobs_B, 0.0)
+        if rule.value_head is not None:
+            out.values_BR[rows_B, step] = torch.where(open_B, rule.value_head(hidden_BD.float()).float(), 0.0)
         ended_B = open_B & (ids_B == rule.eos_id)
         out.finished_B[rows_B] |= ended_B
         open_B = open_B & ~ended_B
         num_open = int(open_B.sum())
         if num_open == 0:
             return
-        ids_BT, positions_BT = ids_B[:, None], positions_BT[:, -1:] + 1
+        positions_B1 = positions_B1 + 1
         mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], dim=1)
         if num_open <= (1 - LEAVE_SHARE) * len(rows_B):
             keep = open_B.nonzero().squeeze(1)
             cache.batch_select_indices(keep)
-            rows_B, open_B = rows_B[keep], open_B[keep]
-            ids_BT, mask_BT, positions_BT = ids_BT[keep], mask_BT[keep], positions_BT[keep]
-
-
-def _next_logits(
-    model: nn.Module, ids_BT: Tensor, mask_BT: Tensor, positions_BT: Tensor, cache: DynamicCache
-) -> Tensor:
-    """Logits of the next token (B, V); the cache grows by the given tokens."""
-    output = model(
-        input_ids=ids_BT,
-        attention_mask=mask_BT.long(),
-        position_ids=positions_BT,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return output.logits[:, -1]
+            rows_B, open_B, ids_B = rows_B[keep], open_B[keep], ids_B[keep]
+            mask_BT, positions_B1 = mask_BT[keep], positions_B1[keep]
 
 
 def choose_tokens(
@@ -204,11 +201,13 @@ def response_logprobs(
     temperature: float,
     pad_id: int,
     with_hidden: bool = False,
+    entropy_gradient: bool = False,
 ) -> ResponseLogprobs:
     """Log-probabilities of given responses, with gradient, by one full forward pass in the model's present mode.
 
     The head is computed at response positions only: prompts and padding cost no vocabulary-wide row. `mask_BR` is true
-    on a row's first tokens and false after them. Autocast is the caller's choice.
+    on a row's first tokens and false after them. Autocast is the caller's choice. The entropy has a gradient only with
+    `entropy_gradient`.
     """
     device = device_of(model)
     ids_BR, mask_BR = ids_BR.to(device), mask_BR.to(device).bool()
@@ -219,47 +218,26 @@ def response_logprobs(
         torch.tensor([len(prompt) for prompt in prompts], device=device) - 1
     )  # predicts the first answer token
     row_N, token_N = mask_BR.nonzero(as_tuple=True)
-    with _head_only_at(model, row_N, starts_B[row_N] + token_N) as seen:
-        # No attention mask: padding comes last, where causal attention cannot see it, and positions count from 0.
-        logits_NV = model(input_ids=ids_BT, use_cache=False).logits[0].float() / temperature
-    return _gathered(logits_NV, seen[0] if with_hidden else None, ids_BR, mask_BR)
-
-
-def _gathered(
-    logits_NV: Tensor, hidden_ND: Tensor | None, ids_BR: Tensor, mask_BR: Tensor
-) -> ResponseLogprobs:
-    """Numbers of the N real tokens, back at their places; zeros elsewhere."""
-    all_NV = logits_NV.log_softmax(dim=-1)
-    zeros_BR = torch.zeros(mask_BR.shape, device=mask_BR.device)
-    logprobs_BR = zeros_BR.masked_scatter(mask_BR, all_NV.gather(1, ids_BR[mask_BR][:, None]).squeeze(1))
-    with torch.no_grad():
-        entropy_BR = zeros_BR.masked_scatter(mask_BR, -(all_NV.exp() * all_NV).nan_to_num(0.0).sum(dim=-1))
-    if hidden_ND is None:
-        return ResponseLogprobs(logprobs_BR, entropy_BR, None)
-    hidden_BRD = hidden_ND.new_zeros(*mask_BR.shape, hidden_ND.shape[-1]).masked_scatter(
-        mask_BR[..., None], hidden_ND
+    columns_N = starts_B[row_N] + token_N
+    # No attention mask: padding comes last, where causal attention cannot see it, and positions count from 0.
+    inputs = {"input_ids": ids_BT, "use_cache": False}
+    logprobs_N, entropy_N, hidden_ND = read_logprobs(
+        model, inputs, row_N, columns_N, ids_BR[mask_BR], temperature
     )
-    return ResponseLogprobs(logprobs_BR, entropy_BR, hidden_BRD)
+    if not entropy_gradient:
+        entropy_N = entropy_N.detach()
+    zeros_BR = torch.zeros(mask_BR.shape, device=device)
+    return ResponseLogprobs(
+        zeros_BR.masked_scatter(mask_BR, logprobs_N),
+        zeros_BR.masked_scatter(mask_BR, entropy_N),
+        _at_places(hidden_ND, mask_BR) if with_hidden else None,
+    )
 
 
-@contextmanager
-def _head_only_at(model: nn.Module, row_N: Tensor, column_N: Tensor) -> Iterator[list[Tensor]]:
-    """Within, the head sees the hidden states at (row, column) alone, as (1, N, D); yields what it saw.
-
-    A pre-hook and not a call of the parts: the forward pass then goes through every wrapper (PEFT, data parallel) and
-    keeps what an architecture does to its logits after the head (soft caps, scales).
-    """
-    seen: list[Tensor] = []
-
-    def pick(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        seen.append(inputs[0][row_N, column_N])
-        return (seen[0][None],)
-
-    handle = output_head(model).register_forward_pre_hook(pick)
-    try:
-        yield seen
-    finally:
-        handle.remove()
+def _at_places(hidden_ND: Tensor, mask_BR: Tensor) -> Tensor:
+    """The N real tokens' vectors at their places, zeros elsewhere: (B, R, D)."""
+    zeros_BRD = hidden_ND.new_zeros(*mask_BR.shape, hidden_ND.shape[-1])
+    return zeros_BRD.masked_scatter(mask_BR[..., None], hidden_ND)
 
 
 def prompt_room(model: nn.Module, max_new_tokens: int) -> int:

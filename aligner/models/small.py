@@ -31,10 +31,13 @@ def build_small(spec: ArchitectureSpec, tokenizer: PreTrainedTokenizerBase) -> P
     return model
 
 
+_ANY_VOCABULARY = 512  # holds the control tokens that config classes name by default; they warn of fewer
+
+
 def small_shape(spec: ArchitectureSpec) -> PreTrainedModel:
-    """The same model without weights and with a vocabulary of one: what its modules are called, before any data."""
+    """The same model without weights, before any data: what its modules are called."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(_CONFIGS[spec.architecture](spec, 1))
+        return AutoModelForCausalLM.from_config(_CONFIGS[spec.architecture](spec, _ANY_VOCABULARY))
 
 
 def _init_std(spec: ArchitectureSpec) -> float:

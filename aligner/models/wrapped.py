@@ -37,7 +37,13 @@ def text_config(model: nn.Module) -> PreTrainedConfig:
 
 def context_length(model: nn.Module) -> int:
     """The longest sequence the model reads, in tokens; 2048 where its settings name none."""
-    return int(getattr(text_config(model), "max_position_embeddings", None) or 2048)
+    return context_of(unwrapped(model).config)
+
+
+def context_of(config: PreTrainedConfig) -> int:
+    """`context_length` of a model with these settings."""
+    own = config.get_text_config(decoder=True)
+    return int(getattr(own, "max_position_embeddings", None) or 2048)
 
 
 def device_of(model: nn.Module) -> torch.device:

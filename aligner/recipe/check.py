@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from aligner.errors import Problem, RecipeError, nearest
-from aligner.recipe.clean import CleanSpec, RowCleanSpec
+from aligner.recipe.clean import CleanSpec, PerplexitySpec, RowCleanSpec
 from aligner.recipe.data import (
     ChatFormat,
     ConversationFormat,
@@ -22,10 +22,9 @@ from aligner.recipe.data import (
     SourceSpec,
 )
 from aligner.recipe.evaluate import EvaluateRecipe
-from aligner.recipe.model import ModelSpec
+from aligner.recipe.model import FrozenModelSpec, ModelSpec
 from aligner.recipe.place import HUB
 from aligner.recipe.ppo import RewardSource
-from aligner.recipe.selfinstruct import GeneratorSpec
 from aligner.recipe.shape import Visit, visit
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PipelineStage
@@ -33,13 +32,14 @@ from aligner.recipe.text import ListNode, MapNode, Node, ScalarNode
 
 _MODEL_FIELDS = (
     (ModelSpec, "base"),
-    (GeneratorSpec, "base"),
+    (FrozenModelSpec, "base"),
     (RewardSource, "model"),
     (EvaluateRecipe, "models"),
     (EvaluateRecipe, "reward"),
 )
+_FILE_FIELDS = ((PipelineStage, "use"), (RewardSource, "rules"))
 _MIXED_FIELDS = ((SourceSpec, "share"), (SourceSpec, "epochs"))
-_MIXED_STAGES = ("sft", "reward")
+_MIXED_STAGES = ("sft", "reward", "dpo", "kto")
 _WORD_FIELDS = ((CleanSpec, "words"), (RowCleanSpec, "words"))
 _FORMATS: dict[tuple[str, str], Any] = {
     ("pretrain", "data.train"): DocumentFormat,
@@ -52,6 +52,19 @@ _FORMATS: dict[tuple[str, str], Any] = {
     ("reward", "normalise_on"): PromptFormat,
     ("ppo", "data.train"): PromptFormat,
     ("ppo", "data.holdout"): PromptFormat,
+    ("grpo", "data.train"): PromptFormat,
+    ("grpo", "data.holdout"): PromptFormat,
+    ("rloo", "data.train"): PromptFormat,
+    ("rloo", "data.holdout"): PromptFormat,
+    ("rejection", "data.train"): PromptFormat,
+    ("rejection", "data.holdout"): PromptFormat,
+    ("dpo", "data.train"): PairFormat,
+    ("dpo", "data.holdout"): PairFormat,
+    ("dpo", "watch.holdout"): PromptFormat,
+    ("kto", "data.train"): PairFormat,
+    ("kto", "data.holdout"): PairFormat,
+    ("kto", "watch.holdout"): PromptFormat,
+    ("ppo", "ptx.sources"): DocumentFormat,
     ("evaluate", "suites.documents"): DocumentFormat,
     ("evaluate", "suites.pairs"): PairFormat,
     ("evaluate", "suites.prompts"): PromptFormat,
@@ -85,25 +98,25 @@ def check_files(
     for seen in visit(tree, root):
         where = (seen.owner, seen.name)
         if where == (SourceSpec, "path"):
-            texts = _texts(seen.entry.node)
+            texts = sources[seen.key] = _texts(seen.entry.node)
             if isinstance(seen.entry.node, ListNode) and not seen.entry.node.items:
                 yield Problem(
                     seen.entry.place, f'"{seen.key}" is empty', "give at least one file, folder or glob"
                 )
             for node in [] if no_root else _of_files(texts):
                 yield from _check_path(node, path, root=folder)
-            sources[seen.key] = texts
         elif where in _WORD_FIELDS and not no_root:
             yield from _check_paths(seen.entry.node, path, root=folder)
         elif where == (SourceSpec, "format"):
             yield from _check_format(seen, stage)
         elif where in _MIXED_FIELDS:
             yield from _check_mixed(seen, stage)
-        elif where == (PipelineStage, "use"):
+        elif where in _FILE_FIELDS:
             yield from _check_paths(seen.entry.node, path)
+        elif where == (PerplexitySpec, "scores"):
+            yield from _check_scores(seen.entry.node, path, in_pipeline)
         elif where in _MODEL_FIELDS:
-            for node in _texts(seen.entry.node):
-                yield from _check_model(node, path, in_pipeline)
+            yield from _check_models(seen.entry.node, path, in_pipeline)
     yield from _overlaps(sources)
     if isinstance(tree, MapNode) and stage != "pipeline":
         tree.entries.pop("root", None)  # the paths have it now; a saved recipe must not put it in front again
@@ -177,21 +190,36 @@ def _check_path(node: ScalarNode, recipe: Path, *, root: str = "") -> Iterator[P
         yield Problem(node.place, error.problems[0].what, error.problems[0].remedy)
 
 
+def _check_models(node: Node, recipe: Path, in_pipeline: bool) -> Iterator[Problem]:
+    for text in _texts(node):
+        yield from _check_model(text, recipe, in_pipeline)
+
+
 def _check_model(node: ScalarNode, recipe: Path, in_pipeline: bool) -> Iterator[Problem]:
     """A name of a model is "@stage", a recipe, a folder, or else it has the form of a Hub id."""
     text = str(node.value)
     if text.startswith("@"):
-        if not in_pipeline:
-            remedy = "aligner run the pipeline, or name a run folder, a Hub id or a pretrain recipe"
-            yield Problem(
-                node.place, f'"{text}" names a stage of a pipeline, and this recipe is run by itself', remedy
-            )
+        remedy = "aligner run the pipeline, or name a run folder, a Hub id or a pretrain recipe"
+        yield from _check_stage(node, remedy, in_pipeline)
     elif text.endswith((".yaml", ".yml")):
         yield from _check_path(node, recipe)
     elif os.path.isdir(found := Path(text).expanduser()) or os.path.isdir(found := recipe.parent / found):
         node.value = str(found)
     elif not _HUB_ID.fullmatch(text):
         yield Problem(node.place, f"no folder {text}", _near_path(Path(text).expanduser(), recipe))
+
+
+def _check_scores(node: Node, recipe: Path, in_pipeline: bool) -> Iterator[Problem]:
+    if isinstance(node, ScalarNode) and str(node.value).startswith("@"):
+        yield from _check_stage(node, "aligner run the pipeline, or name a run of the stage", in_pipeline)
+    else:
+        yield from _check_paths(node, recipe)
+
+
+def _check_stage(node: ScalarNode, remedy: str, in_pipeline: bool) -> Iterator[Problem]:
+    if not in_pipeline:
+        what = f'"{node.value}" names a stage of a pipeline, and this recipe is run by itself'
+        yield Problem(node.place, what, remedy)
 
 
 def _check_format(seen: Visit, stage: str) -> Iterator[Problem]:
@@ -222,7 +250,7 @@ def _check_mixed(seen: Visit, stage: str) -> Iterator[Problem]:
 def _overlaps(sources: dict[str, list[ScalarNode]]) -> Iterator[Problem]:
     """Files that are both trained on and held out, or evaluated on."""
     for key, held in sources.items():
-        if not key.startswith(("data.holdout", "data.decontaminate")):
+        if not key.startswith(("data.holdout", "data.decontaminate", "watch.holdout")):
             continue
         trained = {
             name

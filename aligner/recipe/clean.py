@@ -36,12 +36,48 @@ CleanRule = Literal[
 Personal = Literal["email", "iban", "card", "ip", "phone"]
 
 
+class PerplexitySpec(Spec):
+    """Rows that a language model finds too hard or too easy to guess (CCNet, arXiv:1911.00359, 3.2).
+
+    They are judged as they stand in their files, before anything is changed in them.
+    """
+
+    scores: str = Field(
+        description='what the stage perplexity measured: its run folder, its scores.jsonl, or "@stage" in a pipeline'
+    )
+    min_bits_per_byte: float | None = Field(None, gt=0, description="easier rows go: boilerplate, repetition")
+    max_bits_per_byte: float | None = Field(None, gt=0, description="harder rows go: noise, other languages")
+    quantiles: list[float] | None = Field(
+        None, description="[lowest, highest] share of all scores, as in [0.05, 0.9]; rows outside go"
+    )
+
+    @property
+    def to_come(self) -> bool:
+        """Whether a stage of the pipeline is yet to say where the scores lie."""
+        return self.scores.startswith("@")
+
+    @model_validator(mode="after")
+    def _bounds_make_sense(self) -> Self:
+        low, high, shares = self.min_bits_per_byte, self.max_bits_per_byte, self.quantiles
+        if low is None and high is None and shares is None:
+            raise ValueError("no bounds: give min_bits_per_byte, max_bits_per_byte or quantiles")
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_bits_per_byte = {low} is above max_bits_per_byte = {high}")
+        if shares is not None and not (len(shares) == 2 and 0 <= shares[0] < shares[1] <= 1):
+            raise ValueError(f"quantiles = {shares}: give [lowest, highest], both from 0 to 1")
+        return self
+
+
 class CleanSpec(Spec):
     """Cleaning of documents before pretraining (survey arXiv:2303.18223, 4.1.2).
 
-    The order is fixed, whatever the order of keys: repair, mask, filters, exact repeats, near duplicates.
+    The order is fixed, whatever the order of keys: perplexity, repair, mask, filters, exact repeats, near duplicates.
     """
 
+    perplexity: PerplexitySpec | None = Field(
+        None,
+        description="drop rows by their bits per byte under a model, which the stage perplexity measures",
+    )
     repair: bool = Field(False, description="mend text of a wrong encoding (ftfy; extra data)")
     mask: list[Personal] = Field(
         default_factory=list, description="personal data to be replaced by <email>, <phone> and so on"

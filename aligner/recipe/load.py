@@ -11,11 +11,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from aligner.errors import Problem, RecipeError, nearest
+from aligner.recipe.base import Spec
 from aligner.recipe.check import check_files, data_root, find_path, nearest_sibling
 from aligner.recipe.override import apply_changes, apply_overrides
 from aligner.recipe.shape import unknown_keys
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import RECIPES, Recipe
+from aligner.recipe.task import TaskSpec
 from aligner.recipe.text import MapNode, Node, ScalarNode, parse, places, plain, write
 from aligner.recipe.translate import translate
 
@@ -92,12 +94,13 @@ def recorded_values(before: Mapping[str, Any], kind: type[StageRecipe]) -> Mappi
 
 
 def json_schema(stage: str | None = None) -> dict[str, Any]:
-    """The JSON schema of one stage's recipes, or of all of them, for editors."""
+    """The JSON schema of one stage's recipes, of all of them, or of task files (`task`), for editors."""
     if stage is None:
         return TypeAdapter(Recipe).json_schema()
-    if stage not in RECIPES:
-        raise RecipeError(Problem("", f'unknown stage "{stage}"', nearest(stage, list(RECIPES))))
-    return RECIPES[stage].model_json_schema()
+    known: dict[str, type[Spec]] = {**RECIPES, "task": TaskSpec}
+    if stage not in known:
+        raise RecipeError(Problem("", f'unknown stage "{stage}"', nearest(stage, list(known))))
+    return known[stage].model_json_schema()
 
 
 def _read(path: Path) -> str:

@@ -24,6 +24,15 @@ class LoraSpec(Spec):
     )
 
 
+class FrozenModelSpec(Spec):
+    """A model that is asked and not trained."""
+
+    base: str = Field(
+        description='Hub id, folder, run folder, "@stage" of a pipeline, or a recipe (.yaml) that makes one'
+    )
+    revision: str | None = Field(None, description="commit, tag or branch of a Hub id")
+
+
 class ModelSpec(Spec):
     """A model to start from."""
 

@@ -32,6 +32,9 @@ def _aligned(cell: str, width: int, column: int) -> str:
     return cell.rjust(width) if column else cell.ljust(width)
 
 
+StageParts = tuple[list[PlanRow], tuple[PlanTable, ...]]  # rows and tables of a stage that has no name yet
+
+
 @dataclass(frozen=True)
 class StagePlan:
     """What one stage would do: steps, tokens, memory, time, precision; and its sources, what was read and what is."""

@@ -14,15 +14,6 @@ KEYWORDS = (
 )  # fmt: skip
 
 
-class GeneratorSpec(Spec):
-    """A model that writes; it is not trained."""
-
-    base: str = Field(
-        description='Hub id, folder, run folder, "@stage" of a pipeline, or a recipe (.yaml) that makes one'
-    )
-    revision: str | None = Field(None, description="commit, tag or branch of a Hub id")
-
-
 class SelfInstructSpec(Spec):
     """Self-instruct (Wang et al. 2022, arXiv:2212.10560); the defaults are the paper's where it has one."""
 

@@ -10,9 +10,12 @@ from pydantic import Field, model_validator
 from aligner.recipe.base import Spec
 from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec, SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
-from aligner.recipe.model import ArchitectureSpec, TokenizerSpec
+from aligner.recipe.group import GrpoRecipe, RejectionRecipe, RlooRecipe
+from aligner.recipe.model import ArchitectureSpec, FrozenModelSpec, TokenizerSpec
+from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.ppo import PpoRecipe
-from aligner.recipe.selfinstruct import GeneratorSpec, SelfInstructSpec
+from aligner.recipe.preference import DpoRecipe, KtoRecipe
+from aligner.recipe.selfinstruct import SelfInstructSpec
 from aligner.recipe.stage import StageRecipe, TunedRecipe
 from aligner.recipe.training import SamplingSpec, SftTrainSpec, TrainSpec
 
@@ -77,7 +80,7 @@ class SelfInstructRecipe(StageRecipe):
     """New instructions with solved instances, written by a model after seed tasks."""
 
     stage: Literal["selfinstruct"]
-    model: GeneratorSpec
+    model: FrozenModelSpec
     seed_tasks: list[SourceSpec] = Field(min_length=1, description="one question and one answer a row")
     selfinstruct: SelfInstructSpec
     sampling: SamplingSpec = Field(default_factory=lambda: SamplingSpec(max_new_tokens=128, temperature=0.7))
@@ -113,8 +116,14 @@ Recipe = Annotated[
     | SftRecipe
     | RewardRecipe
     | PpoRecipe
+    | DpoRecipe
+    | KtoRecipe
+    | GrpoRecipe
+    | RlooRecipe
+    | RejectionRecipe
     | EvaluateRecipe
     | SelfInstructRecipe
+    | PerplexityRecipe
     | PipelineRecipe,
     Field(discriminator="stage"),
 ]
@@ -123,7 +132,13 @@ RECIPES: dict[str, type[StageRecipe]] = {
     "sft": SftRecipe,
     "reward": RewardRecipe,
     "ppo": PpoRecipe,
+    "dpo": DpoRecipe,
+    "kto": KtoRecipe,
+    "grpo": GrpoRecipe,
+    "rloo": RlooRecipe,
+    "rejection": RejectionRecipe,
     "evaluate": EvaluateRecipe,
     "selfinstruct": SelfInstructRecipe,
+    "perplexity": PerplexityRecipe,
     "pipeline": PipelineRecipe,
 }

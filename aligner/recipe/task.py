@@ -31,7 +31,7 @@ class TemplateSpec(Spec):
 class TaskSpec(Spec):
     """A task: a table of fields and several templates."""
 
-    name: str = Field(min_length=1, description="what reports call it; solved rows are shown by this name")
+    name: str = Field(min_length=1, description="what reports call it; no other task of a recipe has it")
     family: str | None = Field(None, description="cluster of like tasks; the name when left out")
     rows: str | list[str] = Field(description="file, folder or glob of the rows, from the task file's folder")
     integers: list[str] = Field(

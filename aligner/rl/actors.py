@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aligner.errors import ModelError, Problem
+from aligner.models.fast import hasten
 from aligner.models.heads import ValueHead
 from aligner.models.sample import response_logprobs, sample_responses
 from aligner.recipe.ppo import PpoSpec
@@ -33,13 +34,16 @@ class LanguageActor:
     The model is put into eval mode and stays there: dropout would make the policy another one at every pass.
     """
 
-    def __init__(self, model: nn.Module, value_head: ValueHead, drawing: Drawing) -> None:
-        self.model = model.eval()
+    def __init__(
+        self, model: nn.Module, value_head: ValueHead, drawing: Drawing, *, entropy_gradient: bool = False
+    ) -> None:
+        self.model = hasten(model.eval())
         self.value_head = value_head
         self.drawing = drawing
+        self.entropy_gradient = entropy_gradient
 
     def sample(self, prompts: list[list[int]], rng: torch.Generator) -> Rollout:
-        """One response to each prompt."""
+        """One response to each prompt, with the critic's values as it was drawn."""
         drawing = self.drawing
         drawn = sample_responses(
             self.model,
@@ -50,8 +54,11 @@ class LanguageActor:
             pad_id=drawing.pad_id,
             generator=rng,
             autocast=drawing.autocast,
+            value_head=self.value_head,
         )
-        return Rollout(prompts, drawn.ids_BR, drawn.mask_BR, drawn.logprobs_BR, drawn.finished_B)
+        return Rollout(
+            prompts, drawn.ids_BR, drawn.mask_BR, drawn.logprobs_BR, drawn.finished_B, drawn.values_BR
+        )
 
     def evaluate(self, prompts: list[list[int]], ids_BR: Tensor, mask_BR: Tensor) -> Evaluation:
         """Log-probabilities, entropies and values of given responses by one forward pass."""
@@ -64,6 +71,7 @@ class LanguageActor:
                 temperature=self.drawing.temperature,
                 pad_id=self.drawing.pad_id,
                 with_hidden=True,
+                entropy_gradient=self.entropy_gradient,
             )
         assert seen.hidden_BRD is not None
         return Evaluation(seen.logprobs_BR, seen.entropy_BR, self.value_head(seen.hidden_BRD.float()))
@@ -78,6 +86,10 @@ class LanguageActor:
     def parameters(self) -> list[nn.Parameter]:
         """What is trained."""
         return list(self.named_parameters().values())
+
+    def value_parameters(self) -> list[nn.Parameter]:
+        """The value head's."""
+        return list(self.value_head.parameters())
 
     def reference(self) -> LanguageActor:
         """This policy as it is now, for good.

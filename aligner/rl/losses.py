@@ -39,19 +39,29 @@ def policy_loss(
     *,
     clip: float,
     num_tokens: Tensor | float,
+    clip_high: float | None = None,
+    dual_clip: float | None = None,
 ) -> PolicyLoss:
-    """Clipped surrogate, eq. 7, negated: mean of max(-A r, -A clip(r, 1 - clip, 1 + clip)), r = new / old.
+    """Clipped surrogate, eq. 7, negated: mean of max(-A r, -A clip(r, 1 - clip, 1 + clip_high)), r = new / old.
+
+    `clip_high` is `clip` when left out.
 
     By hand: A = 1, r = 1.5, clip .2  ->  loss -1.2, cut; A = -1, r = 1.5  ->  loss 1.5, not cut.
+    With `dual_clip` c, the loss of a token with A < 0 is at most -A c (Ye et al. 2020, arXiv:1912.09729, eq. 5): A = -1
+    and r = 9, c = 3  ->  loss 3, cut.
     """
     new_BR = torch.where(mask_BR, logprobs_BR, 0.0)
     old_BR = torch.where(mask_BR, old_logprobs_BR, 0.0)
     ratio_BR = torch.exp(new_BR - old_BR)
     free_BR = -advantages_BR * ratio_BR
-    cut_BR = -advantages_BR * ratio_BR.clamp(1 - clip, 1 + clip)
+    cut_BR = -advantages_BR * ratio_BR.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
+    loss_BR, was_cut_BR = torch.maximum(free_BR, cut_BR), cut_BR > free_BR
+    if dual_clip is not None:
+        most_BR = torch.where(advantages_BR < 0, -advantages_BR * dual_clip, torch.inf)
+        loss_BR, was_cut_BR = torch.minimum(loss_BR, most_BR), was_cut_BR | (loss_BR > most_BR)
     return PolicyLoss(
-        loss=masked_mean(torch.maximum(free_BR, cut_BR), mask_BR, num_tokens=num_tokens),
-        clip_share=masked_mean((cut_BR > free_BR).float(), mask_BR, num_tokens=num_tokens),
+        loss=masked_mean(loss_BR, mask_BR, num_tokens=num_tokens),
+        clip_share=masked_mean(was_cut_BR.float(), mask_BR, num_tokens=num_tokens),
         kl_old_nats=masked_mean(k3(old_BR, new_BR).detach(), mask_BR, num_tokens=num_tokens),
         ratio_error=(ratio_BR.detach() - 1).abs().max(),
     )
@@ -82,8 +92,10 @@ def value_loss(
 def explained_variance(values_BR: Tensor, returns_BR: Tensor, mask_BR: Tensor) -> Tensor:
     """1 - Var(G - V) / Var(G) over the real tokens: 1 a perfect critic, 0 as good as a constant, below 0 worse.
 
-    0 when the returns do not vary: there is nothing to explain.
+    0 when the returns do not vary, or there are none: there is nothing to explain.
     """
     returns, errors = returns_BR[mask_BR], (returns_BR - values_BR)[mask_BR]
+    if len(returns) == 0:
+        return returns_BR.new_zeros(())
     spread = returns.var(correction=0)
     return torch.where(spread > 0, 1 - errors.var(correction=0) / spread.clamp_min(1e-12), 0.0)

@@ -1,41 +1,28 @@
-"""What a response is worth: reward models and Python functions, added up by weight."""
+"""What a response is worth: reward models, Python functions, rules and servers, added up by weight.
+
+B = episodes, R = response positions.
+"""
 
 from __future__ import annotations
 
-import importlib
-import math
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from aligner.data.rows import Prompt
-from aligner.errors import ModelError, Problem, RecipeError, nearest
+from aligner.errors import ModelError, Problem, RecipeError
 from aligner.models.decoding import decode_responses
 from aligner.models.heads import RewardModel
 from aligner.recipe.ppo import RewardSource
+from aligner.rl.answered import Answered
+from aligner.rl.functions import FunctionReward, TokenReward, load_function
+from aligner.rl.remote import HttpReward
 from aligner.rl.rollout import Rollout
-
-
-class RewardFunction(Protocol):
-    """A reward in Python: one finite number a response. `finished` is False where the length limit cut it."""
-
-    def __call__(self, rows: list[Prompt], responses: list[str], finished: list[bool]) -> Sequence[float]: ...
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A rollout as rewards see it."""
-
-    rows: list[Prompt]
-    rollout: Rollout
-    texts: list[str]
+from aligner.rl.rules import RuleReward, read_rules
 
 
 @dataclass(frozen=True)
@@ -43,6 +30,11 @@ class ModelReward:
     """A reward run's score on the scale stored with it, which is frozen: a running one would change beta."""
 
     model: RewardModel
+
+    @property
+    def identity(self) -> str:
+        """Its weights."""
+        return self.model.identity
 
     def __call__(self, answered: Answered) -> Tensor:
         """(B,), in standard deviations from the mean over the start model's answers."""
@@ -52,32 +44,38 @@ class ModelReward:
         return self.model.normalised(sequences, lengths).to(rollout.logprobs_BR)
 
 
-@dataclass(frozen=True)
-class FunctionReward:
-    """A Python function's numbers, as they are."""
+Reward = ModelReward | FunctionReward | TokenReward | RuleReward | HttpReward
 
-    name: str
-    function: RewardFunction
 
-    def __call__(self, answered: Answered) -> Tensor:
-        """(B,). RecipeError when the function does not give one finite number a response."""
-        finished = answered.rollout.finished_B.tolist()
-        values = [float(value) for value in self.function(answered.rows, answered.texts, finished)]
-        if len(values) != len(finished):
-            fault = f"{self.name} gave {len(values)} numbers for {len(finished)} responses"
-            raise RecipeError(Problem("reward", fault, "return one float per response, in their order"))
-        for value, text in zip(values, answered.texts, strict=True):
-            if not math.isfinite(value):
-                fault = f"{self.name} gave {value} for the response {text!r}"
-                raise RecipeError(Problem("reward", fault, "return finite floats"))
-        return torch.tensor(values, device=answered.rollout.logprobs_BR.device)
+class Part(NamedTuple):
+    """One of several rewards."""
+
+    weight: float
+    reward: Reward
+    clip: float | None = None  # beyond +-clip, in the reward's own units, it counts as that
+
+    def worth(self, answered: Answered) -> Tensor:
+        """(B,), or (B, R) of a TokenReward; clipped, then weighed."""
+        values = self.reward(answered)
+        return self.weight * (values if self.clip is None else values.clamp(-self.clip, self.clip))
+
+
+class Earned(NamedTuple):
+    """What responses earned."""
+
+    scores_B: Tensor  # for the whole response
+    tokens_BR: Tensor | None  # for single tokens on top, 0 on padding; None where no reward gives any
+
+    def total(self) -> Tensor:
+        """Both together: (B,)."""
+        return self.scores_B if self.tokens_BR is None else self.scores_B + self.tokens_BR.sum(dim=1)
 
 
 @dataclass(frozen=True)
 class Rewards:
     """The weighted sum of the recipe's rewards; `tokenizer` turns response tokens into text for functions."""
 
-    parts: list[tuple[float, ModelReward | FunctionReward]]
+    parts: Sequence[Part]
     tokenizer: PreTrainedTokenizerBase
 
     def answered(self, rows: list[Prompt], rollout: Rollout) -> Answered:
@@ -86,41 +84,66 @@ class Rewards:
         return Answered(rows, rollout, decode_responses(responses, self.tokenizer))
 
     def identities(self) -> dict[str, str]:
-        """What each reward model is, by its place in the recipe."""
-        models = {i: part.model for i, (_, part) in enumerate(self.parts) if isinstance(part, ModelReward)}
-        return {f"reward.{i}": model.identity for i, model in models.items()}
+        """What each reward model and each file of rules is, by its place in the recipe."""
+        rewards = [part.reward for part in self.parts]
+        return {
+            f"reward.{i}": reward.identity
+            for i, reward in enumerate(rewards)
+            if isinstance(reward, ModelReward | RuleReward)
+        }
+
+    def earned(self, answered: Answered) -> Earned:
+        """The weighted sums, of whole responses and of single tokens."""
+        whole = [part.worth(answered) for part in self.parts if not isinstance(part.reward, TokenReward)]
+        tokens = [part.worth(answered) for part in self.parts if isinstance(part.reward, TokenReward)]
+        nothing_B = answered.rollout.logprobs_BR.new_zeros(len(answered.rows))
+        return Earned(
+            torch.stack(whole).sum(dim=0) if whole else nothing_B,
+            torch.stack(tokens).sum(dim=0) if tokens else None,
+        )
 
     def __call__(self, answered: Answered) -> Tensor:
-        """The weighted sum: (B,)."""
-        return torch.stack([weight * part(answered) for weight, part in self.parts]).sum(dim=0)
+        """All that each response earned: (B,)."""
+        return self.earned(answered).total()
 
 
 def load_rewards(sources: Sequence[RewardSource], tokenizer: PreTrainedTokenizerBase) -> Rewards:
-    """Open every reward of the recipe, functions first: all mistakes in naming them are told before a model is loaded.
+    """Open every reward of the recipe, models last: all mistakes in naming the others are told before one is loaded.
 
     `tokenizer` is the policy's; a reward model must have the same vocabulary: it reads the sampled tokens.
     """
-    functions = load_functions(sources)
-    parts: list[tuple[float, ModelReward | FunctionReward]] = []
-    for source in sources:
-        part = functions[source.function] if source.function else _open_model(str(source.model), tokenizer)
-        parts.append((source.weight, part))
+    light = load_functions(sources)
+    parts = []
+    for number, source in enumerate(sources):
+        reward: Reward = light[number] if number in light else _open_model(str(source.model), tokenizer)
+        if source.dense and isinstance(reward, FunctionReward):
+            reward = TokenReward(reward.name, load_function(reward.name), tokenizer)
+        parts.append(Part(source.weight, reward, source.clip))
     return Rewards(parts, tokenizer)
 
 
-def load_functions(sources: Sequence[RewardSource]) -> dict[str, FunctionReward]:
-    """The Python functions among the sources, by name; RecipeError that names every one that is not there."""
+def load_functions(sources: Sequence[RewardSource]) -> dict[int, FunctionReward | RuleReward | HttpReward]:
+    """The rewards that are no models, by place; RecipeError with every mistake in naming them."""
     problems: list[Problem] = []
-    functions: dict[str, FunctionReward] = {}
+    found: dict[int, FunctionReward | RuleReward | HttpReward] = {}
     for number, source in enumerate(sources):
-        if source.function is not None:
-            try:
-                functions[source.function] = FunctionReward(source.function, load_function(source.function))
-            except RecipeError as error:
-                problems += [Problem(f"reward.{number}.function", p.what, p.remedy) for p in error.problems]
+        try:
+            if source.function is not None:
+                found[number] = FunctionReward(source.function, load_function(source.function))
+            elif source.rules is not None:
+                found[number] = read_rules(source.rules)
+            elif source.http is not None:
+                spec = source.http
+                found[number] = HttpReward(spec.url, spec.timeout_seconds, spec.retries)
+        except RecipeError as error:
+            named = source.function is not None  # rules have a file and a line to point to
+            problems += [
+                Problem(f"reward.{number}.function" if named else p.where, p.what, p.remedy)
+                for p in error.problems
+            ]
     if problems:
         raise RecipeError(problems)
-    return functions
+    return found
 
 
 def _open_model(path: str, tokenizer: PreTrainedTokenizerBase) -> ModelReward:
@@ -131,42 +154,3 @@ def _open_model(path: str, tokenizer: PreTrainedTokenizerBase) -> ModelReward:
     if model.stats is None:
         raise ModelError(Problem(path, "has no stored reward scale", "name the run of a reward stage"))
     return ModelReward(model)
-
-
-def load_function(name: str) -> RewardFunction:
-    """The function called "module:function", the working folder's own modules included; else RecipeError."""
-    module_name, colon, function_name = name.partition(":")
-    if not (module_name and colon and function_name):
-        raise RecipeError(
-            Problem("reward.function", f'"{name}" names no function', 'write "module:function"')
-        )
-    with _working_folder_importable():
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            remedy = "install the module, or run from the folder it lies in"
-            fault = f'"{module_name}" cannot be imported: {error}'
-            raise RecipeError(Problem("reward.function", fault, remedy)) from error
-    found = getattr(module, function_name, None)
-    if not callable(found):
-        offered = sorted(
-            key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
-        )
-        what = f'"{module_name}" has no function "{function_name}"'
-        remedy = nearest(function_name, offered) if offered else "the module has no functions"
-        raise RecipeError(Problem("reward.function", what, remedy))
-    return found  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _working_folder_importable() -> Iterator[None]:
-    """A console command does not look for modules in the folder it is run from; a user's own rewards lie there."""
-    folder = str(Path.cwd())
-    if folder in sys.path:
-        yield
-        return
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)

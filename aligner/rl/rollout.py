@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aligner.rl.seeds import generator
+from aligner.rl.seeds import rows_at
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,9 @@ class Rollout:
     mask_BR: Tensor  # True on real response tokens, end of text included
     logprobs_BR: Tensor  # nats, under exactly the distribution that was sampled from
     finished_B: Tensor  # True where the response came to its end of text
+    values_BR: Tensor | None = (
+        None  # the critic's, where the policy's own pass gave them; as the log-probabilities
+    )
 
     @property
     def num_tokens(self) -> int:
@@ -38,7 +41,34 @@ class Rollout:
             mask_BR=self.mask_BR[episodes, :width],
             logprobs_BR=self.logprobs_BR[episodes, :width],
             finished_B=self.finished_B[episodes],
+            values_BR=None if self.values_BR is None else self.values_BR[episodes, :width],
         )
+
+
+PASS_TOKENS = {"cpu": 4096}  # of a forward pass; more is no faster there, and holds more at once
+MANY_TOKENS = 65536  # on an accelerator
+
+
+def passes(rollout: Rollout, rows_per_device: int | None) -> list[Tensor]:
+    """Episode numbers of each forward pass: so many at most, in their order.
+
+    Without a number: as many as have `PASS_TOKENS` tokens, padding included; where that takes several passes, episodes
+    of like length go together.
+    """
+    numbers = torch.arange(len(rollout.prompts))
+    if rows_per_device is not None:
+        return [numbers[i : i + rows_per_device] for i in range(0, len(numbers), rows_per_device)]
+    budget = PASS_TOKENS.get(rollout.ids_BR.device.type, MANY_TOKENS)
+    answers = rollout.mask_BR.sum(dim=1).tolist()
+    lengths = [len(prompt) + answer for prompt, answer in zip(rollout.prompts, answers, strict=True)]
+    if max(lengths, default=0) * len(lengths) <= budget:
+        return [numbers]
+    parts: list[list[int]] = [[]]
+    for episode in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if parts[-1] and lengths[episode] * (len(parts[-1]) + 1) > budget:
+            parts.append([])
+        parts[-1].append(episode)
+    return [torch.tensor(part) for part in parts]
 
 
 def real_width(mask_BR: Tensor) -> int:
@@ -53,11 +83,4 @@ def prompts_for(step: int, *, num_prompts: int, prompts_per_step: int, seed: int
     Steps may straddle two epochs, so no prompt is left out and a set smaller than a step is gone through several times.
     """
     start = step * prompts_per_step
-    epochs = range(start // num_prompts, (start + prompts_per_step - 1) // num_prompts + 1)
-    order = [row for epoch in epochs for row in _shuffled(num_prompts, seed=seed, epoch=epoch)]
-    offset = start - epochs[0] * num_prompts
-    return order[offset : offset + prompts_per_step]
-
-
-def _shuffled(count: int, *, seed: int, epoch: int) -> list[int]:
-    return torch.randperm(count, generator=generator(seed, "prompts", epoch)).tolist()
+    return rows_at(start, prompts_per_step, num_rows=num_prompts, seed=seed, purpose="prompts")

@@ -1,12 +1,13 @@
-"""What a PPO checkpoint holds: the trained weights, Adam's moments, and every random state.
+"""What a PPO checkpoint holds: the trained weights, Adam's moments, every random state, and how far the run has come.
 
-The learning rate, the prompts and the sampling noise of a step are functions of (recipe, step), so there is no
-cursor and no schedule to keep.
+The learning rate, the prompts and the sampling noise of a step are functions of (recipe, step), so they need no cursor
+and no schedule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,26 @@ from aligner.errors import Problem, RunError
 from aligner.run.seed import rng_state, set_rng_state
 
 WEIGHT, MOMENT = "weight.", "adam."
+
+
+@dataclass
+class Progress:
+    """What decides the next steps and is no function of (recipe, step)."""
+
+    kl_coef: float
+    ptx_rows: int = 0  # blocks of the PTX mix that were read
+    first_length: float | None = None  # mean tokens of a response in the first step
+    best_step: int | None = None  # whose look had the highest reward
+    best_reward: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a checkpoint holds it; JSON gives every float back bit by bit."""
+        return asdict(self)
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """Go back to what `to_json` gave; what an older version did not store stays as it is."""
+        for name, value in stored.items():
+            setattr(self, name, value)
 
 
 def training_state(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from aligner.errors import Problem, TrainingError
 from aligner.recipe.ppo import PpoSpec
 from aligner.rl.advantages import gae, masked_mean, masked_whiten
+from aligner.rl.finite import Stopped, check_finite, check_weights, finite
 from aligner.rl.losses import explained_variance, policy_loss, value_loss
-from aligner.rl.rollout import Rollout
+from aligner.rl.rollout import Rollout, passes
 from aligner.rl.score import Scored
 from aligner.rl.seeds import generator
 
@@ -26,7 +27,7 @@ class Evaluation(NamedTuple):
     """What the actor thinks of given responses now; (B, R) each, with gradient."""
 
     logprobs_BR: Tensor  # nats, at the sampling temperature
-    entropy_BR: Tensor  # nats, of the next-token distribution
+    entropy_BR: Tensor  # nats, of the next-token distribution; with gradient where the actor is asked for one
     values_BR: Tensor  # reward still to come
 
 
@@ -39,9 +40,21 @@ class Actor(Protocol):
         """The ones that are trained."""
         ...
 
+    def value_parameters(self) -> Sequence[nn.Parameter]:
+        """Those of them that the critic has for itself; the policy does not change with them."""
+        ...
+
+
+class Mix(Protocol):
+    """What else is learnt in each optimiser step."""
+
+    def add_gradient(self) -> float:
+        """Add its gradient to what is there; returns its loss, in nats per token."""
+        ...
+
 
 class UpdateStats(NamedTuple):
-    """Means over the update's optimiser steps, but for the last two."""
+    """Means over the update's optimiser steps, but for the last three."""
 
     policy_loss: float = 0.0
     value_loss: float = 0.0
@@ -49,9 +62,11 @@ class UpdateStats(NamedTuple):
     value_clip_share: float = 0.0
     kl_old_nats: float = 0.0  # per token, of the policies of each optimiser step to the one that sampled
     entropy_nats: float = 0.0
+    ptx_nats: float = 0.0  # per token of the text that is mixed in
     grad_norm: float = 0.0  # before clipping
     ratio_first_error: float = 0.0  # largest |ratio - 1| before the first optimiser step
     explained_variance: float = 0.0  # of the critic, before the update
+    optimiser_steps: float = 0.0  # fewer than epochs x minibatches where target_kl ended the update
 
 
 @dataclass(frozen=True)
@@ -71,12 +86,9 @@ class Experience:
         return Experience(rollout, *(x_BR[episodes, : rollout.mask_BR.shape[1]] for x_BR in fixed))
 
     def parts(self, size: int | None) -> Iterator[Experience]:
-        """At most `size` episodes at a time; all at once without it."""
-        num_episodes = len(self.rollout.prompts)
-        if size is None or size >= num_episodes:
-            yield self
-        else:
-            yield from (self.select(episodes) for episodes in torch.split(torch.arange(num_episodes), size))
+        """At most `size` episodes at a time; without it, as many as a forward pass takes."""
+        parts = passes(self.rollout, size)
+        yield from [self] if len(parts) == 1 else (self.select(episodes) for episodes in parts)
 
 
 def update(
@@ -88,53 +100,92 @@ def update(
     seed: int,
     step: int,
     same_numerics: bool = True,
+    mix: Mix | None = None,
+    check: Callable[[Experience], None] | None = None,
 ) -> UpdateStats:
     """`spec.epochs` passes over the rollout batch, `spec.minibatches` optimiser steps each.
 
+    `spec.target_kl` ends it early: before an optimiser step, where the policy is further than that from the one that
+    sampled, in nats per token (k3) over the step's own minibatch. The first step is always taken.
+
+    The first `spec.value_warmup_steps` steps train what the critic has for itself, and the policy stays as it is. In
+    the others `mix`, where there is one, adds its gradient to every optimiser step, before clipping.
+
     The order of episodes is a function of (seed, step, epoch). With `same_numerics` (sampler and actor both compute in
-    float32) the ratio must be 1 before the first optimiser step, or TrainingError; without it, the actor's own
-    log-probabilities stand for the sampler's.
+    float32) the ratio must be 1 before the first optimiser step; without it, the actor's own log-probabilities stand
+    for the sampler's. `check` sees what will be learnt from, and may refuse it.
+
+    Stopped where something is wrong before the first optimiser step; TrainingError where it is later.
     """
-    set_learning_rates(optimizer, step=step, steps=spec.steps)
     batch = prepare(actor, scored, spec, same_numerics=same_numerics)
+    if check is not None:
+        check(batch)
+    set_learning_rates(optimizer, step=step, steps=spec.steps)
+    trained = actor.value_parameters() if step < spec.value_warmup_steps else None
     done: list[UpdateStats] = []
-    for epoch in range(spec.epochs):
-        for episodes in shuffled_minibatches(
-            scored.rollout, spec.minibatches, seed=seed, step=step, epoch=epoch
-        ):
-            part = _accumulate(actor, optimizer, batch.select(episodes), spec)
+    try:
+        for episodes in all_minibatches(scored.rollout, spec, seed=seed, step=step):
+            part = _accumulate(actor, optimizer, batch.select(episodes), spec, trained)
             if same_numerics and not done:
                 check_first_ratio(part.ratio_first_error)
+            if done and spec.target_kl is not None and part.kl_old_nats > spec.target_kl:
+                break
+            if mix is not None and trained is None:
+                part = part._replace(ptx_nats=finite(mix.add_gradient(), "loss of ptx"))
             grad_norm = nn.utils.clip_grad_norm_(list(actor.parameters()), spec.max_grad_norm)
-            done.append(part._replace(grad_norm=_finite(float(grad_norm), "gradient norm")))
+            done.append(part._replace(grad_norm=finite(float(grad_norm), "gradient norm")))
             optimizer.step()
+    except TrainingError as error:
+        if done:
+            raise
+        raise Stopped(error.problems) from error
+    check_weights(actor.parameters())
     return _summary(done, explained_variance(batch.old_values_BR, batch.returns_BR, scored.rollout.mask_BR))
 
 
 def prepare(actor: Actor, scored: Scored, spec: PpoSpec, *, same_numerics: bool = True) -> Experience:
-    """Old values, advantages and returns of a rollout batch."""
+    """Old values, advantages and returns of a rollout batch. Stopped where a number of it is none."""
     rollout = scored.rollout
-    old = evaluate_in_parts(actor, rollout, rows_per_device=spec.rows_per_device)
-    advantages_BR = gae(scored.rewards_BR, old.values_BR, rollout.mask_BR, gamma=spec.gamma, lam=spec.lam)
+    check_finite(rollout.logprobs_BR, rollout.mask_BR, "log-probabilities")
+    check_finite(scored.rewards_BR, rollout.mask_BR, "rewards of tokens (scores and KL)")
+    logprobs_BR, values_BR = _as_sampled(actor, rollout, spec, same_numerics=same_numerics)
+    check_finite(values_BR, rollout.mask_BR, "values")
+    advantages_BR = gae(scored.rewards_BR, values_BR, rollout.mask_BR, gamma=spec.gamma, lam=spec.lam)
     return Experience(
         rollout=rollout,
-        old_logprobs_BR=rollout.logprobs_BR if same_numerics else old.logprobs_BR,
-        old_values_BR=old.values_BR,
+        old_logprobs_BR=logprobs_BR,
+        old_values_BR=values_BR,
         advantages_BR=masked_whiten(advantages_BR, rollout.mask_BR),
-        returns_BR=advantages_BR + old.values_BR,
+        returns_BR=advantages_BR + values_BR,
     )
+
+
+def _as_sampled(
+    actor: Actor, rollout: Rollout, spec: PpoSpec, *, same_numerics: bool
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and values of the policy that sampled: as it wrote them down, else by a pass of its own."""
+    if same_numerics and rollout.values_BR is not None:
+        return rollout.logprobs_BR, torch.where(rollout.mask_BR, rollout.values_BR, 0.0)
+    old = evaluate_in_parts(actor, rollout, rows_per_device=spec.rows_per_device)
+    return rollout.logprobs_BR if same_numerics else old.logprobs_BR, old.values_BR
 
 
 @torch.no_grad()
 def evaluate_in_parts(actor: Actor, rollout: Rollout, *, rows_per_device: int | None) -> Evaluation:
     """The actor's view of a whole rollout, without gradient, a few episodes at a time; 0 on padding."""
     whole = Evaluation(*(torch.zeros_like(rollout.logprobs_BR) for _ in Evaluation._fields))
-    for episodes in torch.split(torch.arange(len(rollout.prompts)), rows_per_device or len(rollout.prompts)):
+    for episodes in passes(rollout, rows_per_device):
         part = rollout.select(episodes)
         seen = actor.evaluate(part.prompts, part.ids_BR, part.mask_BR)
         for whole_BR, seen_BR in zip(whole, seen, strict=True):
             whole_BR[episodes, : part.mask_BR.shape[1]] = torch.where(part.mask_BR, seen_BR, 0.0)
     return whole
+
+
+def all_minibatches(rollout: Rollout, spec: PpoSpec, *, seed: int, step: int) -> Iterator[Tensor]:
+    """Episode numbers of each minibatch of an update, epoch by epoch."""
+    for epoch in range(spec.epochs):
+        yield from shuffled_minibatches(rollout, spec.minibatches, seed=seed, step=step, epoch=epoch)
 
 
 def shuffled_minibatches(
@@ -167,17 +218,24 @@ def check_first_ratio(ratio_error: float) -> None:
 
 
 def _accumulate(
-    actor: Actor, optimizer: torch.optim.Optimizer, batch: Experience, spec: PpoSpec
+    actor: Actor,
+    optimizer: torch.optim.Optimizer,
+    batch: Experience,
+    spec: PpoSpec,
+    trained: Sequence[nn.Parameter] | None,
 ) -> UpdateStats:
-    """Gradients of one optimiser step, some episodes at a time; every mean is over the step's own token count."""
+    """Gradients of one optimiser step, some episodes at a time; every mean is over the step's own token count.
+
+    Of `trained` alone, where it is given: the others have none, and Adam leaves such weights as they are.
+    """
     optimizer.zero_grad(set_to_none=True)
     num_tokens = batch.rollout.num_tokens
     total = UpdateStats()
     for part in batch.parts(spec.rows_per_device):
         if part.rollout.num_tokens:
             loss, figures = _losses(actor, part, spec, num_tokens=num_tokens)
-            _finite(float(loss.detach()), "loss")
-            torch.autograd.backward(loss)
+            finite(float(loss.detach()), "loss")
+            torch.autograd.backward(loss, inputs=trained)
             worst = max(total.ratio_first_error, figures.ratio_first_error)
             total = UpdateStats(*(a + b for a, b in zip(total, figures, strict=True)))
             total = total._replace(ratio_first_error=worst)
@@ -195,6 +253,8 @@ def _losses(actor: Actor, part: Experience, spec: PpoSpec, *, num_tokens: int) -
         mask_BR,
         clip=spec.clip,
         num_tokens=num_tokens,
+        clip_high=spec.clip_high,
+        dual_clip=spec.dual_clip,
     )
     value = value_loss(
         now.values_BR,
@@ -204,26 +264,24 @@ def _losses(actor: Actor, part: Experience, spec: PpoSpec, *, num_tokens: int) -
         clip=spec.value_clip,
         num_tokens=num_tokens,
     )
+    entropy = masked_mean(now.entropy_BR, mask_BR, num_tokens=num_tokens)
     figures = UpdateStats(
         policy_loss=float(policy.loss.detach()),
         value_loss=float(value.loss.detach()),
         clip_share=float(policy.clip_share),
         value_clip_share=float(value.clip_share),
         kl_old_nats=float(policy.kl_old_nats),
-        entropy_nats=float(masked_mean(now.entropy_BR.detach(), mask_BR, num_tokens=num_tokens)),
+        entropy_nats=float(entropy.detach()),
         ratio_first_error=float(policy.ratio_error),
     )
-    return policy.loss + spec.value_coef * value.loss, figures
-
-
-def _finite(value: float, what: str) -> float:
-    if value - value == 0:  # false for inf and nan
-        return value
-    raise TrainingError(
-        Problem("ppo", f"the {what} is {value}", "lower ppo.learning_rate, or the reward's scale")
-    )
+    loss = policy.loss + spec.value_coef * value.loss
+    return loss - spec.entropy_coef * entropy if spec.entropy_coef else loss, figures
 
 
 def _summary(done: list[UpdateStats], explained: Tensor) -> UpdateStats:
     means = UpdateStats(*(sum(column) / len(done) for column in zip(*done, strict=True)))
-    return means._replace(ratio_first_error=done[0].ratio_first_error, explained_variance=float(explained))
+    return means._replace(
+        ratio_first_error=done[0].ratio_first_error,
+        explained_variance=float(explained),
+        optimiser_steps=float(len(done)),
+    )

@@ -13,11 +13,12 @@ from typing import Any, Self
 
 from aligner.errors import Interrupted, Problem, RunError
 from aligner.recipe.stage import StageRecipe
-from aligner.run.changes import changed, changes_since, recipe_values
+from aligner.run.changes import asks_more, changed, changes_since, recipe_values
 from aligner.run.lines import JsonLines
 from aligner.run.lock import FolderLock
 from aligner.run.manifest import (
     Manifest,
+    Status,
     content_of,
     current_commit,
     current_hardware,
@@ -29,8 +30,8 @@ from aligner.run.metrics import Metrics, check_finite, parse_result_key
 from aligner.run.write import mend_leftovers, remove_path, write_json, write_text
 
 OWNED = (
-    "recipe.yaml", "metrics.jsonl", "samples.jsonl", "instructions.jsonl", "results.json", "report.html",
-    "value_head.safetensors", "model", "base", "checkpoints", "plots",
+    "recipe.yaml", "metrics.jsonl", "samples.jsonl", "instructions.jsonl", "scores.jsonl", "results.json",
+    "report.html", "value_head.safetensors", "model", "base", "checkpoints", "plots",
 )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ class RunFolder:
         """Make or reopen `recipe.output`, lock it, and write the complete recipe into it.
 
         RunError when another process has it, when it holds something else than a run, or when it was made with
-        another recipe; `fresh` throws away the run that is there.
+        another recipe (one that asks for more of the same goes on); `fresh` throws away the run that is there.
         """
         path = Path(recipe.output)
         _make(path)
@@ -241,7 +242,16 @@ def _agreed_manifest(path: Path, recipe: StageRecipe) -> Manifest:
         return _new_manifest(path, recipe)  # the folders of its stages are asked, each for itself
     if changes:
         raise RunError(changed(path, changes))
+    if asks_more(manifest.recipe, recipe):
+        manifest = _more_of(manifest, recipe)
+        manifest.write(path)
     return manifest
+
+
+def _more_of(manifest: Manifest, recipe: StageRecipe) -> Manifest:
+    """The manifest of a run that is to go on under a recipe that asks for more: it is not finished any longer."""
+    status: Status = "interrupted" if manifest.status == "finished" else manifest.status
+    return replace(manifest, recipe=recipe_values(recipe), status=status)
 
 
 def _new_manifest(path: Path, recipe: StageRecipe) -> Manifest:

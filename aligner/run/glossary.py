@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-METRICS: Final[dict[str, str]] = {
+_METRICS: Final[dict[str, str]] = {
     # supervised stages
     "train/loss_nats": "Mean cross-entropy per supervised token of the training rows since the last line, in nats.",
     "train/learning_rate": "Learning rate of this step.",
@@ -36,6 +36,9 @@ METRICS: Final[dict[str, str]] = {
     "ppo/ratio_first_error": "Largest |ratio - 1| in the first minibatch; anything but rounding is a bug.",
     "ppo/grad_norm": "Length of the policy gradient before clipping.",
     "ppo/learning_rate": "Learning rate of this step.",
+    "ppo/guard_warnings": "Guards (ppo.guards) that warned in this step.",
+    "ppo/ptx_nats": "Mean cross-entropy per token of the text that is learnt beside the reward (ptx), in nats.",
+    "ppo/optimiser_steps": "Optimiser steps of the update; ppo.target_kl ends it early.",
     "ppo/kl_coef": "Reward lost per nat of KL to the reference.",
     "ppo/response_tokens": "Mean length of this step's responses in tokens.",
     "ppo/finished_share": "Share of this step's responses that end by themselves.",
@@ -48,21 +51,62 @@ METRICS: Final[dict[str, str]] = {
     "ppo/tokens_per_second": "Response tokens sampled and trained on per second.",
     "kl/ref_nats_per_response": "KL of the policy to the reference model on this step's responses, in nats each.",
     "kl/holdout_ref_nats_per_response": "The same on responses to held-out prompts.",
+    # dpo
+    "dpo/loss": "Mean loss of the training pairs since the last line, nll_coef x the chosen answers' nats included.",
+    "dpo/accuracy_share": "Share of training pairs whose chosen answer gained more on the start model.",
+    "dpo/margin_mean": "Mean implicit reward of the chosen answer minus the rejected one's, over training pairs.",
+    "dpo/chosen_reward_mean": "Mean of beta x log(policy / start model) of chosen answers; may fall as margins grow.",
+    "kto/loss": "Mean loss of the answers of training pairs since the last line.",
+    "kto/accuracy_share": "Share of training pairs whose chosen answer gained more on the start model.",
+    "kto/margin_mean": "Mean implicit reward of the chosen answer minus the rejected one's, over training pairs.",
+    "kto/chosen_reward_mean": "Mean of beta x log(policy / start model) of chosen answers.",
+    "kto/kl_nats": "Mean log(policy / start model) of answers to other prompts, at least 0, in nats.",
+    # rejection
+    "rejection/loss_nats": "Mean cross-entropy per token of the best responses, which are learnt, in nats.",
     # selfinstruct
     "selfinstruct/tasks": "New instructions with solved instances, so far.",
     "selfinstruct/round_kept_share": "Share of a round's written instructions that were kept.",
 }
 
+_OF_GROUPS: Final = {
+    "flat_groups_share": "Share of prompts whose responses all scored the same: no response leads there.",
+    "best_score_mean": "Mean over prompts of the best response's score, missing-end penalty included.",
+}
+WATCHED: Final = ("dpo", "kto")  # stages that answer held-out prompts as PPO does
+REWARDED: Final = (
+    "grpo",
+    "rloo",
+    "rejection",
+)  # stages that sample and are rewarded as PPO's policy, and have no critic
+METRICS: Final[dict[str, str]] = (
+    _METRICS
+    | {
+        f"{area}/{key.removeprefix('ppo/')}": meaning
+        for areas, prefix in ((WATCHED, "ppo/holdout_"), (REWARDED, "ppo/"))
+        for area in areas
+        for key, meaning in _METRICS.items()
+        if key.startswith(prefix) and "value" not in key and "explained" not in key
+    }
+    | {f"{area}/{name}": meaning for area in REWARDED for name, meaning in _OF_GROUPS.items()}
+)
+
 RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
     "exact_match_share": "Share of questions answered with exactly a right answer.",
     "few_shot_exact_match_share": "Exact match with the best few-shot prompt: what is known before tuning.",
     "gold_reward": "Mean true reward of sampled responses.",
+    "best_step": "Step after which the policy was the one that is kept (ppo.keep_best).",
     "gold_reward_greedy": "Mean true reward of the most likely responses.",
     "gold_gain": "Gold reward minus the reference model's on the same prompts, with its 95 % interval.",
+    "chosen_gold_reward": "Mean true reward of the response that the learned reward likes best of n.",
+    "chosen_proxy_reward": "Mean learned reward of the best of n responses.",
+    "chosen_kl_nats": "KL of best-of-n to the model it chooses from, log n - (n - 1) / n, in nats per response.",
     "gap_closed_share": "Share of the way from the reference to its own best-of-n by gold reward.",
     "proxy_reward": "Mean score of the learned reward on sampled responses, normalised.",
     "proxy_gain": "Learned reward minus the reference model's on the same prompts, with its 95 % interval.",
-    "bits_per_byte": "Bits needed per byte of held-out text.",
+    "bits_per_byte": "Bits needed per byte of held-out text, or of all texts that were measured.",
+    "text_bits_per_byte": "Bits per byte of one text: this share of the texts needs fewer.",
+    "rows_measured": "Rows whose bits per byte were measured.",
+    "texts_measured": "Different texts of those rows.",
     "accuracy_share": "Share of held-out pairs whose better answer scores higher; ties count half.",
     "likelihood_accuracy_share": "The same, judged by the model's own log-probability of the answers.",
     "own_samples_accuracy_share": "The reward model's accuracy on pairs of the reference's own samples.",
@@ -114,6 +158,8 @@ BETTER: Final[dict[str, Literal["higher", "lower"]]] = {
     "likelihood_accuracy_share": "higher",
     "own_samples_accuracy_share": "higher",
     "own_samples_gain_share": "higher",
+    "chosen_gold_reward": "higher",
+    "chosen_proxy_reward": "higher",
     "gap_closed_share": "higher",
     "proxy_reward": "higher",
     "holdout_proxy_reward": "higher",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aligner.run.lines import JsonRow
+from aligner.run.metrics import as_of_ppo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,9 +53,21 @@ _TEMPLATES: Final = (
     _Template("bits_per_byte", "Held-out bits per byte", "bits per byte", {"holdout/bits_per_byte": "held out"}),
     _Template(
         "accuracy", "Preference accuracy", "share of pairs",
-        {"reward/accuracy_share": "training", "holdout/accuracy_share": "held out"},
+        {
+            **{f"{area}/accuracy_share": "training" for area in ("reward", "dpo", "kto")},
+            "holdout/accuracy_share": "held out",
+        },
     ),
     _Template("reward_loss", "Preference loss", "nats per pair", {"reward/loss_nats": "training"}),
+    _Template("dpo_loss", "Preference loss", "per pair", {"dpo/loss": "training"}),
+    _Template("kto_loss", "Preference loss", "per answer", {"kto/loss": "training"}),
+    _Template(
+        "margin", "Implicit reward: chosen less rejected answers", "reward",
+        {
+            "dpo/margin_mean": "training", "kto/margin_mean": "training", "holdout/margin_mean": "held out",
+            "dpo/chosen_reward_mean": "chosen answers", "kto/chosen_reward_mean": "chosen answers",
+        },
+    ),
     _Template(
         "reward", "Reward on training prompts: learned beside true", "reward",
         {"ppo/proxy_reward": "proxy (learned)", "ppo/gold_reward": "gold (true)"},
@@ -83,7 +96,7 @@ _TEMPLATES: Final = (
         },
     ),
     _Template(
-        "ppo_health", "PPO's own health", "share",
+        "ppo_health", "Health of the updates", "share",
         {"ppo/clip_share": "clipped tokens", "ppo/explained_variance": "explained variance"},
     ),
 )  # fmt: skip
@@ -91,6 +104,7 @@ _TEMPLATES: Final = (
 
 def plots_of(rows: Sequence[JsonRow]) -> list[Plot]:
     """The pictures that these lines of metrics.jsonl have numbers for."""
+    rows = [as_of_ppo(row) for row in rows]
     plots = []
     for template in _TEMPLATES:
         curves = [curve for key, label in template.keys.items() if (curve := _curve(rows, key, label)).steps]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aligner.errors import Problem, RunError
 from aligner.run.folder import read_results
@@ -17,6 +17,7 @@ from aligner.run.manifest import Manifest
 from aligner.run.metrics import METRICS, describe
 from aligner.run.plots import draw_png, draw_svg, plots_of
 from aligner.run.report_samples import SideBySide, other_samples, side_by_side
+from aligner.run.report_sources import ReadLine, SourceLine, read_line, source_line, sources_in
 from aligner.run.report_tables import (
     MISSING,
     Movement,
@@ -33,19 +34,6 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 TEMPLATE = "report.html.j2"
-
-
-@dataclass(frozen=True)
-class SourceLine:
-    """One data source of a stage: rows read, used and dropped (with the reasons), and tokens."""
-
-    part: str
-    path: str
-    format: str
-    read: str
-    used: str
-    dropped: str
-    tokens: str
 
 
 @dataclass(frozen=True)
@@ -72,12 +60,17 @@ class StageFacts:
     @property
     def sources(self) -> list[SourceLine]:
         """The data it read, wherever in the data report a source stands."""
-        return [_source_line(part, source) for part, source in _sources_in(self.manifest.data)]
+        return [source_line(part, source) for part, source in sources_in(self.manifest.data)]
+
+    @property
+    def read(self) -> list[ReadLine]:
+        """What the whole training reads of each source; [] for stages that do not plan it."""
+        return [read_line(source) for source in self.manifest.sources]
 
     @property
     def rows_used(self) -> str:
         """Rows used of all sources, the held-out ones aside."""
-        used = [s["rows_used"] for part, s in _sources_in(self.manifest.data) if "holdout" not in part]
+        used = [s["rows_used"] for part, s in sources_in(self.manifest.data) if "holdout" not in part]
         return number(sum(used)) if used else MISSING
 
 
@@ -215,45 +208,3 @@ def _machines(stages: Sequence[StageFacts]) -> list[tuple[str, str]]:
         ("commit", manifest.commit or "installed package"),
     ]
     return [*lines, *manifest.versions.items()]
-
-
-def _sources_in(report: Any, part: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """Every source of a data report with the part it stands in: "train", "holdout", "tasks.items train", ..."""
-    if isinstance(report, dict):
-        if "rows_used" in report:
-            return [(part, report)]
-        named = [(f"{part} {key}".strip(), value) for key, value in report.items()]
-        return [source for name, value in named for source in _sources_in(value, name)]
-    if isinstance(report, list):
-        return [source for value in report for source in _sources_in(value, part)]
-    return []
-
-
-def _remarks(source: dict[str, Any]) -> list[str]:
-    """What else a source's report says: rows that stayed or were changed, and how far annotators agree."""
-    noted = ", ".join(f"{count} {reason}" for reason, count in (source.get("noted") or {}).items())
-    agreement = ", ".join(
-        f"{criterion} {MISSING if alpha is None else format(alpha, '.2f')}"
-        for criterion, alpha in (source.get("agreement") or {}).items()
-    )
-    changed = ", ".join(f"{count} {what}" for what, count in (source.get("changed") or {}).items())
-    remarks = (
-        ("used all the same: ", noted),
-        ("cleaning changed: ", changed),
-        ("annotators' agreement (alpha): ", agreement),
-    )
-    return [title + text for title, text in remarks if text]
-
-
-def _source_line(part: str, source: dict[str, Any]) -> SourceLine:
-    dropped = source.get("dropped") or {}
-    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
-    return SourceLine(
-        part=part,
-        path=str(source.get("path", "")),
-        format=str(source.get("format", "")),
-        read=number(source.get("rows_read", source["rows_used"])),
-        used=number(source["rows_used"]),
-        dropped="; ".join([reasons or "none", *_remarks(source)]),
-        tokens=number(source["tokens"]) if source.get("tokens") else MISSING,
-    )

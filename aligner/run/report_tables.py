@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aligner.run.metrics import RESULTS, ResultKey, better, describe, parse_result_key
+from aligner.run.metrics import RESULTS, ResultKey, as_of_ppo, better, describe, parse_result_key
 
 MISSING = "–"
 
@@ -87,6 +87,7 @@ def duration(seconds: float) -> str:
 def movements(stage: str, rows: Sequence[Mapping[str, float]]) -> list[Movement]:
     """The headline numbers of a stage: first logged, last logged, and whether that is the way they should go."""
     found = []
+    rows = [as_of_ppo(row) for row in rows]
     for key, name in _HEADLINES.items():
         values = [float(row[key]) for row in rows if key in row]
         if len(values) > 1:

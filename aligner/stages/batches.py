@@ -39,13 +39,19 @@ class EntryNumber(TypedDict):
 
 
 class PairColumns(TypedDict, total=False):
-    """A pair as TRL's data sets hold it; `margin` in all rows or in none, and so `weight`."""
+    """A pair as TRL's data sets hold it; `margin` in all rows or in none, and so `weight`.
+
+    `reference`: log p(answer | prompt) of the chosen and of the rejected answer under the reference, in nats. `other`:
+    the same prompt with another pair's answers.
+    """
 
     chosen_ids: list[int]
     rejected_ids: list[int]
     prompt_length: int
     margin: float
     weight: float
+    reference: list[float]
+    other: PairColumns
 
 
 class AnswerCollator:
@@ -103,7 +109,7 @@ class PackCollator:
 class PairCollator:
     """B pairs to `input_ids` and `attention_mask` (2B, T), chosen first, and `prompt_lengths` (2B,).
 
-    Also `margin` (B,) and `weight` (B,), where the pairs have them.
+    Also `margin` (B,), `weight` (B,) and `reference` (2B,), where the pairs have them.
     """
 
     def __init__(self, pad_id: int) -> None:
@@ -117,6 +123,8 @@ class PairCollator:
         for key in ("margin", "weight"):
             if key in pairs[0]:
                 batch[key] = torch.tensor([pair[key] for pair in pairs], dtype=torch.float32)
+        if "reference" in pairs[0]:
+            batch["reference"] = torch.tensor([pair["reference"][side] for side in (0, 1) for pair in pairs])
         return batch
 
 

@@ -13,7 +13,14 @@ from aligner.errors import Interrupted, ModelError, Problem
 from aligner.evals import suites
 from aligner.evals.preference import calibration_error, own_samples_accuracy, pairs_of_samples
 from aligner.evals.suites import Decoding, PromptAnswers, Results, Subject, named
-from aligner.evals.versus import best_of_n, gap_closed_share, paired_difference, prompt_means
+from aligner.evals.versus import (
+    best_of_n,
+    best_of_n_kl,
+    chosen_mean,
+    gap_closed_share,
+    paired_difference,
+    prompt_means,
+)
 from aligner.models.heads import RewardModel
 from aligner.models.load import load_trained
 from aligner.models.sources import resolve_source
@@ -57,7 +64,7 @@ def evaluate(recipe: EvaluateRecipe, run: RunFolder) -> StageResult:
         for name in order:
             loaded = load_trained(recipe.models[name])
             subject = Subject(name, loaded.model, loaded.tokenizer, context_length(loaded.model))
-            questions = read_questions(recipe, subject)
+            questions = read_questions(recipe, subject.tokenizer, context=subject.context)
             if evaluation is None:
                 run.start(parents=parents, data=questions.data, seed=recipe.seed)
                 measured_on = {"parents": parents, "data": questions.data}
@@ -200,6 +207,8 @@ class _Evaluation:
         n = self.recipe.suites.best_of
         if reference.gold and n:
             results[f"best_of_{n}_gold_reward"] = best_of_n(reference.gold, n)
+        if reference.proxy and n:
+            results |= _chosen(reference, n)
         if not (reference.gold and reference.proxy):
             return
         samples = reference.answers.samples
@@ -240,6 +249,17 @@ class _Evaluation:
             if share is not None:
                 results["gap_closed_share"] = share
         return results
+
+
+def _chosen(found: OnPrompts, most: int) -> Results:
+    """Best of n by the learned reward, for n = 1, 2, 4, ... up to `most`: what choosing gives, and at what KL."""
+    results: Results = {}
+    for n in sorted({2**power for power in range(most.bit_length())} | {most}):
+        results[f"chosen_kl_nats[best of {n}]"] = best_of_n_kl(n)
+        results[f"chosen_proxy_reward[best of {n}]"] = chosen_mean(found.proxy, found.proxy, n)
+        if found.gold:
+            results[f"chosen_gold_reward[best of {n}]"] = chosen_mean(found.proxy, found.gold, n)
+    return results
 
 
 def _by_prompt(by_sample: Sequence[Sequence]) -> list[list]:  # type: ignore[type-arg]

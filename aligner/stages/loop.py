@@ -187,16 +187,19 @@ class RunCallback(TrainerCallback):
         *,
         look: Look | None,
         every: int | None,
+        from_start: bool,
     ) -> None:
         self.run, self.trainer, self.bar, self.stop = run, trainer, bar, stop
-        self.look, self.every = look, every
+        self.look, self.every, self.from_start = look, every, from_start
         self.stopped = False
         self.since = time.perf_counter()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The clock of tokens per second starts."""
+        """A look at the start model, if it is asked for; the clock of tokens per second starts."""
+        if self.look and self.from_start and state.global_step == 0:
+            self.run.metrics.log(0, self.look())
         self.since = time.perf_counter()
 
     def on_step_end(
@@ -243,20 +246,27 @@ class RunCallback(TrainerCallback):
 
 
 def run_training(
-    trainer: StageTrainer, run: RunFolder, *, title: str, look: Look | None = None, every: int | None = None
+    trainer: StageTrainer,
+    run: RunFolder,
+    *,
+    title: str,
+    look: Look | None = None,
+    every: int | None = None,
+    from_start: bool = False,
 ) -> None:
     """Train to the end of the plan, from the newest whole checkpoint if there is one.
 
-    look, every: figures on the hold-out for metrics.jsonl, every so many steps. Raises Interrupted after Ctrl-C (or
-    SIGTERM), with a checkpoint saved; TrainingError when the loss is no number.
+    look, every: figures on the hold-out for metrics.jsonl, every so many steps; `from_start`: before the first, too.
+    Raises Interrupted after Ctrl-C (or SIGTERM), with a checkpoint saved; TrainingError when the loss is no number.
     """
     checkpoint = newest_checkpoint(run.checkpoints)
     done = checkpoint_step(checkpoint) if checkpoint else 0
     run.metrics.cut_back(done if checkpoint else -1)
+    run.samples.cut_back(done if checkpoint else -1)
     if checkpoint:
         say(f"{run.path}: goes on from step {done}")
     with progress(title, trainer.args.max_steps, done=done) as bar, gentle_stop() as stop:
-        callback = RunCallback(run, trainer, bar, stop, look=look, every=every)
+        callback = RunCallback(run, trainer, bar, stop, look=look, every=every, from_start=from_start)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -6,58 +6,39 @@ Ziegler et al. 2019 (arXiv:1909.08593), Stiennon et al. 2020 (arXiv:2009.01325),
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 
-import torch
 from safetensors.torch import save
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
 
-from aligner.data.build import build_prompts, build_training_prompts
-from aligner.data.tokens import PromptRow
-from aligner.errors import Interrupted, Problem
-from aligner.models.heads import ValueHead
-from aligner.models.load import LoadedModel, load_model, save_model
-from aligner.models.sample import prompt_room
-from aligner.models.wrapped import device_of, text_config
-from aligner.recipe.ppo import PpoRecipe
-from aligner.rl.actors import Drawing, LanguageActor, build_optimizer
-from aligner.rl.rewards import Answered, Rewards, load_functions, load_rewards
-from aligner.rl.rollout import prompts_for
+from aligner.errors import Interrupted, Problem, RecipeError
+from aligner.models.load import save_model
+from aligner.recipe.ppo import PpoRecipe, PpoSpec
+from aligner.rl.answered import Answered
+from aligner.rl.finite import Stopped
+from aligner.rl.kl import adapted_coefficient
+from aligner.rl.rollout import Rollout
 from aligner.rl.score import Scored, score
 from aligner.rl.seeds import generator
 from aligner.rl.state import restore, training_state
-from aligner.rl.update import UpdateStats, evaluate_in_parts, update
+from aligner.rl.update import Experience, UpdateStats, evaluate_in_parts, update
 from aligner.run.checkpoint import load_newest, save_checkpoint
 from aligner.run.folder import RunFolder
 from aligner.run.progress import progress, say
-from aligner.run.seed import seed_everything
 from aligner.run.write import write_bytes
-from aligner.stages.ppo_watch import Watch, gold_rewards, mean_of_known, text_metrics
+from aligner.stages.ppo_job import Job, prepare, rows_for
+from aligner.stages.ppo_watch import gold_rewards, mean_of_known, text_metrics
 from aligner.stages.stage import StageResult
 from aligner.stages.stop import gentle_stop
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything a run of PPO works with."""
-
-    recipe: PpoRecipe
-    run: RunFolder
-    loaded: LoadedModel
-    policy: LanguageActor
-    reference: LanguageActor
-    rewards: Rewards
-    prompts: list[PromptRow]
-    watch: Watch | None
-    optimizer: torch.optim.Optimizer
 
 
 def train_ppo(recipe: PpoRecipe, run: RunFolder) -> StageResult:
     """Reinforcement learning from the recipe's rewards; resumes from the newest checkpoint.
 
-    Raises Interrupted (with a checkpoint saved) after Ctrl-C, TrainingError when a loss is no number or the policy
-    is not the one that sampled.
+    Raises Interrupted (with a checkpoint saved) after Ctrl-C, TrainingError when something is no number, the policy is
+    not the one that sampled, or a guard stops the run: with a checkpoint saved, where no weight has changed yet.
     """
     job = prepare(recipe, run)
     steps = recipe.ppo.steps
@@ -66,7 +47,8 @@ def train_ppo(recipe: PpoRecipe, run: RunFolder) -> StageResult:
         if done == 0:
             look(job, 0)
         for step in range(done, steps):
-            figures = train_step(job, step)
+            with kept_when_stopped(job, step):
+                figures = train_step(job, step)
             run.metrics.log(step + 1, figures)
             bar.advance(1, reward=figures["ppo/proxy_reward"], kl=figures["kl/ref_nats_per_response"])
             last = step + 1 == steps
@@ -86,9 +68,17 @@ def train_step(job: Job, step: int) -> dict[str, float]:
     rows = rows_for(job, step)
     rollout = job.policy.sample([row.input_ids for row in rows], generator(recipe.seed, "rollout", step))
     answered = job.rewards.answered([row.prompt for row in rows], rollout)
-    scores_B = job.rewards(answered)
+    earned = job.rewards.earned(answered)
     reference_BR = evaluate_in_parts(job.reference, rollout, rows_per_device=spec.rows_per_device).logprobs_BR
-    scored = score(rollout, scores_B, reference_BR, kl_coef=spec.kl_coef, missing_eos=spec.missing_eos)
+    kl_coef = job.progress.kl_coef
+    scored = score(
+        rollout,
+        earned.scores_B,
+        reference_BR,
+        kl_coef=kl_coef,
+        missing_eos=spec.missing_eos,
+        tokens_BR=earned.tokens_BR,
+    )
     stats = update(
         job.policy,
         job.optimizer,
@@ -97,61 +87,37 @@ def train_step(job: Job, step: int) -> dict[str, float]:
         seed=recipe.seed,
         step=step,
         same_numerics=not job.policy.drawing.autocast,
+        mix=job.ptx,
+        check=guard(job, rollout, scored),
     )
+    job.progress.kl_coef = next_kl_coef(spec, kl_coef, float(scored.kl_B.mean()), step=step)
     figures = {
-        "ppo/proxy_reward": float(scores_B.mean()),
+        "ppo/proxy_reward": float(earned.total().mean()),
         "ppo/learning_rate": job.optimizer.param_groups[0]["lr"],
     }
+    figures["ppo/guard_warnings"] = job.guards.warnings
     figures["ppo/tokens_per_second"] = rollout.num_tokens / (time.perf_counter() - began)
-    return figures | step_metrics(answered, scored, stats, kl_coef=spec.kl_coef)
+    if job.ptx:
+        figures["ppo/ptx_nats"] = stats.ptx_nats
+    return figures | step_metrics(answered, scored, stats, kl_coef=kl_coef)
 
 
-def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
-    """Open the doors: rewards (their mistakes cost nothing yet), model, prompts that leave room for an answer."""
-    load_functions(recipe.reward)
-    seed_everything(recipe.seed)
-    loaded = load_model(recipe.model)
-    tokenizer = loaded.tokenizer
-    rewards = load_rewards(recipe.reward, tokenizer)
-    data = recipe.data
-    limit = min(data.max_prompt_tokens, prompt_room(loaded.model, recipe.sampling.max_new_tokens))
-    train = build_training_prompts(data, tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
-    held = (
-        build_prompts(data.holdout, tokenizer, max_prompt_tokens=limit, seed=recipe.seed, clean=data.clean)
-        if data.holdout
-        else None
+def guard(job: Job, rollout: Rollout, scored: Scored) -> Callable[[Experience], None]:
+    """The recipe's guards over this step; the first step's length is what later ones are compared with."""
+    length = rollout.num_tokens / len(rollout.prompts)
+    job.progress.first_length = job.progress.first_length or length
+    ratio = length / job.progress.first_length
+    return partial(job.guards.check, kl_nats=float(scored.kl_B.mean()), length_ratio=ratio)
+
+
+def next_kl_coef(spec: PpoSpec, kl_coef: float, kl_nats: float, *, step: int) -> float:
+    """The coefficient of the step after `step`, whose responses had this KL; while the policy waits, it does too."""
+    if spec.adaptive_kl is None or step < spec.value_warmup_steps:
+        return kl_coef
+    aim = spec.adaptive_kl
+    return adapted_coefficient(
+        kl_coef, kl_nats, target=aim.target, horizon=aim.horizon, episodes=spec.episodes_per_step
     )
-    reports = {"train": train.report.to_json()} | ({"holdout": held.report.to_json()} if held else {})
-    run.start(parents={"base": loaded.identity} | rewards.identities(), data=reports, seed=recipe.seed)
-    policy = new_policy(recipe, loaded.model, tokenizer)
-    reference = policy.reference()
-    optimizer = build_optimizer(policy, recipe.ppo)
-    watched = held.rows[: data.holdout_rows] if held else []
-    watch = Watch(watched, rewards, reference, recipe.seed, recipe.ppo.rows_per_device) if watched else None
-    return Job(recipe, run, loaded, policy, reference, rewards, train.rows, watch, optimizer)
-
-
-def new_policy(
-    recipe: PpoRecipe, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase
-) -> LanguageActor:
-    """The start model with a value head that says 0 everywhere."""
-    drawing = Drawing(
-        max_new_tokens=recipe.sampling.max_new_tokens,
-        temperature=recipe.sampling.temperature,
-        eos_id=tokenizer.eos_token_id,
-        pad_id=tokenizer.pad_token_id,
-        autocast=recipe.ppo.precision == "bf16",
-    )
-    return LanguageActor(model, ValueHead(text_config(model).hidden_size).to(device_of(model)), drawing)
-
-
-def rows_for(job: Job, step: int) -> list[PromptRow]:
-    """The prompts of one step, each as often as the recipe samples it."""
-    spec = job.recipe.ppo
-    chosen = prompts_for(
-        step, num_prompts=len(job.prompts), prompts_per_step=spec.prompts_per_step, seed=job.recipe.seed
-    )
-    return [job.prompts[i] for i in chosen for _ in range(spec.samples_per_prompt)]
 
 
 def step_metrics(
@@ -160,14 +126,20 @@ def step_metrics(
     """Figures of one step on its own responses."""
     gold = mean_of_known(gold_rewards(answered))
     return {
-        **{f"ppo/{name}": value for name, value in stats._asdict().items()},
+        **{f"ppo/{name}": value for name, value in stats._asdict().items() if name != "ptx_nats"},
         **text_metrics(answered, "ppo/"),
         **({} if gold is None else {"ppo/gold_reward": gold}),
         "ppo/score_mean": float(scored.scores_B.mean()),
-        "ppo/reward_mean": float(scored.rewards_BR.sum(dim=1).mean()),
+        "ppo/reward_mean": float(_of_counted(scored.rewards_BR.sum(dim=1), scored)),
         "ppo/kl_coef": kl_coef,
         "kl/ref_nats_per_response": float(scored.kl_B.mean()),
     }
+
+
+def _of_counted(x_B: Tensor, scored: Scored) -> Tensor:
+    """Mean over the episodes that are learnt from; 0 where none is."""
+    counted_B = scored.rollout.mask_BR.any(dim=1)
+    return x_B[counted_B].mean() if bool(counted_B.any()) else x_B.new_zeros(())
 
 
 def look(job: Job, step: int) -> None:
@@ -176,6 +148,8 @@ def look(job: Job, step: int) -> None:
         metrics, samples = job.watch.look(job.policy, step)
         job.run.metrics.log(step, metrics)
         job.run.samples.append(samples)
+        if by := job.recipe.ppo.keep_best:
+            job.best.consider(step, metrics[f"ppo/holdout_{by}_reward"])
 
 
 def is_due(step: int, every: int | None) -> bool:
@@ -183,10 +157,27 @@ def is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
+@contextmanager
+def kept_when_stopped(job: Job, step: int) -> Iterator[None]:
+    """A step that ends the run before its update leaves a checkpoint of the step before: its weights are still those.
+
+    RecipeError is a reward's: a function that gave no number, a server that is gone.
+    """
+    before = job.progress.to_json()
+    try:
+        yield
+    except (Stopped, RecipeError):
+        if step:
+            job.progress.restore(before)
+            save_step(job, step)
+        raise
+
+
 def save_step(job: Job, step: int) -> None:
     """A checkpoint of everything that decides the steps after this one."""
     tensors, state = training_state(job.policy.named_parameters(), job.optimizer)
-    save_checkpoint(job.run.checkpoints, step, tensors, state)
+    state |= {"progress": job.progress.to_json()}
+    save_checkpoint(job.run.checkpoints, step, tensors | job.best.tensors(), state)
 
 
 def resume(job: Job) -> int:
@@ -197,18 +188,31 @@ def resume(job: Job) -> int:
     if found is None:
         return 0
     restore(job.policy.named_parameters(), job.optimizer, found.tensors, found.state)
+    job.progress.restore(found.state.get("progress", {}))
+    job.best.restore(found.tensors)
     say(f"{job.run.path}: goes on from step {found.step}")
     return found.step
 
 
 def finish(job: Job) -> StageResult:
-    """Save the policy and its critic; the last look's figures are the results, the first's are marked [start]."""
-    run = job.run
+    """Save the policy and its critic, as they are or as they were at their best.
+
+    The figures of that look are the results; the first look's are marked [start], and the last's [last] where it is
+    another one.
+    """
+    run, best_step = job.run, job.progress.best_step
+    if best_step is not None:
+        job.best.put_back()
     save_model(job.loaded, run.model_dir, base_folder=run.base_dir)
     write_bytes(run.path / "value_head.safetensors", save(job.policy.value_head.state_dict()))
     looks = [row for row in run.metrics.rows() if "ppo/holdout_proxy_reward" in row] or run.metrics.rows()
     start = {f"{key}[start]": value for key, value in _numbers(looks[0]).items()}
-    return StageResult(run.model_dir, _numbers(looks[-1]) | start)
+    if best_step is None:
+        return StageResult(run.model_dir, _numbers(looks[-1]) | start)
+    kept = next(row for row in looks if row["step"] == best_step)
+    last = {f"{key}[last]": value for key, value in _numbers(looks[-1]).items()}
+    results = _numbers(kept) | start | (last if kept is not looks[-1] else {})
+    return StageResult(run.model_dir, results | {"ppo/best_step": float(best_step)})
 
 
 def _numbers(row: Mapping[str, float]) -> dict[str, float]:

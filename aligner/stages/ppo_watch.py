@@ -1,4 +1,4 @@
-"""PPO from outside: figures on a step's responses, and on responses to prompts it is never trained on."""
+"""A policy from outside: figures on a step's responses, and on responses to prompts it is never trained on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from aligner.data.tokens import PromptRow
 from aligner.evals.gold_rows import score_rows
 from aligner.evals.responses import response_statistics
 from aligner.rl.actors import LanguageActor
+from aligner.rl.answered import Answered
 from aligner.rl.kl import k1, nats_per_response
-from aligner.rl.rewards import Answered, Rewards
+from aligner.rl.rewards import Rewards
 from aligner.rl.seeds import generator
 from aligner.rl.update import evaluate_in_parts
 
@@ -29,21 +30,23 @@ class Watch:
     reference: LanguageActor
     seed: int
     rows_per_device: int | None
+    area: str = "ppo"  # before the names of its figures: the stage that is watched
 
     def look(self, policy: LanguageActor, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Metrics and the rows for samples.jsonl of the policy after `step` steps."""
         rollout = policy.sample([row.input_ids for row in self.rows], generator(self.seed, "holdout"))
         answered = self.rewards.answered([row.prompt for row in self.rows], rollout)
-        proxy_B, gold = self.rewards(answered), gold_rewards(answered)
+        proxy_B = self.rewards(answered) if self.rewards.parts else None
+        gold = gold_rewards(answered)
         seen = evaluate_in_parts(self.reference, rollout, rows_per_device=self.rows_per_device)
         kl_B = nats_per_response(k1(rollout.logprobs_BR, seen.logprobs_BR), rollout.mask_BR)
-        metrics = {
-            "ppo/holdout_proxy_reward": float(proxy_B.mean()),
-            "kl/holdout_ref_nats_per_response": float(kl_B.mean()),
-        }
+        metrics = {"kl/holdout_ref_nats_per_response": float(kl_B.mean())}
+        if proxy_B is not None:
+            metrics = {f"{self.area}/holdout_proxy_reward": float(proxy_B.mean())} | metrics
         if (mean := mean_of_known(gold)) is not None:
-            metrics["ppo/holdout_gold_reward"] = mean
-        return metrics | text_metrics(answered, "ppo/holdout_"), samples(answered, proxy_B, gold, kl_B, step)
+            metrics[f"{self.area}/holdout_gold_reward"] = mean
+        metrics |= text_metrics(answered, f"{self.area}/holdout_")
+        return metrics, samples(answered, proxy_B, gold, kl_B, step)
 
 
 def gold_rewards(answered: Answered) -> list[float | None]:
@@ -77,10 +80,11 @@ def text_metrics(answered: Answered, prefix: str) -> dict[str, float]:
 
 
 def samples(
-    answered: Answered, proxy_B: Tensor, gold: Sequence[float | None], kl_B: Tensor, step: int
+    answered: Answered, proxy_B: Tensor | None, gold: Sequence[float | None], kl_B: Tensor, step: int
 ) -> list[dict[str, Any]]:
     """The first responses of a look, as rows for samples.jsonl."""
-    finished, proxy, kl = (x.tolist() for x in (answered.rollout.finished_B, proxy_B, kl_B))
+    finished, kl = answered.rollout.finished_B.tolist(), kl_B.tolist()
+    proxy = [None] * len(kl) if proxy_B is None else proxy_B.tolist()
     return [
         {
             "step": step,

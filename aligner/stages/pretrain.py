@@ -19,6 +19,7 @@ from aligner.models.tokenizer import train_tokenizer
 from aligner.models.wrapped import output_head
 from aligner.recipe.stages import PretrainRecipe
 from aligner.run.folder import RunFolder
+from aligner.run.progress import say
 from aligner.run.seed import seed_everything
 from aligner.stages.batches import Batch, BlockCollator, BlockSet
 from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
@@ -55,6 +56,12 @@ def train_pretrain(recipe: PretrainRecipe, run: RunFolder) -> StageResult:
     run.start(parents={}, data=documents.report.to_json(), seed=recipe.seed)
     tokenizer = train_tokenizer(tokenizer_texts(documents.train), vocab_size=recipe.tokenizer.vocab_size)
     blocks = pack_blocks(documents, tokenizer, recipe)
+    curriculum = curriculum_of(recipe, blocks)
+    slots = training_slots(recipe, blocks)
+    placed = curriculum.rows_placed(slots) if curriculum else 0
+    if curriculum and placed < curriculum.rows:
+        room = "the training is too short for more"
+        say(f"curriculum: {placed} of {curriculum.rows} blocks are read, {room}")
     seed_everything(recipe.seed)
     model = build_small(recipe.model, tokenizer)
 
@@ -70,9 +77,6 @@ def train_pretrain(recipe: PretrainRecipe, run: RunFolder) -> StageResult:
         LoadedModel(model=model, tokenizer=tokenizer, identity=""), run.model_dir, base_folder=run.base_dir
     )
     results = {f"pretrain/{name.replace('/', '_')}": value for name, value in found.items()}
-    curriculum = curriculum_of(recipe, blocks)
-    slots = training_slots(recipe, blocks)
-    placed = curriculum.rows_placed(slots) if curriculum else 0
     counts = {
         "pretrain/tokens": slots * recipe.data.block_length,
         "pretrain/parameters": model.num_parameters(),

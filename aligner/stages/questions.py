@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from transformers import PreTrainedTokenizerBase
+
 from aligner.data.build import build_documents, build_pairs, build_prompts
+from aligner.data.report import DataReport
 from aligner.data.rows import Document
 from aligner.data.tokens import PairRow, PromptRow
-from aligner.evals.suites import Subject
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import PairDataSpec, PairRules, PretrainDataSpec, SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
@@ -18,46 +20,49 @@ EVERY_DOCUMENT = CleanSpec(min_chars=0, min_letter_share=0.0, deduplicate=False)
 
 @dataclass(frozen=True)
 class Questions:
-    """The suites' rows under one tokenizer; `data` holds the reports of how they were read."""
+    """The suites' rows under one tokenizer; `reports`: how they were read, by suite."""
 
     documents: list[Document]
     tasks: dict[str, list[PromptRow]]
     examples: list[PromptRow]
     pairs: list[PairRow]
     prompts: list[PromptRow]
-    data: dict[str, object]
+    reports: dict[str, DataReport]
+
+    @property
+    def data(self) -> dict[str, object]:
+        """The reports as plain values."""
+        return {suite: report.to_json() for suite, report in self.reports.items()}
 
 
-def read_questions(recipe: EvaluateRecipe, subject: Subject) -> Questions:
-    """Rows of all suites, read and rendered for this model."""
+def read_questions(recipe: EvaluateRecipe, tokenizer: PreTrainedTokenizerBase, *, context: int) -> Questions:
+    """Rows of all suites, read and rendered for a model with this tokenizer that reads `context` tokens."""
     spec = recipe.suites
-    data: dict[str, object] = {}
-    longest = subject.context - recipe.sampling.max_new_tokens
+    reports: dict[str, DataReport] = {}
+    longest = context - recipe.sampling.max_new_tokens
 
     def prompts(name: str, sources: list[SourceSpec]) -> list[PromptRow]:
         if not sources:
             return []
-        built = build_prompts(sources, subject.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
-        data[name] = built.report.to_json()
+        built = build_prompts(sources, tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
+        reports[name] = built.report
         return built.rows
 
     documents: list[Document] = []
     if spec.documents:
         read = build_documents(PretrainDataSpec(train=spec.documents, clean=EVERY_DOCUMENT), seed=recipe.seed)
-        documents, data["documents"] = read.train, read.report.to_json()
+        documents, reports["documents"] = read.train, read.report
     pairs: list[PairRow] = []
     if spec.pairs:
         # A test is taken as it is: what contradicts itself in it is measured too.
         as_they_are = PairRules(conflicts="keep")
-        pair_spec = PairDataSpec(
-            train=spec.pairs, max_length=subject.context, cut_answers=1.0, pairs=as_they_are
-        )
-        paired = build_pairs(pair_spec, subject.tokenizer, seed=recipe.seed)
-        pairs, data["pairs"] = paired.train, paired.report.to_json()
+        pair_spec = PairDataSpec(train=spec.pairs, max_length=context, cut_answers=1.0, pairs=as_they_are)
+        paired = build_pairs(pair_spec, tokenizer, seed=recipe.seed)
+        pairs, reports["pairs"] = paired.train, paired.report
     tasks = {suite: prompts(f"tasks.{suite}", sources) for suite, sources in spec.tasks.items()}
     examples = prompts("examples", spec.examples)
     drawn = _some(prompts("prompts", spec.prompts), spec.prompt_rows, recipe.seed)
-    return Questions(documents, tasks, examples, pairs, drawn, data)
+    return Questions(documents, tasks, examples, pairs, drawn, reports)
 
 
 def _some(rows: list[PromptRow], count: int, seed: int) -> list[PromptRow]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,13 +15,6 @@ from aligner.data.build import build_pairs, build_prompts
 from aligner.data.mix import Mix
 from aligner.data.tokens import PairRow
 from aligner.errors import DataError, Problem, TrainingError
-from aligner.evals.preference import (
-    Accuracy,
-    accuracy_by_kind,
-    calibration_error,
-    pair_accuracy,
-    prompts_of,
-)
 from aligner.models.heads import RewardModel, RewardStats, write_stats
 from aligner.models.load import LoadedModel, load_model, load_reward_base, load_trained, save_model
 from aligner.models.sample import prompt_room, sample_responses
@@ -31,9 +23,10 @@ from aligner.recipe.stages import RewardRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
 from aligner.run.seed import seed_everything
-from aligner.stages.batches import Batch, PairCollator, PairColumns
+from aligner.stages.batches import Batch, PairCollator
 from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
 from aligner.stages.losses import bradley_terry_nats
+from aligner.stages.pairs import holdout_metrics, holdout_results, pair_length, weighed_columns
 from aligner.stages.sources import tell_sources
 from aligner.stages.stage import StageResult, training_arguments
 
@@ -177,65 +170,11 @@ def pair_trainer(
     return trainer
 
 
-def pair_length(pair: PairRow) -> int:
-    """Tokens of the longer answer and the prompt: what a pair takes of a padded batch, twice."""
-    return max(len(pair.chosen_ids), len(pair.rejected_ids))
-
-
-def weighed_columns(pairs: Sequence[PairRow]) -> list[PairColumns]:
-    """The pairs in columns, their weights scaled to a mean of 1: a step's loss stays comparable, and the learning rate.
-
-    Pairs that weigh the same have no column of weights; they train as ever, bit by bit.
-    """
-    margins = any(pair.margin is not None for pair in pairs)
-    rows = [columns(pair, with_margin=margins) for pair in pairs]
-    if len({pair.weight for pair in pairs}) > 1:
-        mean = math.fsum(pair.weight for pair in pairs) / len(pairs)
-        for row, pair in zip(rows, pairs, strict=True):
-            row["weight"] = pair.weight / mean
-    return rows
-
-
-def columns(pair: PairRow, *, with_margin: bool) -> PairColumns:
-    """A pair in TRL's columns; a pair without a margin among others has margin 0."""
-    row: PairColumns = {
-        "chosen_ids": list(pair.chosen_ids),
-        "rejected_ids": list(pair.rejected_ids),
-        "prompt_length": pair.prompt_length,
-    }
-    if with_margin:
-        row["margin"] = pair.margin or 0.0
-    return row
-
-
 def margins_of(scorer: RewardModel, pairs: Sequence[PairRow], *, rows_per_pass: int) -> list[float]:
     """score(chosen) - score(rejected) of each pair, in float32."""
     rows = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
     scores = scorer.score(rows, [pair.prompt_length for pair in pairs] * 2, batch_size=rows_per_pass)
     return (scores[: len(pairs)] - scores[len(pairs) :]).tolist()
-
-
-def holdout_metrics(gaps: Sequence[float]) -> dict[str, float]:
-    """What metrics.jsonl says of the hold-out."""
-    return {
-        "holdout/accuracy_share": pair_accuracy(gaps).share,
-        "holdout/margin_mean": sum(gaps) / len(gaps),
-    }
-
-
-def holdout_results(pairs: Sequence[PairRow], gaps: Sequence[float]) -> dict[str, float]:
-    """Pooled accuracy with its 95 % interval, over all pairs and by kind, and calibration; empty without pairs."""
-    if not pairs:
-        return {}
-    kinds, prompts = [pair.kind for pair in pairs], prompts_of(pairs)
-    found: dict[str, Accuracy] = {"": pair_accuracy(gaps, prompts)}
-    found |= {f"[{kind}]": one for kind, one in accuracy_by_kind(gaps, kinds, prompts).items()}
-    results: dict[str, float] = {}
-    for where, accuracy in found.items():
-        results[f"reward/accuracy_share{where}"] = accuracy.share
-        results[f"reward/accuracy_low_share{where}"] = accuracy.low
-        results[f"reward/accuracy_high_share{where}"] = accuracy.high
-    return results | {"reward/calibration_error_share": calibration_error(gaps)}
 
 
 def scale_samples(recipe: RewardRecipe, pairs: Sequence[PairRow]) -> Answers:

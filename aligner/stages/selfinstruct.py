@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from aligner.data.bootstrap.filters import Novelty, instance_reasons, reason_against_instruction
 from aligner.data.bootstrap.pages import (
@@ -24,7 +25,7 @@ from aligner.data.bootstrap.pages import (
 )
 from aligner.data.bootstrap.pool import Account, Pool
 from aligner.data.bootstrap.tasks import Instance, InstructionTask, build_seed_tasks
-from aligner.errors import Interrupted, ModelError, Problem
+from aligner.errors import Interrupted, ModelError, Problem, TrainingError
 from aligner.models.load import load_trained
 from aligner.recipe.stages import SelfInstructRecipe
 from aligner.rl.seeds import derived_seed, generator
@@ -37,6 +38,7 @@ from aligner.stages.stop import gentle_stop
 from aligner.stages.writer import Asked, Writer
 
 ROWS_FILE = "instructions.jsonl"
+MAIN_REASONS = 3  # that are told of each account where nothing was kept
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Job:
 def self_instruct(recipe: SelfInstructRecipe, run: RunFolder) -> StageResult:
     """New tasks, written to `instructions.jsonl` after each round; resumes from the newest checkpoint.
 
-    Raises Interrupted (after the round is saved) at Ctrl-C, ModelError where no seed task fits the model's context.
+    Raises Interrupted (after the round is saved) at Ctrl-C, ModelError where no seed task fits the model's context,
+    TrainingError where the last round ends without any new task; the rounds stay, and more may be asked for.
     """
     loaded = load_trained(recipe.model.base, recipe.model.revision)
     seeds = build_seed_tasks(recipe.seed_tasks, loaded.tokenizer, seed=recipe.seed)
@@ -63,12 +66,31 @@ def self_instruct(recipe: SelfInstructRecipe, run: RunFolder) -> StageResult:
     wanted = recipe.selfinstruct.instructions
     with progress("selfinstruct", wanted, done=min(len(pool.tasks), wanted)) as bar:
         _play(job, done, bar)
+    if not pool.tasks:
+        raise TrainingError(_nothing(job))
     if len(pool.tasks) < wanted:
         say(
             f"{run.path}: {len(pool.tasks)} of {wanted} instructions after all {recipe.selfinstruct.rounds} rounds"
         )
     _write_rows(job)
     return StageResult(None, _results(pool))
+
+
+def _nothing(job: Job) -> Problem:
+    """Why there is no new task: what became of all that was written."""
+    spec, pool = job.recipe.selfinstruct, job.pool
+    told = [f"instructions: {_account(pool.instructions)}", f"instances: {_account(pool.instances)}"]
+    what = f"not one new task in {spec.rounds} rounds; {'; '.join(told)}"
+    remedy = (
+        "see what the reasons name: more sampling.max_new_tokens where much is cut, another style or model where it is"
+        " unreadable, in a new output; a larger selfinstruct.rounds goes on in this one"
+    )
+    return Problem(str(job.run.path), what, remedy)
+
+
+def _account(account: Account) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in account.dropped.most_common(MAIN_REASONS))
+    return f"{account.read} read" + (f", dropped most: {reasons}" if reasons else "")
 
 
 def _play(job: Job, done: int, bar: Bar) -> None:
@@ -100,8 +122,8 @@ def play_round(job: Job, number: int) -> None:
     instructions = _new_instructions(job, listed)
     draw = random.Random(derived_seed(job.recipe.seed, "selfinstruct.demonstrations", number))
     kinds = _kinds(job, instructions, draw)
-    for task in _solved(job, kinds, draw, number):
-        if job.pool.instructions.judge(None if task.instances else "no_instance"):
+    for task, reason in _solved(job, kinds, draw, number):
+        if job.pool.instructions.judge(reason):
             job.pool.tasks.append(task)
 
 
@@ -147,9 +169,7 @@ def _new_instructions(job: Job, listed: Sequence[Listed | None]) -> list[str]:
 def _reason_against(found: Listed | None, novelty: Novelty, recipe: SelfInstructRecipe) -> str | None:
     if found is None:
         return "unreadable"
-    if not found.whole:
-        return "cut"
-    return reason_against_instruction(found.text, novelty, recipe.selfinstruct)
+    return found.fault or reason_against_instruction(found.text, novelty, recipe.selfinstruct)
 
 
 def _kinds(job: Job, instructions: Sequence[str], draw: random.Random) -> list[tuple[str, bool]]:
@@ -176,23 +196,25 @@ def _drawn(job: Job, kind: bool, draw: random.Random) -> list[InstructionTask]:
 
 def _solved(
     job: Job, kinds: Sequence[tuple[str, bool]], draw: random.Random, number: int
-) -> Iterator[InstructionTask]:
-    """Each instruction with those of its instances that are kept."""
-    asked: list[tuple[str, Asked]] = []
-    for text, kind in kinds:
-        page_of = partial(instance_page, text, label_first=kind)
-        one = job.writer.ask(_drawn(job, kind, draw), page_of)
-        asked += [(text, one)] * job.recipe.selfinstruct.instances if one else []
-    written = job.writer.write(
-        [one for _, one in asked], generator(job.recipe.seed, "selfinstruct.instances", number)
-    )
-    for text, kind in kinds:
+) -> Iterator[tuple[InstructionTask, str | None]]:
+    """Each instruction with those of its instances that are kept, and the reason against it.
+
+    Reasons: `no_room` (not one solved seed task fits the context before it), `no_instance` (none was kept).
+    """
+    pages = [
+        job.writer.ask(_drawn(job, kind, draw), partial(instance_page, text, label_first=kind))
+        for text, kind in kinds
+    ]
+    each = job.recipe.selfinstruct.instances
+    asked = [page for page in pages if page for _ in range(each)]
+    written = iter(job.writer.write(asked, generator(job.recipe.seed, "selfinstruct.instances", number)))
+    for (text, kind), page in zip(kinds, pages, strict=True):
         found = [
             read_instance(given.text, finished=given.finished, label_first=kind)
-            for (owner, _), given in zip(asked, written, strict=True)
-            if owner == text
+            for given in islice(written, each if page else 0)
         ]
-        yield InstructionTask(text, kind, tuple(_kept(job.pool.instances, text, found)))
+        task = InstructionTask(text, kind, tuple(_kept(job.pool.instances, text, found)))
+        yield task, None if task.instances else "no_instance" if page else "no_room"
 
 
 def _kept(account: Account, instruction: str, found: Sequence[Instance | str]) -> Iterator[Instance]:

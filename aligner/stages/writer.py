@@ -10,11 +10,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from aligner.data.bootstrap.pages import NO, YES, Page
+from aligner.data.ids import encode_texts, ids_inside, one_bos
 from aligner.data.rows import Turn
-from aligner.data.templates import control_tokens, encode_texts, one_bos
+from aligner.data.templates import control_tokens
 from aligner.data.tokens import render_prompt
 from aligner.evals.likelihood import answer_logprobs
-from aligner.models.decoding import decode_responses
+from aligner.models.decoding import decode_whole
 from aligner.models.load import LoadedModel
 from aligner.models.sample import prompt_room, sample_responses
 from aligner.recipe.stages import SelfInstructRecipe
@@ -73,16 +74,17 @@ class Writer:
             generator=generator,
         )
         token_ids = [ids[mask].tolist() for ids, mask in zip(drawn.ids_BR, drawn.mask_BR, strict=True)]
-        texts = decode_responses(token_ids, tokenizer)
         ended = drawn.finished_B.tolist()
-        return [self._written(*found) for found in zip(asked, texts, ended, strict=True)]
+        return [self._written(*found) for found in zip(asked, token_ids, ended, strict=True)]
 
     def say_yes(self, asked: Sequence[Asked]) -> list[bool]:
         """Whether Yes is likelier than No as what follows on each page."""
-        blank = "" if self._chats else " "
-        yes, no = encode_texts([blank + YES, blank + NO], self.loaded.tokenizer)
-        chances = [self._logprobs(asked, answer) for answer in (yes, no)]
+        chances = [self._logprobs(asked, self._word_ids(word)) for word in (YES, NO)]
         return [of_yes > of_no for of_yes, of_no in zip(*chances, strict=True)]
+
+    def _word_ids(self, word: str) -> list[int]:
+        """Ids of a word behind what is asked; a page ends with a word, after which there is a space."""
+        return ids_inside(word if self._chats else f" {word}", self.loaded.tokenizer)
 
     def _logprobs(self, asked: Sequence[Asked], answer: list[int]) -> list[float]:
         return answer_logprobs(
@@ -93,10 +95,11 @@ class Writer:
             pad_id=self.loaded.tokenizer.pad_token_id,
         )
 
-    def _written(self, asked: Asked, text: str, ended: bool) -> Written:
+    def _written(self, asked: Asked, token_ids: list[int], ended: bool) -> Written:
+        (text,) = decode_whole([token_ids], self.loaded.tokenizer)
         places = [text.find(token) for token in control_tokens(self.loaded.tokenizer) if token in text]
         text = text[: min(places, default=len(text))]
-        return Written(text if self._chats else f"{asked.page.begun} {text}", ended or bool(places))
+        return Written(text if self._chats else asked.page.begun + text, ended or bool(places))
 
 
 def page_ids(page: Page, tokenizer: PreTrainedTokenizerBase, style: Literal["page", "chat"]) -> list[int]:

@@ -14,6 +14,7 @@ from aligner.errors import DataError
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.selfinstruct import SelfInstructSpec
 from tests.data.real import real
+from tests.data.tasks import nli_rows, write_task
 from tests.tiny import tiny_tokenizer
 
 SPEC = SelfInstructSpec(instructions=1)
@@ -115,16 +116,24 @@ def test_a_list_goes_on_with_the_next_number():
 @pytest.mark.parametrize(
     ("text", "finished", "found"),
     [
-        ("Task 3: Sing.\nTask 4: Dance", True, [("Sing.", True), ("Dance", True)]),
-        ("Task 3: Sing.\nTask 4: Dance", False, [("Sing.", True), ("Dance", False)]),
-        ("Task 3: Sing.\nLoud.", False, [("Sing.", True)]),  # an instruction is one line
-        ("Sure!\nTask 3: Sing.", True, [("Sing.", True)]),  # what a chat model says before its list
-        ("Task 3:\nTask 4: Dance", True, [("", True), ("Dance", True)]),
+        ("Task 3: Sing.\nTask 4: Dance", True, [("Sing.", ""), ("Dance", "")]),
+        ("Task 3: Sing.\nTask 4: Dance", False, [("Sing.", ""), ("Dance", "cut")]),
+        ("Task 3: Sing.\nTask 4: Dance\n", False, [("Sing.", ""), ("Dance", "")]),
+        ("Task 3: Sing.\nTask 4:", False, [("Sing.", ""), ("", "cut")]),
+        ("Task 3: Sing.\nTask 4", False, [("Sing.", "")]),  # stopped in the next one's label
+        ("Task 3: Sing.\nTa", False, [("Sing.", "")]),
+        ("Task 3: Sing.\nTa", True, [("Sing.", "several_lines")]),
+        ("Task 3: Sing.\nLoud.", False, [("Sing.", "several_lines")]),
+        ("Task 3: Do:\n- a\n- b\nTask 4: Dance", True, [("Do:", "several_lines"), ("Dance", "")]),
+        ("Sure!\nTask 3: Sing.", True, [("Sing.", "")]),  # what a chat model says before its list
+        ("Task 3:\nTask 4: Dance", True, [("", ""), ("Dance", "")]),
+        ("Task 3:\nSing.\n\nTask 4: Dance\n\n", False, [("Sing.", ""), ("Dance", "")]),
         ("Sing.", True, []),
+        ("", False, []),
     ],
 )
 def test_tasks_are_read_from_what_was_written(text, finished, found):
-    assert [(task.text, task.whole) for task in read_tasks(text, finished=finished)] == found
+    assert [(task.text, task.fault) for task in read_tasks(text, finished=finished)] == found
 
 
 def test_examples_come_before_the_task_and_labels_before_inputs():
@@ -145,12 +154,7 @@ def test_examples_come_before_the_task_and_labels_before_inputs():
         ("Input: a\nOutput: b\nc\n\nTask: more", False, False, Instance("a", "b\nc")),
         ("Input: None.\nOutput: b", True, False, Instance("", "b")),
         ("Input:\nOutput: b", True, False, Instance("", "b")),
-        (
-            "Input: Output: b",
-            True,
-            False,
-            Instance("", "b"),
-        ),  # white space that is read may have been stripped
+        ("Input: Output: b", True, False, "unreadable"),  # labels begin lines
         ("Input: the Output: b\nOutput: c", True, False, Instance("the Output: b", "c")),
         ("Output: b\nInput: a", True, True, Instance("a", "b")),
         ("Input: a\nOutput: b", False, False, "cut"),
@@ -158,6 +162,23 @@ def test_examples_come_before_the_task_and_labels_before_inputs():
         ("Input: a", True, False, "unreadable"),
         ("Input: a\n\nTask: more\nOutput: b", False, False, "unreadable"),
         ("Output: b\nInput: a", True, False, "unreadable"),
+        # further instances were not asked for
+        ("Input: a\nOutput: 1\n\nInput: b\nOutput: 2\n\nTask: n", True, False, Instance("a", "1")),
+        ("Input: a\nOutput: 1\n\nInput: b", False, False, Instance("a", "1")),
+        ("Output: yes\nInput: a\nOutput: no\nInput: b\n\nTask: n", True, True, Instance("a", "yes")),
+        ("Input: a\nOutput: see Input: x\nTask: n", True, False, Instance("a", "see Input: x")),
+        # which of two is meant cannot be told
+        ("Input: a\nOutput: 1\nOutput: 2", True, False, "unreadable"),
+        ("Input: a\nInput: b\nOutput: 2", True, False, "unreadable"),
+        # a line may begin with the word
+        (
+            "Input: a\nOutput: Plan:\nTask one is to rest.\n\nTask 2: n",
+            False,
+            False,
+            Instance("a", "Plan:\nTask one is to rest."),
+        ),
+        ("Input: a\nOutput: Plan:\nTasks are many.", True, False, Instance("a", "Plan:\nTasks are many.")),
+        ("Input: a\nOutput: Plan:\nTask one is", False, False, "cut"),
     ],
 )
 def test_an_instance_is_read_or_it_is_said_why_not(text, finished, label_first, found):
@@ -187,22 +208,53 @@ def test_seeds_are_one_question_and_one_answer(tmp_path):
     assert source.dropped == {"not_one_exchange": 1, "control_token_in_text": 1}
 
 
+def test_rows_of_tasks_are_seeds_as_their_templates_write_them(tmp_path):
+    path = write_task(tmp_path, rows=nli_rows(12))
+    built = build_seed_tasks([SourceSpec(path=path, format="tasks")], TOKENIZER, seed=0)
+    (source,) = built.report.train
+    assert source.rows_used == 12 and "Tom has 2 cats. Claim: Tom has 2 cats. True?" in {
+        task.instruction for task in built.tasks if task.instances == (Instance("", "yes"),)
+    }
+
+
 def test_seeds_that_are_all_dropped_are_an_error(tmp_path):
     row = {"instruction": "Go on.", "output": "so", "history": [["a", "b"]]}
     with pytest.raises(DataError, match="not_one_exchange"):
         seeds_of(tmp_path / "seeds.jsonl", [row], format="alpaca")
 
 
+def test_seeds_say_themselves_what_is_instruction_input_and_classification(tmp_path):
+    solved = {"input": "1, 2\n\n3", "output": "six in all"}
+    rows = [
+        {"instruction": "Add.\n\nAll of them.", "instances": [solved], "is_classification": True},
+        {"instruction": "Say yes.\n\nThat is all.", "instances": [{"input": "", "output": "yes"}], "is_classification": False},
+        {"instruction": "Is it red?", "instances": [{"input": "sky", "output": "no"}], "is_classification": None},
+    ]  # fmt: skip
+    built = seeds_of(tmp_path / "seeds.jsonl", rows, format="self_instruct")
+    assert {task.instruction: (task.classification, task.instances) for task in built.tasks} == {
+        "Add. All of them.": (True, (Instance("1, 2\n\n3", "six in all"),)),
+        "Say yes. That is all.": (False, (Instance("", "yes"),)),
+        "Is it red?": (True, (Instance("sky", "no"),)),  # it does not say so; the answer is short
+    }
+    with pytest.raises(DataError, match=r"seeds.jsonl:1: \"is_classification\" is a string"):
+        seeds_of(tmp_path / "seeds.jsonl", [rows[0] | {"is_classification": "yes"}], format="self_instruct")
+    chat = [{"role": "user", "content": "Add.\n\n1, 2"}, {"role": "assistant", "content": "three"}]
+    (task,) = seeds_of(tmp_path / "seeds.jsonl", [{"messages": chat}], format="messages").tasks
+    assert (task.instruction, task.instances) == ("Add.", (Instance("1, 2", "three"),))
+
+
 def test_the_papers_own_seeds():
-    """175 tasks; of the 26 that it calls classifications 23 have short answers, and 5 others do."""
+    """175 tasks, 26 of them classifications; their instructions and inputs are those of the file."""
     path = real("self-instruct/seed_tasks.jsonl")
     built = build_seed_tasks([SourceSpec(path=path, format="self_instruct")], TOKENIZER, seed=0)
     with open(path, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    called = {" ".join(row["instruction"].split("\n\n")[0].split()): row["is_classification"] for row in rows}
-    found = [task for task in built.tasks if task.classification]
-    assert len(built.tasks) == 175 and sum(called.values()) == 26
-    right = sum(called[task.instruction] for task in found)
-    assert (right, len(found)) == (23, 28)
+    called = {" ".join(row["instruction"].split()): row for row in rows}
+    assert len(built.tasks) == 175 and sum(task.classification for task in built.tasks) == 26
+    for task in built.tasks:
+        row = called[task.instruction]
+        assert task.classification == row["is_classification"]
+        given = [(one["input"].strip(), one["output"].strip()) for one in row["instances"]]
+        assert [(one.input, one.output) for one in task.instances] == given
     novelty = Novelty(task.instruction for task in built.tasks)
     assert all(novelty.rouge_l(task.instruction) == 1.0 for task in built.tasks)

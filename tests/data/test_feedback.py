@@ -157,6 +157,19 @@ def test_judgements_without_prompt_or_answer_are_dropped_by_name(tmp_path, messa
     assert one(tmp_path, "kto", {"messages": messages, "label": True}) == {reason: 1}
 
 
+def test_all_malformed_judgements_are_told_together(tmp_path):
+    good = {"prompt": "p", "completion": "a", "label": True}
+    bad = [{**good, "label": "yes"}, {**good, "completion": 3}, {"prompt": "p", "label": False}]
+    path = write(tmp_path / "a.jsonl", good, bad[0], {**good, "label": False}, *bad[1:])
+    with path.open("a") as file:
+        file.write("no json\n")
+    with pytest.raises(DataError) as caught:
+        read(path, "pair", "kto")
+    places = [problem.where for problem in caught.value.problems]
+    assert places == [f"{path}:2", f"{path}:4", f"{path}:5", str(path)]
+    assert caught.value.problems[-1].what == "4 rows cannot be read, the first 3 as told; 1 can"
+
+
 def test_a_label_that_is_not_true_or_false_is_no_judgement(tmp_path):
     path = write(tmp_path / "a.jsonl", {"messages": said("a", "b"), "label": "greeting"})
     assert detect_format(path) == "messages"

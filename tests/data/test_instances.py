@@ -23,9 +23,11 @@ from aligner.data.rows import Conversation
 from aligner.data.show import show_dropped, show_rows, show_templates
 from aligner.data.tokens import TokenRow
 from aligner.errors import DataError
+from aligner.preflight import check_ahead
 from aligner.recipe.clean import RowCleanSpec
 from aligner.recipe.data import DataSpec, DecontaminateSpec, HoldoutSpec, SourceSpec
 from aligner.recipe.mixture import MixtureSpec
+from aligner.recipe.stages import SftRecipe
 from tests.data.tasks import NLI, nli_rows, write_task
 from tests.tiny import tiny_tokenizer
 
@@ -171,6 +173,43 @@ def test_tasks_do_not_show_each_others_rows(tmp_path):
     assert min(n for row in second for n in numbers_in(row)[0]) >= 100
 
 
+def test_two_tasks_of_one_name_are_an_error_before_their_rows_are_shown_for_each_other(tmp_path):
+    """Films and mails: a film's mood is no example of a mail's tone. Both are told before anything is trained, too."""
+    mails = COUNTED.replace("ask", "write").replace("said", "wrote")
+    films = write_task(tmp_path / "films", COUNTED, numbers(9), "counted")
+    other = write_task(tmp_path / "mails", mails, [{"n": n} for n in range(20, 29)], "counted")
+    said = rf'mails/counted.yaml:1:\d+: the task of {films} is called "counted", too'
+    for train, holdout in (
+        ([films, other], HoldoutSpec(rows=2)),
+        ([films], HoldoutSpec(sources=tasks(other))),
+    ):
+        sources = [source for path in train for source in tasks(path)]
+        with pytest.raises(DataError, match=said):
+            build(sources, holdout=holdout)
+        data = {"train": sources, "holdout": holdout, "max_length": 512}
+        made = {"stage": "sft", "output": "x", "model": {"base": "x"}, "train": {"steps": 1}}
+        with pytest.raises(DataError, match=said):
+            check_ahead([SftRecipe.model_validate(made | {"data": DataSpec(**data)})])
+    link = tmp_path / "elsewhere"
+    link.symlink_to(tmp_path / "films")  # one file by two spellings is one task
+    build([*tasks(films), *tasks(str(link / "counted.yaml"), templates="all")], holdout=HoldoutSpec(rows=2))
+
+
+def test_a_row_that_two_sources_have_is_not_shown_to_itself_nor_twice(tmp_path):
+    """Without templates the task reads fewer fields of a row, so that its text alone does not tell it."""
+    text = COUNTED.replace("rows:", "inputs: [n]\ntarget: '{{ n }}'\nrows:").replace(
+        '"ask {{ n }}"', '"ask {{ n }} {{ id }}"'
+    )
+    path = write_task(tmp_path, text, [{"n": n, "id": n} for n in range(5)], "counted")
+    sources = [source_of(path, templates="none", shots=4), source_of(path, shots=4)]
+    renderer = Renderer(lambda row: None, seed=0)
+    renderer.show_solved(sources)
+    for source in sources:
+        for row in renderer.rows(source):
+            told = [int(re.search(r"\d+", part)[0]) for part in row.turns[0].content.split("\n\n")]
+            assert sorted(told) == [0, 1, 2, 3, 4]
+
+
 def test_held_out_rows_are_neither_trained_on_nor_shown(tmp_path):
     tokenizer = tiny_tokenizer()
     path = write_task(tmp_path, COUNTED, numbers(60), "counted")
@@ -269,6 +308,21 @@ def test_a_held_out_row_of_a_task_is_not_trained_on_as_a_conversation_or_in_anot
     lines = [int(re.findall(r"(?:ask|tell) (\d+)", text)[-1]) for text in texts]
     assert not set(lines[: len(built.train)]) & set(lines[len(built.train) :])
     assert sum(source.dropped.get("in_holdout", 0) for source in built.report.train) == 4
+
+
+@pytest.mark.parametrize("other", ["tasks", "elsewhere"])
+def test_a_table_is_one_table_however_tasks_spell_it(tmp_path, other):
+    """tasks/../rows.jsonl and elsewhere/../rows.jsonl are one file: what is held out of it under one is under both."""
+    rows = [{"n": n, "m": n} for n in range(10)]  # each task reads one of them: no text in common
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = COUNTED.replace("rows: counted.jsonl", "rows: ../rows.jsonl")
+    one = write_task(tmp_path / "tasks", text, [], "counted")
+    told = text.replace("name: counted", "name: told").replace("ask", "tell").replace("{{ n }}", "{{ m }}")
+    two = write_task(tmp_path / other, told, [], "told")
+    built = build([*tasks(one), *tasks(two)], holdout=HoldoutSpec(rows=4))
+    texts = [tiny_tokenizer().decode(row.input_ids) for row in (*built.train, *built.holdout)]
+    lines = [int(re.findall(r"(?:ask|tell) (\d+)", text)[-1]) for text in texts]
+    assert not set(lines[: len(built.train)]) & set(lines[len(built.train) :])
 
 
 def test_what_a_turned_task_asks_of_every_row_contaminates_none(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -107,6 +108,18 @@ def test_the_fingerprint_changes_with_anything_that_changes_a_row(tmp_path: Path
     assert None not in seen and len(set(seen)) == 6
 
 
+@pytest.mark.parametrize("library", ["tokenizers", "trafilatura", "lxml", "justext", "charset-normalizer"])
+def test_the_fingerprint_changes_with_the_libraries_that_decide_a_text(
+    tmp_path, monkeypatch, library
+) -> None:
+    """trafilatura takes a page's text by the last three: bytes decoded, HTML parsed, paragraphs judged."""
+    spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
+    before = rows_fingerprint(spec, tokenizer, seed=0)
+    real = kept.version
+    monkeypatch.setattr(kept, "version", lambda name: "0" if name == library else real(name))
+    assert rows_fingerprint(spec, tokenizer, seed=0) != before
+
+
 def test_the_rows_of_a_broken_file_are_made_again(tmp_path: Path) -> None:
     spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
     made = kept_conversations(tmp_path / "kept", spec, tokenizer, seed=0)
@@ -152,6 +165,43 @@ def test_the_files_that_were_used_last_stay(tmp_path: Path, monkeypatch: pytest.
         ):
             os.utime(path, (1000 - age, 1000 - age))
     assert set((tmp_path / "kept").iterdir()) == {files[0], files[2]}
+
+
+def test_what_somebody_else_put_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_FILES", 1)
+    spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
+    folder = tmp_path / "kept"
+    (folder / "old").mkdir(parents=True)
+    theirs = [folder / "old", folder / "mine.jsonl", folder / "model.safetensors"]
+    for path in theirs[1:]:
+        path.write_text("mine", encoding="utf-8")
+    died = folder / f".tmp-0123abcd-{'0' * 16}.rows"
+    died.touch()
+    for path in (*theirs, died):
+        os.utime(path, (1, 1))
+    kept_conversations(folder, spec, tokenizer, seed=0)
+    ours = folder / f"{rows_fingerprint(spec, tokenizer, seed=0)}.rows"
+    assert set(folder.iterdir()) == {*theirs, ours}
+
+
+def test_a_template_that_writes_the_day_has_other_rows_tomorrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tomorrow(date):
+        @classmethod
+        def today(cls) -> date:
+            return date.today() + timedelta(days=1)
+
+    spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
+    for template, stays in (
+        (tokenizer.chat_template, True),
+        ("{{ strftime_now('%d') }}" + tokenizer.chat_template, False),
+    ):
+        tokenizer.chat_template = template
+        now = rows_fingerprint(spec, tokenizer, seed=0)
+        with monkeypatch.context() as patch:
+            patch.setattr(kept, "date", Tomorrow)
+            assert (rows_fingerprint(spec, tokenizer, seed=0) == now) is stays
 
 
 def test_few_rows_and_none_where_it_is_switched_off_are_kept(

@@ -41,7 +41,12 @@ ENDLESS = {
     "long numbers": doubled("9", "a * a"),
     "numbers of base 16": "{{ ('f' * 2000000) | int(0, 16) // 3 }}",
     "mapped": "{{ range(9999) | map('replace', '', 'a' * 99999) | list }}",
+    "keys": "{% set v = big.keys() %}{% for i in range(3000) %}{% if v == v %}{% endif %}{% endfor %}",
+    "items": "{% set v = big.items() %}{% for i in range(3000) %}{% if v == v %}{% endif %}{% endfor %}",
+    "values": "{% set v = big.values() %}{% for i in range(9999) %}{% if 'y' in v %}{% endif %}{% endfor %}",
 }  # fmt: skip
+
+BIG = {f"key {i}": str(i) for i in range(100_000)}
 
 
 @pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS)
@@ -49,7 +54,7 @@ def test_a_template_that_would_never_end_ends_soon_and_takes_little_memory(sourc
     assert template_problems(source, "t.yaml:1", "t") == []
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(OverspentError):
-        CompiledTemplate(source).render({"x": "text"})
+        CompiledTemplate(source).render({"x": "text", "big": BIG})
     assert time.process_time() - began < 5  # some tenths of a second on an idle core
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # KiB
 

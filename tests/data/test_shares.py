@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
+from hashlib import blake2b
 from math import sqrt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner.data.shares import Draws, Part, apportioned, draws_of, row_shares
+from aligner.data.shares import KEPT_TURNS, Draws, Part, apportioned, draws_of, row_shares
 from aligner.errors import DataError
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.mixture import MixtureSpec
@@ -98,6 +100,24 @@ def test_each_turn_has_an_order_of_its_own_that_goes_by_luck():
     assert Draws([renumbered], [200]).epoch(0) == first  # the place among the training rows does not matter
     halves = Draws([part(200)], [100])
     assert halves.epoch(0) + halves.epoch(1) == first
+
+
+def test_orders_that_were_asked_for_before_are_the_same_and_but_a_few_are_kept():
+    one = part(50, start=7)
+    by_definition = [
+        sorted(
+            one.rows,
+            key=lambda row, turn=turn: blake2b(f"{7 * row + 1}|{turn}".encode(), digest_size=8).digest(),
+        )
+        for turn in range(9)
+    ]
+    for turn in (0, 1, 2, 8, 3, 4, 5, 6, 7, 0, 8, 1):
+        assert one.turn(turn) == by_definition[turn] == one.turn(turn)
+        assert one.turn(turn) is one.turn(turn)
+    assert len(one._turns) <= KEPT_TURNS
+    assert asdict(one) == asdict(part(50, start=7)) and one == part(
+        50, start=7
+    )  # what is stored of it is as before
 
 
 def test_what_would_get_no_rows_is_an_error():

@@ -4,11 +4,11 @@ import io
 
 from rich.console import Console
 
-from aligner.data.pieces import shown_row
+from aligner.data.pieces import shown_row, visible
 from aligner.data.readers import SourceRows
 from aligner.data.report import DataReport, report_source
 from aligner.data.rows import Document, Dropped, Origin, Pair, Prompt
-from aligner.data.show import show_dropped, show_rows, styled
+from aligner.data.show import show_documents, show_dropped, show_rows, styled
 from aligner.data.tokens import tokenize_conversation, tokenize_pairs, tokenize_prompts
 from tests.data.chats import ORIGIN, chat
 from tests.tiny import tiny_tokenizer
@@ -25,6 +25,28 @@ def test_supervised_tokens_are_coloured_and_control_tokens_visible():
     (line,) = map(styled, shown_row(row, TOKENIZER).lines)
     assert spans(line)[" Café 漢 🙂"] == "green" and spans(line)["<|eos|>"] == "green reverse"
     assert line.plain.startswith("<|bos|>") and "Hi [bold]" in line.plain
+
+
+NASTY = "hi \x1b]0;owned\x07\x1b[2J\x00 \r\nok\x7f \x9b31m\x85x"
+SEEN = "hi ␛]0;owned␇␛[2J␀ ␍\nok␡ ␛[31m␛Ex"
+
+
+def test_a_terminal_obeys_nothing_that_stands_in_the_data():
+    """ESC, BEL, NUL, CR, DEL, and of C1 CSI and NEL; file names and families may hold them, too."""
+    origin, out = Origin("a\x1b[2J.jsonl", 3), io.StringIO()
+    console = Console(file=out, width=200)
+    rows = [
+        tokenize_conversation(chat("Why?", NASTY), TOKENIZER, 400),
+        *tokenize_prompts([Prompt(origin, chat(NASTY), "fam\x1b[2J")], TOKENIZER, 400),
+    ]
+    show_rows(rows, TOKENIZER, console=console)
+    show_documents([Document(origin, NASTY)], TOKENIZER, console=console)
+    source = SourceRows("b\x1b[2J", "text", [], [Document(origin, NASTY)])
+    source.keep(lambda row: "late")
+    show_dropped(DataReport(train=[report_source(source, [], [])]), 1, console=console)
+    assert out.getvalue().count(SEEN) == 3 and visible("\t\n é漢") == "\t\n é漢"
+    assert not set(map(chr, (*range(9), *range(11, 32), *range(127, 160)))) & set(out.getvalue())
+    assert out.getvalue().count("a␛[2J.jsonl:3") == 3 and "fam␛[2J" in out.getvalue()
 
 
 def test_pairs_show_both_sides():

@@ -177,7 +177,13 @@ def test_a_template_that_fails_on_more_than_one_row_of_a_hundred_is_wrong(tmp_pa
         message.startswith(f"{path}:4:12: ")
         and f"fails on 2 of 100 rows, first on {tmp_path}/t.jsonl:99" in message
     )
-    assert "'a' is undefined" in message and "guard it" in message
+    assert "'a' is undefined" in message
+    assert "mend or delete the rows, or guard it in the template: {% if field is defined %}" in message
+    few = fault(
+        write_task(tmp_path, SIMPLE, rows[49:99], "t")
+    )  # one of 50 is too many, but which may be told
+    assert f"fails on 1 of 50 rows, first on {tmp_path}/t.jsonl:50: " in few
+    assert "mend or delete the row, or" in few and few.endswith("; one row in 100 may fail")
     rows[-1] = rows[0]
     assert read(write_task(tmp_path, SIMPLE, rows, "t")).dropped == {"template_failed": 1}
 

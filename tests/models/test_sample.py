@@ -1,14 +1,17 @@
 """Sampling and log-probabilities against plain full forward passes, generate(), and the exact distribution."""
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from aligner.errors import ModelError
 from aligner.models.adapters import attach_lora
+from aligner.models.fast import hasten
+from aligner.models.heads import ValueHead
 from aligner.models.padding import left_padded
 from aligner.models.sample import Responses, choose_tokens, response_logprobs, sample_responses
 from aligner.recipe.model import LoraSpec
@@ -97,6 +100,54 @@ def test_a_rows_answer_does_not_depend_on_its_batch_or_on_who_left_it(monkeypatc
     for other in (small_batches, kept):
         assert torch.equal(one_batch.ids_BR, other.ids_BR) and torch.equal(one_batch.mask_BR, other.mask_BR)
         torch.testing.assert_close(one_batch.logprobs_BR, other.logprobs_BR, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_several_rows_of_a_prompt_are_sampled_as_if_each_had_read_it(autocast: bool):
+    """The same noise: rows of their own batch, in which no prompt is shared, must answer alike."""
+    model, prompts = (
+        hasten(stirred(attach_lora(ending_model(), LoraSpec(rank=2), "CAUSAL_LM"))),
+        make_prompts(4),
+    )
+    repeated = [prompt for prompt in prompts for _ in range(5)]
+    shared = sampled(model, repeated, batch_size=20, autocast=autocast)
+    single = sampled(model, repeated, batch_size=1, autocast=autocast)
+    assert not torch.equal(shared.ids_BR[0], shared.ids_BR[1])
+    if not autocast:
+        assert torch.equal(shared.ids_BR, single.ids_BR) and torch.equal(shared.mask_BR, single.mask_BR)
+        torch.testing.assert_close(shared.logprobs_BR, single.logprobs_BR, atol=1e-5, rtol=0)
+    else:
+        assert (shared.ids_BR[:, 0] == single.ids_BR[:, 0]).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_fast_model_records_the_logprobs_of_a_full_forward(lora: bool, temperature: float):
+    """The oracle is the plain model: PEFT's own layers, one row at a time."""
+    plain = stirred(attach_lora(ending_model(), LoraSpec(rank=2), "CAUSAL_LM")) if lora else ending_model()
+    plain, prompts = plain.eval(), make_prompts(12)
+    fast = hasten(copy.deepcopy(plain))
+    drawn = sampled(fast, prompts, temperature=temperature)
+    again = response_logprobs(fast, prompts, drawn.ids_BR, drawn.mask_BR, temperature=temperature, pad_id=PAD)
+    for row, prompt in enumerate(prompts):
+        answer = drawn.ids_BR[row][drawn.mask_BR[row]].tolist()
+        want = alone(plain, prompt, answer, temperature)
+        for got in (drawn.logprobs_BR, again.logprobs_BR.detach()):
+            torch.testing.assert_close(got[row, : len(answer)], want, atol=1e-5 / min(temperature, 1), rtol=0)
+
+
+def test_values_read_the_hidden_state_of_a_full_forward():
+    model, prompts = ending_model(), [*make_prompts(20), *make_prompts(5)]
+    value_head = ValueHead(model.config.hidden_size)
+    torch.nn.init.normal_(value_head.linear.weight, generator=torch.Generator().manual_seed(0))
+    drawn = sampled(model, prompts, value_head=value_head)
+    again = response_logprobs(
+        model, prompts, drawn.ids_BR, drawn.mask_BR, temperature=0.7, pad_id=PAD, with_hidden=True
+    )
+    want = torch.where(drawn.mask_BR, value_head(again.hidden_BRD), 0.0).detach()
+    assert want.abs().max() > 1
+    torch.testing.assert_close(drawn.values_BR, want, atol=5e-5, rtol=0)
+    assert sampled(model, prompts).values_BR is None
 
 
 def test_padding_content_does_not_matter():
@@ -240,6 +291,42 @@ def test_the_head_is_computed_at_response_positions_only():
     response_logprobs(model, prompts, drawn.ids_BR, drawn.mask_BR, temperature=1.0, pad_id=PAD)
     handle.remove()
     assert seen == [int(drawn.mask_BR.sum())]
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_a_wide_vocabulary_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, softcap: float | None):
+    """The same numbers and gradients with few rows of logits at once; a model that caps its logits is read whole."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 384, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16,
+        "num_key_value_heads": 1, "intermediate_size": 48, "max_position_embeddings": 64, "sliding_window": 64,
+        "final_logit_softcapping": softcap, "initializer_range": 0.3,
+    }  # fmt: skip
+    model, prompts = Gemma2ForCausalLM(Gemma2Config(**shape)).eval(), make_prompts(6)
+    answers = torch.randint(6, 384, (6, 7), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(7) < torch.tensor([7, 3, 1, 6, 7, 2])[:, None]
+    found, calls = [], []
+    handle = model.lm_head.register_forward_hook(lambda _, __, out: calls.append(out.shape[:-1].numel()))
+    for most in (1 << 28, 384 * 5):
+        monkeypatch.setattr("aligner.models.logprobs.MOST_LOGITS", most)
+        calls.clear()
+        got = response_logprobs(
+            model,
+            prompts,
+            answers,
+            mask,
+            temperature=0.7,
+            pad_id=PAD,
+            with_hidden=True,
+            entropy_gradient=True,
+        )
+        (got.logprobs_BR.sum() + got.entropy_BR.sum()).backward()
+        found.append((*got, *(weight.grad.clone() for weight in model.parameters())))
+        model.zero_grad()
+    handle.remove()
+    assert max(calls) == (5 if softcap is None else 26)
+    for want, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, want, atol=1e-4, rtol=1e-4)
 
 
 def test_too_long_a_row_is_refused_with_what_would_fit():

@@ -1,12 +1,14 @@
 """Small architectures: shapes, tying, initial scale."""
 
+import logging
 import math
 
 import pytest
 import torch
+from transformers.utils import logging as transformers_logging
 
 from aligner.errors import ModelError
-from aligner.models.small import build_small
+from aligner.models.small import build_small, small_shape
 from aligner.recipe.model import ArchitectureSpec
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -56,3 +58,19 @@ def test_one_seed_gives_one_model_and_leaves_the_global_generator_alone():
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, second.state_dict()[name])
     assert not torch.equal(first.get_input_embeddings().weight, other.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_shape_has_the_modules_of_the_model_and_no_weights_and_says_nothing(architecture: str):
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    transformers_logging.add_handler(handler)
+    try:
+        shape = small_shape(ArchitectureSpec(architecture=architecture))
+    finally:
+        transformers_logging.remove_handler(handler)
+    model = build_small(ArchitectureSpec(architecture=architecture), tiny_tokenizer())
+    assert [name for name, _ in shape.named_modules()] == [name for name, _ in model.named_modules()]
+    assert all(weight.is_meta for weight in shape.parameters())
+    assert said == []

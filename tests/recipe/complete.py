@@ -97,6 +97,73 @@ def _mixed(data: str) -> str:
     return data.replace("      weight: 0.5\n", _MIXTURE, 1)
 
 
+def _watch() -> str:
+    return f"""\
+watch:
+  holdout:
+{_source("held.jsonl", "prompts")}  holdout_rows: 16
+  max_prompt_tokens: 64
+"""
+
+
+_REWARD = """\
+reward:
+  - model: runs/reward/one/model
+    weight: 0.5
+  - function: "judges:politeness"
+    clip: 2.0
+    weight: 0.5
+  - rules: train.jsonl
+    weight: 0.5
+  - http:
+      url: http://localhost:8000/score
+      timeout_seconds: 5
+      retries: 1
+    weight: 0.5
+"""
+
+_DENSE = _REWARD.replace("    clip:", "    dense: true\n    clip:")
+
+
+def _prompts() -> str:
+    return f"""\
+data:
+  train:
+{_source("train.jsonl", "prompts")}  holdout:
+{_source("held.jsonl", "prompts")}  holdout_rows: 16
+  max_prompt_tokens: 64
+{_DECONTAMINATE}  clean:
+    deduplicate: true
+"""
+
+
+def _group(stage: str) -> str:
+    return f"""\
+{stage}:
+  steps: 10
+  prompts_per_step: 8
+  samples_per_prompt: 2
+  epochs: 2
+  minibatches: 4
+  rows_per_device: 2
+  learning_rate: 1e-4
+  gain_learning_rate: 1e-2
+  missing_eos:
+    mode: subtract
+    value: 0.5
+  max_grad_norm: 0.5
+  evaluate_every: 5
+  checkpoint_every: 5
+  precision: fp32
+"""
+
+
+_PAIR_RULES = """\
+  pairs:
+    conflicts: drop
+    repeats: once
+    weigh: prompt
+"""
 _HEAD = "seed: 3\noutput: runs/one\n"
 COMPLETE: dict[str, str] = {
     "pretrain": f"""\
@@ -134,17 +201,20 @@ data:
     languages:
       - en
     near_duplicates: true
+    perplexity:
+      scores: runs/scores.jsonl
+      min_bits_per_byte: 0.5
+      max_bits_per_byte: 3.0
+      quantiles:
+        - 0.05
+        - 0.95
   block_length: 64
   isolate_documents: true
 {_TRAIN}""",
     "sft": f"stage: sft\n{_HEAD}{_LORA_MODEL}{_data('messages')}{_TRAIN}  packing: true\n  pack_length: 256\n",
     "reward": f"""\
 stage: reward
-{_HEAD}{_LORA_MODEL}{_mixed(_data("pairs"))}{_DECONTAMINATE}  pairs:
-    conflicts: drop
-    repeats: once
-    weigh: prompt
-{_TRAIN}score: likelihood
+{_HEAD}{_LORA_MODEL}{_mixed(_data("pairs"))}{_DECONTAMINATE}{_PAIR_RULES}{_TRAIN}score: likelihood
 beta: 0.5
 nll_coef: 0.1
 normalise_on:
@@ -152,19 +222,7 @@ normalise_on:
 {_SAMPLING}""",
     "ppo": f"""\
 stage: ppo
-{_HEAD}{_LORA_MODEL}reward:
-  - model: runs/reward/one/model
-    weight: 0.5
-  - function: "judges:politeness"
-    weight: 0.5
-data:
-  train:
-{_source("train.jsonl", "prompts")}  holdout:
-{_source("held.jsonl", "prompts")}  holdout_rows: 16
-  max_prompt_tokens: 64
-{_DECONTAMINATE}  clean:
-    deduplicate: true
-{_SAMPLING}ppo:
+{_HEAD}{_LORA_MODEL}{_DENSE}{_prompts()}{_SAMPLING}ppo:
   steps: 10
   prompts_per_step: 8
   samples_per_prompt: 2
@@ -174,18 +232,76 @@ data:
   value_learning_rate: 1e-3
   gain_learning_rate: 1e-2
   clip: 0.1
+  clip_high: 0.3
+  dual_clip: 3
   value_clip: 0.1
   value_coef: 0.5
+  value_init: reward
+  value_warmup_steps: 2
   gamma: 0.99
   lam: 0.9
   kl_coef: 0.1
+  adaptive_kl:
+    target: 6
+    horizon: 10000
+  target_kl: 0.05
+  entropy_coef: 0.01
   missing_eos:
     mode: subtract
     value: 0.5
   max_grad_norm: 0.5
+  guards:
+    kl:
+      limit: 30
+      act: stop
+    value:
+      limit: 20
+      act: warn
+    length:
+      limit: 3
+      act: warn
+    zero_gradient: stop
   evaluate_every: 5
+  keep_best: gold
   checkpoint_every: 5
   precision: fp32
+ptx:
+  sources:
+{_source("train.jsonl", "documents")}  coef: 0.1
+  rows_per_step: 16
+  block_length: 64
+""",
+    "kto": f"""\
+stage: kto
+{_HEAD}{_LORA_MODEL}{_REWARD}{_mixed(_data("pairs"))}{_DECONTAMINATE}{_PAIR_RULES}{_TRAIN}{_watch()}{_SAMPLING}kto:
+  beta: 0.2
+  loss: apo_zero
+  desirable_weight: 1.5
+  undesirable_weight: 0.5
+""",
+    "grpo": f"""\
+stage: grpo
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("grpo")}  clip: 0.1
+  kl_coef: 0.1
+  scale: none
+  loss: dr_grpo
+""",
+    "rejection": f"""\
+stage: rejection
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("rejection")}  keep: 1
+""",
+    "rloo": f"""\
+stage: rloo
+{_HEAD}{_LORA_MODEL}{_REWARD}{_prompts()}{_SAMPLING}{_group("rloo")}  clip: 0.1
+  kl_coef: 0.1
+  whiten: true
+""",
+    "dpo": f"""\
+stage: dpo
+{_HEAD}{_LORA_MODEL}{_REWARD}{_mixed(_data("pairs"))}{_DECONTAMINATE}{_PAIR_RULES}{_TRAIN}{_watch()}{_SAMPLING}dpo:
+  beta: 0.2
+  loss: hinge
+  nll_coef: 0.1
 """,
     "evaluate": f"""\
 stage: evaluate
@@ -232,6 +348,18 @@ seed_tasks:
     - picture
   style: chat
 {_SAMPLING}""",
+    "perplexity": f"""\
+stage: perplexity
+{_HEAD}model:
+  base: you/base
+  revision: main
+sources:
+  - path: train.jsonl
+    format: documents
+kind: document
+block_length: 64
+rows_per_device: 8
+""",
     "pipeline": f"""\
 stage: pipeline
 {_HEAD}stages:
@@ -249,7 +377,14 @@ FREE_NAMES = ("tasks", "models", "stages", "set")  # mappings whose keys the use
 
 def write_complete(folder: Path) -> dict[str, Path]:
     """All complete recipes in a folder, with the files they name."""
-    for name in ("train.jsonl", "held.jsonl", "base.yaml", "sft.yaml", "runs/reward/one/model/config.json"):
+    for name in (
+        "train.jsonl",
+        "held.jsonl",
+        "base.yaml",
+        "sft.yaml",
+        "runs/scores.jsonl",
+        "runs/reward/one/model/config.json",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}\n")
     for stage, text in COMPLETE.items():

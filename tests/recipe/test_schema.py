@@ -10,6 +10,7 @@ import yaml
 
 from aligner.errors import RecipeError
 from aligner.recipe.load import json_schema, load_recipe
+from tests.data.tasks import NLI
 from tests.recipe.complete import COMPLETE, write_complete
 
 TYPES: dict[str, Any] = {
@@ -39,6 +40,7 @@ def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
         ),
         "items": lambda item: not isinstance(value, list) or all(fits(v, item, root) for v in value),
         "minItems": lambda n: len(value) >= n,
+        "minLength": lambda n: not isinstance(value, str) or len(value) >= n,
         "minProperties": lambda n: len(value) >= n,
         "minimum": lambda n: value >= n,
         "maximum": lambda n: value <= n,
@@ -74,6 +76,17 @@ def test_loaded_recipes_with_all_defaults_fit_too(
 )
 def test_what_the_loader_refuses_the_schema_refuses(key: str, value: object) -> None:
     assert not fits({**values("sft"), key: value}, json_schema("sft"), json_schema("sft"))
+
+
+def test_task_files_have_a_schema_too() -> None:
+    schema = json_schema("task")
+    whole = yaml.safe_load(NLI.replace("[yes, no]", '["yes", "no"]'))  # PyYAML speaks YAML 1.1
+    assert fits(whole, schema, schema)
+    assert not fits({**whole, "tempaltes": []}, schema, schema)
+    assert not fits({key: value for key, value in whole.items() if key != "rows"}, schema, schema)
+    assert not fits({**whole, "templates": [{"input": "x"}]}, schema, schema)
+    described = {**schema["properties"], **schema["$defs"]["TemplateSpec"]["properties"]}
+    assert all("description" in part for part in described.values())
 
 
 def test_the_schema_of_an_unknown_stage_names_the_nearest() -> None:

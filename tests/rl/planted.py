@@ -21,3 +21,29 @@ def too_few(rows, responses, finished):
 
 def not_a_number(rows, responses, finished):
     return [float("nan")] * len(rows)
+
+
+def long_tokens(rows, responses, finished):
+    """Each token's length in characters; the end token's is 0."""
+    return [
+        [0.0 if piece.startswith("<|") else float(len(piece)) for piece in pieces] for pieces in responses
+    ]
+
+
+def one_token_short(rows, responses, finished):
+    return [[1.0] * (len(pieces) - 1) for pieces in responses]
+
+
+def words(rows, responses, finished):
+    return ["good"] * len(rows)
+
+
+CALLS = {"left": 10**9}
+
+
+def failing(rows, responses, finished):
+    """As vowels, until there are no calls left."""
+    CALLS["left"] -= 1
+    return (
+        vowels(rows, responses, finished) if CALLS["left"] >= 0 else not_a_number(rows, responses, finished)
+    )

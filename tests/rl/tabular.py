@@ -6,6 +6,7 @@ table, so nothing but the algorithm can keep it from getting there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +76,9 @@ class Tabular(nn.Module):
         self.values = nn.Parameter(torch.zeros(STATES))
         self.temperature, self.recorded = temperature, recorded_temperature or temperature
 
+    def value_parameters(self) -> list[nn.Parameter]:
+        return [self.values]
+
     def evaluate(self, prompts: list[list[int]], ids_BR: Tensor, mask_BR: Tensor) -> Evaluation:
         table = (self.logits / self.recorded).log_softmax(-1)
         states_BR = prefixes(ids_BR, mask_BR)
@@ -127,6 +131,7 @@ def train(
     lam: float = 0.95,
     seed: int = 0,
     kl_in_reward: bool = True,
+    rescale: Callable[[Tensor], Tensor] = lambda scores_B: scores_B,
 ) -> float:
     """Sample, score, update as in `aligner.stages.ppo`; the distance to the optimum at the end."""
     spec = PpoSpec(steps=steps, prompts_per_step=episodes, learning_rate=0.05, lam=lam, kl_coef=beta)
@@ -139,7 +144,7 @@ def train(
         rollout = policy.sample(prompts, generator(seed, "sample", step))
         with torch.no_grad():
             ref = reference.evaluate(prompts, rollout.ids_BR, rollout.mask_BR).logprobs_BR
-        scores_B = earned(environment, rollout)
+        scores_B = rescale(earned(environment, rollout))
         scored = score(rollout, scores_B, ref, kl_coef=beta if kl_in_reward else 0.0, missing_eos=NO_RULE)
         update(policy, optimizer, scored, spec, seed=seed, step=step)
     with torch.no_grad():

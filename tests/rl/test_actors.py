@@ -7,6 +7,7 @@ import torch
 
 from aligner.errors import ModelError
 from aligner.models.adapters import attach_lora
+from aligner.models.fast import hasten
 from aligner.models.heads import ValueHead
 from aligner.recipe.model import LoraSpec
 from aligner.recipe.ppo import MissingEosSpec, PpoSpec
@@ -45,6 +46,19 @@ def spec(**changes):
             | changes
         )
     )
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_values_of_a_rollout_are_those_of_a_full_pass(tokenizer, lora):
+    policy = actor(tokenizer, lora=lora)
+    with torch.no_grad():
+        policy.value_head.linear.weight.normal_(generator=torch.Generator().manual_seed(0))
+    rollout = policy.sample(PROMPTS, generator(0, "rollout"))
+    again = evaluate_in_parts(policy, rollout, rows_per_device=None)
+    assert again.values_BR.abs().max() > 0.5
+    torch.testing.assert_close(rollout.values_BR, again.values_BR, atol=5e-5, rtol=0)
+    some = rollout.select(torch.tensor([5, 2]))
+    assert torch.equal(some.values_BR, rollout.values_BR[[5, 2], : some.mask_BR.shape[1]])
 
 
 def one_update(policy, reference, **changes):
@@ -149,6 +163,20 @@ def test_a_rate_for_gains_needs_gains(tokenizer):
         build_optimizer(actor(tokenizer, lora=True), spec(gain_learning_rate=0.1))
 
 
+def test_entropy_has_a_gradient_only_where_it_is_asked_for(tokenizer):
+    plain = actor(tokenizer)
+    asked = LanguageActor(plain.model, plain.value_head, plain.drawing, entropy_gradient=True)
+    prompt, answer = [1, 20, 21], [60, 61, 62]
+    ids, mask = torch.tensor([answer]), torch.ones(1, 3, dtype=torch.bool)
+    assert not plain.evaluate([prompt], ids, mask).entropy_BR.requires_grad
+    asked.evaluate([prompt], ids, mask).entropy_BR.sum().backward()
+    weight = plain.model.get_output_embeddings().weight
+    got, weight.grad = weight.grad.clone(), None
+    logits = plain.model(torch.tensor([prompt + answer])).logits[0, 2:5] / 0.7
+    torch.distributions.Categorical(logits=logits).entropy().sum().backward()
+    torch.testing.assert_close(got, weight.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_values_are_those_of_the_state_before_each_token(tokenizer):
     policy = actor(tokenizer)
     torch.nn.init.normal_(policy.value_head.linear.weight)
@@ -159,3 +187,24 @@ def test_values_are_those_of_the_state_before_each_token(tokenizer):
             input_ids=torch.tensor([[1, 20, 21, 60, 61, 62]]), output_hidden_states=True
         ).hidden_states[-1]
         torch.testing.assert_close(got, policy.value_head(hidden[:, 2:5]), rtol=1e-4, atol=1e-5)
+
+
+def test_switched_off_the_adapter_is_the_start_model_after_twenty_updates(tokenizer):
+    policy = actor(tokenizer, lora=True)
+    start = hasten(tiny_model(tokenizer))  # bit by bit, so by the same kernels
+    frozen = {n: w.detach().clone() for n, w in policy.model.named_parameters() if not w.requires_grad}
+    reference = policy.reference()
+    for _ in range(10):
+        one_update(policy, reference)  # two optimiser steps an epoch, two epochs
+    ids = torch.tensor([[1, 20, 21, 60, 61]])
+    with torch.no_grad(), policy.model.disable_adapter():
+        torch.testing.assert_close(
+            policy.model(ids).logits, start(ids).logits, rtol=0, atol=1e-6
+        )  # other kernels
+    assert all(torch.equal(frozen[n], w) for n, w in policy.model.named_parameters() if n in frozen)
+    with torch.no_grad():
+        on = policy.model(ids).logits
+        assert not torch.allclose(on, start(ids).logits, atol=1e-3)
+        torch.testing.assert_close(reference.model(ids).logits, start(ids).logits)
+        merged = copy.deepcopy(policy.model).merge_and_unload()
+        torch.testing.assert_close(merged(ids).logits, on, rtol=0, atol=1e-5)

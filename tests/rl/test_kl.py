@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aligner.rl.kl import k1, k2, k3, nats_per_response
+from aligner.rl.kl import adapted_coefficient, k1, k2, k3, nats_per_response
 
 POLICY = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 REFERENCE = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).log_softmax(0)
@@ -64,3 +64,29 @@ def test_a_response_sums_its_own_tokens():
     assert nats_per_response(kl, mask).tolist() == [3.0, 0.5]
     doubled = nats_per_response(torch.cat([kl, kl], 1), torch.cat([mask, mask], 1))
     assert doubled.tolist() == [6.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("kl", "want"),
+    [
+        (12.0, 1 + 0.2 * 0.0512),  # twice the target: the error is cut at a fifth
+        (6.6, 1 + 0.1 * 0.0512),
+        (6.0, 1.0),
+        (5.4, 1 - 0.1 * 0.0512),
+        (0.0, 1 - 0.2 * 0.0512),
+        (-3.0, 1 - 0.2 * 0.0512),  # an estimate may be negative
+    ],
+)
+def test_the_controller_by_hand(kl, want):
+    got = adapted_coefficient(0.15, kl, target=6.0, horizon=10_000, episodes=512)
+    assert got == pytest.approx(0.15 * want, rel=1e-12)
+
+
+def test_the_controller_reads_whole_responses():
+    # Twice the length at the same KL per token is twice the KL, and no longer on target.
+    kl, mask = torch.full((4, 3), 2.0), torch.ones(4, 3, dtype=torch.bool)
+    short = float(nats_per_response(kl, mask).mean())
+    long = float(nats_per_response(torch.cat([kl, kl], 1), torch.cat([mask, mask], 1)).mean())
+    step = {"target": 6.0, "horizon": 1000, "episodes": 100}
+    assert adapted_coefficient(1.0, short, **step) == 1.0
+    assert adapted_coefficient(1.0, long, **step) == pytest.approx(1.02)

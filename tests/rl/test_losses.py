@@ -105,9 +105,9 @@ def test_micro_batches_add_up_to_the_step(parts):
 def test_padding_has_no_say():
     new, old, advantages, mask = batch()
     dirty = [torch.where(mask, x, float("nan")) for x in (new, old, advantages)]
-    for function in (policy_loss, value_loss):
-        clean = function(new, old, advantages, mask, clip=0.05, num_tokens=21)
-        for a, b in zip(function(*dirty, mask, clip=0.05, num_tokens=21), clean, strict=True):
+    for function, more in ((policy_loss, {"dual_clip": 3.0}), (policy_loss, {}), (value_loss, {})):
+        clean = function(new, old, advantages, mask, clip=0.05, num_tokens=21, **more)
+        for a, b in zip(function(*dirty, mask, clip=0.05, num_tokens=21, **more), clean, strict=True):
             assert torch.equal(a, b)
 
 
@@ -119,3 +119,23 @@ def test_explained_variance():
     values = torch.tensor([[2.0, 2.0, 4.0, 0.0]])
     assert float(explained_variance(values, returns, mask)) == pytest.approx(1 - 1 / 3, abs=1e-6)
     assert float(explained_variance(values, torch.ones(1, 4), mask)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "clip", "loss", "cut"),
+    [
+        (1.0, 1.25, {"clip_high": 0.28}, -1.25, False),  # within the higher upper clip
+        (1.0, 1.5, {"clip_high": 0.28}, -1.28, True),
+        (-1.0, 0.75, {"clip_high": 0.28}, 0.8, True),  # the lower clip is the lower one still
+        (-1.0, 9.0, {"dual_clip": 3.0}, 3.0, True),  # worse, and much likelier than it was: no more than 3
+        (-1.0, 2.0, {"dual_clip": 3.0}, 2.0, False),
+        (1.0, 9.0, {"dual_clip": 3.0}, -1.2, True),  # better ones have the plain clip
+    ],
+)
+def test_asymmetric_and_dual_clip_by_hand(advantage, ratio, clip, loss, cut):
+    new = cell(-1.0 + math.log(ratio)).requires_grad_()
+    got = policy_loss(new, cell(-1.0), cell(advantage), ONE, clip=0.2, num_tokens=1, **clip)
+    got.loss.backward()
+    assert got.loss.item() == pytest.approx(loss, abs=1e-12)
+    assert float(got.clip_share) == float(cut)
+    assert float(new.grad) == pytest.approx(0.0 if cut else -advantage * ratio, abs=1e-12)

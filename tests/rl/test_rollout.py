@@ -2,7 +2,7 @@
 
 import torch
 
-from aligner.rl.rollout import Rollout, prompts_for, real_width
+from aligner.rl.rollout import PASS_TOKENS, Rollout, passes, prompts_for, real_width
 from aligner.rl.seeds import derived_seed
 from aligner.rl.update import shuffled_minibatches
 
@@ -20,6 +20,21 @@ def test_select_takes_rows_and_trims_to_the_longest():
     assert got.ids_BR.tolist() == [[15, 16, 17], [0, 1, 2]]
     assert got.response(0) == [15, 16, 17] and got.response(1) == [0, 1] and got.num_tokens == 5
     assert real_width(rollout().mask_BR[2:3]) == 0
+
+
+def test_a_pass_holds_what_fits_and_rows_of_like_length(monkeypatch):
+    """Rows of 3, 6, 1 and 4 tokens, prompts included; a pass is a rectangle."""
+    assert [part.tolist() for part in passes(rollout(), None)] == [[0, 1, 2, 3]]  # 4 x 6 tokens fit
+    monkeypatch.setitem(PASS_TOKENS, "cpu", 9)
+    assert [part.tolist() for part in passes(rollout(), None)] == [[2, 0], [3], [1]]
+    monkeypatch.setitem(PASS_TOKENS, "cpu", 1)
+    assert sorted(part.tolist() for part in passes(rollout(), None)) == [
+        [0],
+        [1],
+        [2],
+        [3],
+    ]  # no row is left out
+    assert [part.tolist() for part in passes(rollout(), 3)] == [[0, 1, 2], [3]]
 
 
 def test_every_epoch_shows_every_prompt_once_in_a_fresh_order():

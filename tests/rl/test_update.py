@@ -1,6 +1,7 @@
 """The update on the small tabular language: what must not move, what must be refused, what must not matter."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from aligner.rl.update import (
     set_learning_rates,
     update,
 )
-from tests.rl.tabular import NO_RULE, Environment, Tabular, earned
+from tests.rl.tabular import NO_RULE, Environment, Tabular, earned, prefixes
 
 EPISODES = 64
 
@@ -82,6 +83,71 @@ def test_a_loss_that_is_no_number_is_refused():
     broken = Scored(scored.rollout, scored.rewards_BR * float("nan"), scored.scores_B, scored.kl_B)
     with pytest.raises(TrainingError, match="nan"):
         update(policy, adam(policy), broken, spec(), seed=0, step=0)
+
+
+def test_target_kl_ends_the_update_before_the_step_that_is_too_far():
+    far = []
+    for target in (None, 1e-9, 0.02, 1e9):
+        policy, scored = scene()
+        optimizer = adam(policy)
+        stats = update(
+            policy, optimizer, scored, spec(epochs=8, minibatches=1, target_kl=target), seed=0, step=0
+        )
+        now = evaluate_in_parts(policy, scored.rollout, rows_per_device=None)
+        mask = scored.rollout.mask_BR
+        d = (now.logprobs_BR - scored.rollout.logprobs_BR)[mask]
+        far.append(
+            (stats.optimiser_steps, float((torch.expm1(d) - d).mean()), policy.logits.detach().clone())
+        )
+        assert {int(state["step"]) for state in optimizer.state.values()} == {stats.optimiser_steps}
+    (whole, _, plain), (least, _, _), (some, reached, _), (all_of_them, _, loose) = far
+    assert (whole, least, all_of_them) == (8, 1, 8) and torch.equal(plain, loose)
+    assert 1 < some < 8 and reached > 0.02  # the first policy beyond the target is the last
+    policy, scored = scene()
+    update(policy, adam(policy), scored, spec(epochs=int(some) - 1, minibatches=1), seed=0, step=0)
+    d = evaluate_in_parts(policy, scored.rollout, rows_per_device=None).logprobs_BR[mask]
+    d = d - scored.rollout.logprobs_BR[mask]
+    assert float((torch.expm1(d) - d).mean()) <= 0.02  # and the one before it was not
+
+
+def test_the_entropy_bonus_adds_its_own_gradient_and_nothing_else():
+    # With plain descent of length one over one minibatch, weights move by minus the gradient.
+    moved = {}
+    for coefficient in (0.0, 0.5):
+        policy, scored = scene()
+        start = policy.logits.detach().clone()
+        optimizer = torch.optim.SGD(policy.parameters(), lr=1.0)
+        changes = {"epochs": 1, "minibatches": 1, "entropy_coef": coefficient, "max_grad_norm": 1e9}
+        update(policy, optimizer, scored, spec(**changes), seed=0, step=0)
+        moved[coefficient] = policy.logits.detach() - start
+    policy, scored = scene()
+    ids, mask = scored.rollout.ids_BR, scored.rollout.mask_BR
+    logprobs = policy.logits.log_softmax(-1)[prefixes(ids, mask)[mask]]
+    (0.5 * -(logprobs.exp() * logprobs).sum(-1).mean()).backward()
+    torch.testing.assert_close(moved[0.5] - moved[0.0], policy.logits.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_a_masked_response_teaches_nothing():
+    policy, scored = scene()
+    other = copy.deepcopy(policy)
+    keep = torch.arange(EPISODES) % 3 != 0
+    mask = scored.rollout.mask_BR & keep[:, None]
+    masked = Scored(
+        replace(scored.rollout, mask_BR=mask),
+        torch.where(mask, scored.rewards_BR, 0.0),
+        scored.scores_B,
+        scored.kl_B,
+    )
+    rows = keep.nonzero().squeeze(1)
+    part = scored.rollout.select(rows)
+    alone = Scored(
+        part, scored.rewards_BR[rows, : part.mask_BR.shape[1]], scored.scores_B[rows], scored.kl_B[rows]
+    )
+    plan = spec(epochs=2, minibatches=1)
+    update(policy, adam(policy), masked, plan, seed=0, step=0)
+    update(other, adam(other), alone, plan, seed=0, step=0)
+    torch.testing.assert_close(policy.logits, other.logits, rtol=0, atol=2e-5)
+    torch.testing.assert_close(policy.values, other.values, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("rows", [None, 32, 16, 8, 7])

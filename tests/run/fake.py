@@ -19,6 +19,12 @@ from aligner.run.folder import RunFolder
 STAGES = ("base", "sft", "reward", "ppo", "evaluate")
 NASTY = '<script>alert("x")</script> & <b>bold</b> {{ 7 * 7 }}'
 
+PLANNED = {
+    "path": "data/world/tasks/*.yaml", "rows": 12_000, "tokens": 480_000, "supervised_tokens": 60_000, "share": 0.75,
+    "epochs": 1.5, "most": 2, "templates": {"add/plain": 4_000, "add/story": 2_000, "sort/plain": 6_000},
+    "shots": {0: 9_000, 2: 3_000},
+}  # fmt: skip
+
 
 def sft_recipe(output: Path, *, learning_rate: float = 1e-3, seed: int = 0) -> SftRecipe:
     """A small valid recipe."""
@@ -91,6 +97,7 @@ def _base(folder: Path) -> None:
 
 def _sft(folder: Path) -> None:
     with stage_run(sft_recipe(folder), {"base": "runs/quickstart/base/model#3fa91c02d7be"}, 6_000) as run:
+        run.note_sources([PLANNED])
         for step in range(10, 371, 10):
             values = {"train/loss_nats": 0.35 + 2.2 * math.exp(-step / 70) + _wobble(step) / 2}
             run.metrics.log(step, values | ({"holdout/loss_nats": 0.5} if step % 90 == 0 else {}))

@@ -156,6 +156,15 @@ def test_the_best_of_a_row_is_the_lowest_where_lower_is_better() -> None:
     assert not any(cell.best for cell in tokens.rows[0].cells)
 
 
+def test_what_the_whole_training_reads_is_told_with_templates_and_shots(page: str) -> None:
+    (planned,) = [row for row in rows_of(page) if row and row[0].startswith("data/world/tasks/*.yaml")]
+    assert planned[0] == (
+        "data/world/tasks/*.yamladd: plain 4 000, story 2 000sort: plain 6 000"
+        "solved rows shown: 0 before 9 000 rows, 2 before 3 000 rows"
+    )
+    assert planned[1:] == ["12 000", "480 000", "75.0 %", "12.5 %", "1.50"]
+
+
 def test_what_stays_in_spite_of_something_and_how_far_annotators_agree_is_told(page: str) -> None:
     cells = {cell for row in rows_of(page) for cell in row if "exact duplicate" in cell}
     dropped, kept, changed, agreement = next(iter(cells)).split("; ")

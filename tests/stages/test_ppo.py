@@ -2,90 +2,24 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-import aligner.stages.ppo
-from aligner.errors import Interrupted, ModelError, RecipeError
+from aligner.errors import Interrupted, ModelError, RecipeError, RunError
 from aligner.models.heads import RewardStats, write_stats
 from aligner.models.load import LoadedModel, load_reward_base, load_trained, save_model
-from aligner.models.scoring import Scoring
 from aligner.recipe.model import ModelSpec
-from aligner.recipe.ppo import PpoRecipe
-from aligner.run.folder import RunFolder
-from aligner.stages.ppo import train_ppo
+from tests.stages.ppo_world import assert_same_run, interrupt_in, lines, recipe, run_it, write_world
 from tests.tiny import tiny_model, tiny_tokenizer
-
-WORDS = ("cat", "dog", "house", "ball", "town", "story", "apple", "pear")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with a base model, reward models of both kinds, and prompts with and without gold."""
-    folder = tmp_path_factory.mktemp("world")
-    tokenizer = tiny_tokenizer()
-    base = LoadedModel(tiny_model(tokenizer), tokenizer, "tiny")
-    save_model(base, folder / "base", base_folder=folder / "unused")
-    torch.manual_seed(1)
-    reward = load_reward_base(ModelSpec(base=str(folder / "base")))
-    save_model(reward, folder / "reward", base_folder=folder / "unused")
-    write_stats(folder / "reward", RewardStats(0.1, 0.5, 10))
-    judge = LoadedModel(tiny_model(tokenizer, seed=1), tokenizer, "judge")
-    save_model(judge, folder / "likelihood", base_folder=folder / "unused")
-    write_stats(folder / "likelihood", RewardStats(-5.0, 2.0, 10, Scoring("likelihood", 0.1)))
-    gold = {"kind": "answerable", "answers": ["red"]}
-    rows = [
-        {"id": str(i), "family": "f", "prompt": f"What is the color of the {w}?", "gold": gold}
-        for i, w in enumerate(WORDS)
-    ]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    held = [{"id": f"h{w}", "family": "g", "prompt": f"Is the {w} old?", "gold": gold} for w in WORDS[:4]]
-    (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
-    return folder
-
-
-def recipe(world, output, *, reward="tests.rl.planted:vowels", lora=None, **ppo):
-    source = {"function": reward} if ":" in reward else {"model": reward}
-    settings = {
-        "steps": 6, "prompts_per_step": 8, "epochs": 2, "minibatches": 2, "learning_rate": 3e-3, "kl_coef": 0.01,
-        "missing_eos": {"mode": "subtract", "value": 0.0}, "evaluate_every": 3,
-    }  # fmt: skip
-    return PpoRecipe.model_validate(
-        {
-            "stage": "ppo",
-            "seed": 3,
-            "output": str(output),
-            "model": {"base": str(world / "base")} | ({"lora": lora} if lora else {}),
-            "reward": [source],
-            "data": {
-                "train": [{"path": str(world / "prompts.jsonl"), "format": "prompts"}],
-                "holdout": [{"path": str(world / "held.jsonl"), "format": "prompts"}],
-            },
-            "sampling": {"max_new_tokens": 8, "temperature": 1.0},
-            "ppo": settings | ppo,
-        }
-    )
-
-
-def run_it(plan):
-    with RunFolder.open(plan, recipe_text="stage: ppo\n") as run:
-        return train_ppo(plan, run)
-
-
-def lines(folder, name):
-    """Rows of a jsonl file but for what the clock said."""
-    rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("seconds", "ppo/tokens_per_second")} for row in rows]
-
-
-def assert_same_run(a, b, weights="model/model.safetensors"):
-    for name in (weights, "value_head.safetensors"):
-        assert (a / name).read_bytes() == (b / name).read_bytes(), name
-    for name in ("metrics.jsonl", "samples.jsonl"):
-        assert lines(a, name) == lines(b, name)
+    return write_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -141,17 +75,6 @@ def test_what_a_run_leaves_behind(straight, world):
     }
 
 
-def interrupt_in(monkeypatch, step, act):
-    real = aligner.stages.ppo.train_step
-
-    def acting(job, at):
-        if at == step:
-            act()
-        return real(job, at)
-
-    monkeypatch.setattr(aligner.stages.ppo, "train_step", acting)
-
-
 def test_ctrl_c_finishes_the_step_and_resume_is_bit_identical(straight, world, tmp_path, monkeypatch):
     plan = recipe(world, tmp_path / "run")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job begins with Ctrl-C ignored
@@ -202,6 +125,51 @@ def test_an_adapter_and_gains_over_a_merged_one_resume_bit_identically(world, tm
     assert len(gains) == 1 and not torch.equal(gains[0], torch.ones_like(gains[0]))
 
 
+def test_the_kl_coefficient_follows_the_kl(world, tmp_path):
+    aim = {"target": 0.5, "horizon": 40}
+    run_it(recipe(world, tmp_path / "run", adaptive_kl=aim, kl_coef=0.2, learning_rate=1e-2))
+    rows = [row for row in lines(tmp_path / "run", "metrics.jsonl") if "ppo/kl_coef" in row]
+    want = 0.2
+    for row in rows:
+        assert row["ppo/kl_coef"] == pytest.approx(want, rel=1e-12)
+        error = row["kl/ref_nats_per_response"] / 0.5 - 1
+        want *= 1 + max(-0.2, min(0.2, error)) * 8 / 40
+    assert rows[1]["ppo/kl_coef"] == pytest.approx(0.2 * 0.96)  # the first step's KL is 0
+
+
+@pytest.mark.parametrize(
+    ("ppo", "word"),
+    [
+        ({"adaptive_kl": {"target": 1.0}, "kl_coef": 0.0}, "stays 0"),
+        ({"adaptive_kl": {"target": 1.0, "horizon": 7}}, "at least as long"),
+        ({"dual_clip": 1.0}, "greater than 1"),
+        ({"target_kl": 0.0}, "greater than 0"),
+        ({"value_init": "reward"}, "reward names 0"),
+        ({"value_warmup_steps": 6}, "leaves none of 6 steps"),
+    ],
+)
+def test_what_cannot_be_is_refused(world, tmp_path, ppo, word):
+    with pytest.raises(ValueError, match=word):
+        recipe(world, tmp_path / "run", **ppo)
+
+
+@pytest.mark.parametrize("changed", ["base", "reward"])
+def test_a_run_does_not_go_on_from_another_reference_or_reward(world, tmp_path, monkeypatch, changed):
+    copied = tmp_path / "world"
+    shutil.copytree(world, copied)
+    plan = recipe(copied, tmp_path / "run", reward=str(copied / "reward"), steps=3)
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            run_it(plan)
+    weights = load_file(copied / changed / "model.safetensors")
+    save_file(
+        {n: w + 0.01 for n, w in weights.items()}, copied / changed / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(RunError, match=changed):
+        run_it(plan)
+
+
 @pytest.mark.parametrize("kind", ["reward", "likelihood"])
 def test_a_reward_model_and_an_adapter(world, tmp_path, kind):
     plan = recipe(world, tmp_path / "run", reward=str(world / kind), lora={"rank": 4, "alpha": 8.0}, steps=2)
@@ -211,6 +179,20 @@ def test_a_reward_model_and_an_adapter(world, tmp_path, kind):
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert set(manifest["parents"]) == {"base", "reward.0"}
     assert "ppo/holdout_proxy_reward" in result.results
+
+
+def test_a_critic_from_the_reward_model_that_is_warmed_up(world, tmp_path):
+    changes = {"value_init": "reward", "value_warmup_steps": 2, "steps": 3, "kl_coef": 0.2}
+    changes["adaptive_kl"] = {"target": 1.0, "horizon": 40}
+    run_it(recipe(world, tmp_path / "run", reward=str(world / "reward"), checkpoint_every=1, **changes))
+    rows = [row for row in lines(tmp_path / "run", "metrics.jsonl") if "ppo/kl_coef" in row]
+    # the policy waits, and so does the coefficient; only then is there a KL to steer
+    assert [row["ppo/kl_coef"] for row in rows] == [0.2, 0.2, 0.2]
+    assert [abs(row["kl/ref_nats_per_response"]) < 1e-4 for row in rows] == [True] * 3
+    head = load_file(tmp_path / "run" / "value_head.safetensors")
+    score = load_file(world / "reward" / "model.safetensors")["score.weight"]
+    cosine = torch.nn.functional.cosine_similarity(head["linear.weight"], score / 0.5)
+    assert float(cosine) > 0.9  # three steps away from where it began
 
 
 def test_bfloat16_takes_its_own_log_probabilities(world, tmp_path):

@@ -113,7 +113,9 @@ def early_texts(folder: Path, count: int, words: int = 100) -> dict[str, Any]:
     return {"sources": [{"path": str(write_jsonl(folder / f"early{count}.jsonl", rows))}], "until": 0.5}
 
 
-def test_a_curriculum_is_read_early_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_curriculum_is_read_early_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     read: list[str] = []
     look = BlockCollator.__call__
 
@@ -132,7 +134,8 @@ def test_a_curriculum_is_read_early_and_counted(tmp_path: Path, monkeypatch: pyt
     early = [number for number, text in enumerate(read) if any(letter * 3 in text for letter in "zyxw")]
     assert len(read) == 160 and early[-1] < 80
     assert len(early) == results["pretrain/curriculum_blocks"] == 40  # half of the first half of 160
-    assert results["pretrain/curriculum_left_out_blocks"] > 0
+    left_out = results["pretrain/curriculum_left_out_blocks"]
+    assert left_out > 0 and f"40 of {40 + left_out:.0f} blocks are read" in capsys.readouterr().err
     assert AutoTokenizer.from_pretrained(tmp_path / "run" / "model").get_vocab() == tokenizer.get_vocab()
     (source,) = json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]["curriculum"]
     assert source["rows_used"] == source["rows_read"] == 30

@@ -24,15 +24,13 @@ from aligner.recipe.stages import RewardRecipe
 from aligner.stages.batches import PairCollator
 from aligner.stages.losses import bradley_terry_nats
 from aligner.stages.order import FixedOrder
+from aligner.stages.pairs import columns, holdout_results, weighed_columns
 from aligner.stages.reward import (
     Answers,
     check_reload,
-    columns,
-    holdout_results,
     pair_trainer,
     scale_samples,
     train_reward,
-    weighed_columns,
 )
 from aligner.stages.stage import training_arguments
 from tests.models.test_scoring import answer_nats

@@ -7,29 +7,34 @@ import os
 import random
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from aligner.check import check_recipe
 from aligner.data.bootstrap.pages import instance_page, kind_page, tasks_page
 from aligner.data.bootstrap.tasks import Instance, InstructionTask
+from aligner.data.ids import one_bos
 from aligner.data.readers import read_source
-from aligner.errors import DataError, Interrupted, ModelError
+from aligner.errors import DataError, Interrupted, ModelError, RunError, TrainingError
 from aligner.models.load import LoadedModel, save_model
 from aligner.models.tokenizer import train_tokenizer
 from aligner.pipeline import run_recipe
+from aligner.planning import is_finished
 from aligner.preflight import check_ahead
 from aligner.preview import show_dropped_rows, show_recipe
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.stages import SelfInstructRecipe
 from aligner.run.report import build_report
-from aligner.stages.selfinstruct import self_instruct
+from aligner.stages.selfinstruct import ROWS_FILE, self_instruct
 from aligner.stages.writer import Asked, Writer, page_ids
 from tests.data.real import real
+from tests.data.test_prefixes import spaced
 from tests.stages.tools import open_run, write_jsonl
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_tokenizer
 
 NOUNS = ("cat", "dog", "bird", "fish", "horse", "cow", "fox", "bee", "ant", "owl", "frog", "goat")
 VERBS = ("Name the color of", "Write one line about", "Invent a sweet name for", "Say what food suits")
@@ -107,6 +112,16 @@ def run_it(plan: SelfInstructRecipe) -> dict[str, float]:
     return result.results
 
 
+def account_of(plan: SelfInstructRecipe) -> dict[str, int]:
+    """What became of instructions in a run of one round, which may well find nothing."""
+    with suppress(TrainingError):
+        run_it(plan)
+    state = json.loads((Path(plan.output) / "checkpoints/step-1/state.json").read_text())
+    account = state["instructions"]
+    assert account["read"] == len(state["tasks"]) + sum(account["dropped"].values())
+    return account
+
+
 def written(folder: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in (folder / "instructions.jsonl").read_text().splitlines()]
 
@@ -176,11 +191,43 @@ def test_rounds_bound_a_run_and_the_seed_decides_it(folder, straight, tmp_path, 
     assert written(tmp_path / "other") != rows
 
 
+def test_a_run_that_is_asked_for_more_goes_on_as_if_it_had_been_from_the_first(folder, straight, tmp_path):
+    output = tmp_path / "run"
+    few = recipe(folder, output, instructions=1, rounds=1)
+    first = run_it(few)
+    assert 1 <= first["selfinstruct/tasks"] < straight[1]["selfinstruct/tasks"]
+    with pytest.raises(RunError, match="selfinstruct.instances: was 2, is 3"):
+        open_run(recipe(folder, output, instructions=12, instances=3))
+    assert is_finished(output, few) and not is_finished(output, recipe(folder, output))
+    assert run_it(recipe(folder, output)) == straight[1]
+    assert (output / ROWS_FILE).read_bytes() == (straight[0] / ROWS_FILE).read_bytes()
+    assert json.loads((output / "manifest.json").read_text())["recipe"]["selfinstruct"]["instructions"] == 12
+    with pytest.raises(RunError, match="selfinstruct.instructions: was 12, is 1"):
+        open_run(few)
+
+
+def test_a_run_without_any_new_task_is_an_error_that_says_why_and_keeps_its_rounds(folder, tmp_path):
+    """No instruction has a hundred words."""
+    plan = recipe(folder, tmp_path / "run", rounds=1, min_words=100)
+    with pytest.raises(TrainingError, match="not one new task in 1 rounds") as error:
+        run_it(plan)
+    (problem,) = error.value.problems
+    state = json.loads((tmp_path / "run/checkpoints/step-1/state.json").read_text())["instructions"]
+    assert f"instructions: {state['read']} read, dropped most: " in problem.what
+    assert (
+        f"{state['dropped']['too_short']} too_short" in problem.what and "instances: 0 read" in problem.what
+    )
+    assert "selfinstruct.rounds" in problem.remedy and error.value.exit_code == 2
+    with pytest.raises(TrainingError, match="not one new task in 2 rounds"):
+        run_it(recipe(folder, tmp_path / "run", rounds=2, min_words=100))
+    again = json.loads((tmp_path / "run/checkpoints/step-2/state.json").read_text())["instructions"]
+    assert again["read"] > state["read"] and sum(again["dropped"].values()) == again["read"]
+
+
 def test_a_chat_model_is_asked_in_one_turn(folder, tmp_path):
     """This one has never seen a chat: what it says is counted all the same."""
-    results = run_it(recipe(folder, tmp_path / "run", style="chat", rounds=1))
-    dropped = sum(n for key, n in results.items() if "instructions_dropped[" in key)
-    assert results["selfinstruct/instructions_read"] == results["selfinstruct/tasks"] + dropped >= 4
+    account = account_of(recipe(folder, tmp_path / "run", style="chat", rounds=1))
+    assert account["read"] >= 4
 
 
 def test_the_papers_own_seeds_go_through_a_round(folder, tmp_path):
@@ -188,9 +235,7 @@ def test_the_papers_own_seeds_go_through_a_round(folder, tmp_path):
     source = {"path": real("self-instruct/seed_tasks.jsonl"), "format": "self_instruct"}
     plan = recipe(folder, tmp_path / "run", rounds=1, prompts_per_round=8)
     plan = SelfInstructRecipe.model_validate(plan.model_dump() | {"seed_tasks": [source]})
-    results = run_it(plan)
-    dropped = sum(n for key, n in results.items() if "instructions_dropped[" in key)
-    assert results["selfinstruct/instructions_read"] == results["selfinstruct/tasks"] + dropped >= 8
+    assert account_of(plan)["read"] >= 8
     seeds = {row["instruction"] for row in map(json.loads, Path(source["path"]).read_text().splitlines())}
     assert not seeds & {row["instruction"] for row in written(tmp_path / "run")}
     (account,) = json.loads((tmp_path / "run/manifest.json").read_text())["data"]["train"]
@@ -214,11 +259,36 @@ def test_a_control_token_ends_what_is_written(folder, tmp_path):
     from aligner.models.load import load_trained
 
     loaded = load_trained(folder / "writer")
-    plan = recipe(folder, tmp_path)
-    asked = Asked(tasks_page(["a"]), [1])
-    control = loaded.tokenizer.bos_token
-    text = Writer(plan, loaded)._written(asked, f"Sing.{control}Task 9: Dance.", False)
-    assert text == ("Task 2: Sing.", True)
+    writer, asked = Writer(recipe(folder, tmp_path), loaded), Asked(tasks_page(["a"]), [1])
+    ids = loaded.tokenizer(f" Sing.{loaded.tokenizer.bos_token}Task 9: Dance.", add_special_tokens=False)
+    assert writer._written(asked, ids["input_ids"], False) == ("Task 2: Sing.", True)
+
+
+@pytest.mark.parametrize(
+    "text", [" Sing.", "\nTask 4: Tell a story.", " Sing.\n", "\n\n Sing.  \n Loud.\n\n"]
+)
+def test_what_is_read_is_what_was_written(folder, tmp_path, text):
+    from aligner.models.load import load_trained
+
+    loaded = load_trained(folder / "writer")
+    writer, asked = Writer(recipe(folder, tmp_path), loaded), Asked(tasks_page(["a"]), [1])
+    ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+    end = loaded.tokenizer.eos_token_id
+    assert writer._written(asked, [*ids, end], True) == (f"Task 2:{text}", True)
+    chatting = Writer(recipe(folder, tmp_path, style="chat"), loaded)
+    assert chatting._written(asked, ids, False) == (text, False)
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [tiny_tokenizer(), spaced(AddedToken("<|ask|>"))], ids=["bytes", "spaced"]
+)
+def test_yes_is_spelt_as_it_is_behind_the_page(folder, tmp_path, tokenizer):
+    """The oracle: what the whole text has more than the page; Llama 2 begins every text with a space of its own."""
+    page = kind_page("Is it good?", SEEDS[:2])
+    writer = Writer(recipe(folder, tmp_path), LoadedModel(tiny_model(), tokenizer, ""))
+    for word in ("Yes", "No"):
+        whole = tokenizer(f"{page.text}{page.begun} {word}", add_special_tokens=False)["input_ids"]
+        assert [*page_ids(page, tokenizer, "page"), *writer._word_ids(word)] == one_bos(whole, tokenizer)
 
 
 def test_examples_are_left_out_until_a_page_fits(folder, tmp_path):
@@ -229,6 +299,16 @@ def test_examples_are_left_out_until_a_page_fits(folder, tmp_path):
     assert few is not None and len(few.ids) <= 512 - 64
     assert 0 < few.page.text.count("\nTask") < 20
     assert writer.ask(["word " * 2000], tasks_page) is None
+
+
+def test_an_instruction_that_no_solved_seed_fits_before_is_counted_so(folder, tmp_path):
+    """Lists of short instructions fit; a seed solved at length fits no page."""
+    long = [row | {"output": "long " * 500} for task in SEEDS for row in task.rows()]
+    write_jsonl(tmp_path / "seeds.jsonl", long)
+    source = {"path": str(tmp_path / "seeds.jsonl"), "format": "alpaca"}
+    plan = recipe(folder, tmp_path / "run", rounds=1)
+    account = account_of(SelfInstructRecipe.model_validate(plan.model_dump() | {"seed_tasks": [source]}))
+    assert account["dropped"]["no_room"] > 0 and "no_instance" not in account["dropped"]
 
 
 def test_seeds_that_fit_no_context_are_told(folder, tmp_path):

@@ -15,7 +15,9 @@ from aligner.data.bootstrap.tasks import Instance, InstructionTask, one_line
 NOTHING = "none"  # stands for an input that is not there
 YES, NO = "Yes", "No"
 _NUMBER = re.compile(r"^\s*Task \d+:", re.MULTILINE)
-_NEXT_TASK = re.compile(r"^\s*Task\b", re.MULTILINE)
+_NEXT_TASK = re.compile(r"^\s*Task *\d*:", re.MULTILINE)
+_BEGUN_TASK = re.compile(r"\n[ \t]*(T|Ta|Tas|Task *\d*)$")  # the label of a task, where writing stopped in it
+_LABEL = re.compile(r"^\s*(Input|Output):", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,13 @@ class Page:
 
 @dataclass(frozen=True)
 class Listed:
-    """An instruction on a page; not `whole` where the page ended before it did."""
+    """An instruction on a page, its first line; `fault`: why it is no instruction as it stands, "" where it is one.
+
+    Faults: `cut` (the page ended before it did), `several_lines` (the first alone may ask for something else).
+    """
 
     text: str
-    whole: bool
+    fault: str = ""
 
 
 def tasks_page(instructions: Sequence[str]) -> Page:
@@ -73,29 +78,33 @@ def _solved(task: InstructionTask, *, label_first: bool) -> str:
 def read_tasks(text: str, *, finished: bool) -> list[Listed]:
     """The tasks of a list that was written, in order; a text without "Task 9:" holds none.
 
-    The last one is whole when the writing `finished` or a line end follows it.
+    Each is one line. The last one is whole when the writing `finished` or a line end follows it.
     """
-    pieces = [piece.strip(" ") for piece in _NUMBER.split(text)[1:]]
-    last = len(pieces) - 1
-    return [
-        Listed(one_line(piece.lstrip().split("\n", 1)[0]), finished or index < last or "\n" in piece.lstrip())
-        for index, piece in enumerate(pieces)
-    ]
+    pieces = _NUMBER.split(text if finished else _BEGUN_TASK.sub("\n", text))[1:]
+    if pieces and not finished and "\n" not in pieces[-1].lstrip():
+        return [*map(_listed, pieces[:-1]), Listed(one_line(pieces[-1]), "cut")]
+    return [_listed(piece) for piece in pieces]
+
+
+def _listed(piece: str) -> Listed:
+    line, *more = piece.strip().split("\n", 1)
+    return Listed(one_line(line), "several_lines" if more else "")
 
 
 def read_instance(text: str, *, finished: bool, label_first: bool) -> Instance | str:
     """The instance that was written, or why there is none: `unreadable` (a field is missing) or `cut`.
 
-    It ends where the next task begins. A text that stopped before an end was in sight is cut.
+    Labels stand at the beginning of lines. It ends where the next instance or task begins, neither of which was asked
+    for. A text that stopped before an end was in sight is cut.
     """
-    first, second = ("Output", "Input") if label_first else ("Input", "Output")
+    order = ["Output", "Input"] if label_first else ["Input", "Output"]
     following = _NEXT_TASK.search(text)
-    body = text[: following.start()] if following else text
-    fields = re.fullmatch(rf"\s*{first}:(|.*?\n)\s*{second}:(.*)", body, re.DOTALL)
-    if fields is None:
-        return "unreadable" if finished or following else "cut"
-    if not finished and not following:
+    before, *parts = _LABEL.split(text[: following.start()] if following else text)
+    labels, fields = parts[::2], [field.strip() for field in parts[1::2]]
+    if not (finished or following or len(labels) > len(order)):
         return "cut"
-    values = dict(zip((first, second), (field.strip() for field in fields.groups()), strict=True))
+    if before.strip() or labels[:3] not in (order, [*order, order[0]]):
+        return "unreadable"
+    values = dict(zip(order, fields[:2], strict=True))
     given = values["Input"]
     return Instance("" if given.casefold().strip(".<>()") == NOTHING else given, values["Output"])

@@ -13,12 +13,14 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from aligner.data.cleaning.measured import tokens
+from aligner.data.cleaning.measured import spoken_words
 
 SHINGLE_WORDS = 5
 BANDS, BAND_ROWS = 14, 8
 HASHES = BANDS * BAND_ROWS
-_CHUNK = 4096  # shingles hashed at once: 4096 x 112 x 8 bytes are 3.5 MiB
+_CHUNK = 256  # shingles hashed at once: two arrays of 256 x 112 x 8 bytes stay in the cache of a processor
+_KNOWN_WORDS = 65_536  # whose hashes are kept, some 10 MB: a few words make up most of any text
+_LONGEST_KNOWN = 64  # characters: what is longer is no word that comes again
 # The odd constants of splitmix64 (Steele et al. 2014): a step, and two multipliers that mix all bits.
 _STEP, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
@@ -30,13 +32,30 @@ def shingles(text: str) -> Hashes:
 
     Case, white space and punctuation aside.
     """
-    words = [token for token in tokens(text) if token.isalnum() or token[0] == "_"]
-    known = {word: int.from_bytes(blake2b(word.encode(), digest_size=8).digest()) for word in set(words)}
-    word_hashes = np.array([known[word] for word in words], dtype=np.uint64)
+    return np.unique(_runs_of_words(text))
+
+
+def _runs_of_words(text: str) -> Hashes:
+    """Hashes of all runs of 5 words, in their order."""
+    words = [word for word in spoken_words(text) if word.isalnum() or word[0] == "_"]
+    word_hashes = np.fromiter(map(_word_hashes.__getitem__, words), dtype=np.uint64, count=len(words))
     width = min(SHINGLE_WORDS, len(words))
-    if not width:
-        return word_hashes
-    return np.unique(hashed_runs(word_hashes, np.arange(len(words) - width + 1), width))
+    return hashed_runs(word_hashes, np.arange(len(words) - width + 1), width) if width else word_hashes
+
+
+class _WordHashes(dict[str, int]):
+    """The hash of every word it is asked for, so many of them kept."""
+
+    def __missing__(self, word: str) -> int:
+        found = int.from_bytes(blake2b(word.encode(), digest_size=8).digest())
+        if len(self) >= _KNOWN_WORDS:
+            self.clear()
+        if len(word) <= _LONGEST_KNOWN:
+            self[word] = found
+        return found
+
+
+_word_hashes = _WordHashes()
 
 
 def hashed_runs(word_hashes: Hashes, starts: NDArray[np.intp], width: int) -> Hashes:
@@ -49,14 +68,17 @@ def hashed_runs(word_hashes: Hashes, starts: NDArray[np.intp], width: int) -> Ha
 
 def signature(text: str) -> Hashes | None:
     """The least of each of 112 hashes over a text's shingles, (112,); None for a text without words."""
-    found = shingles(text)
+    found = _runs_of_words(text)  # a repeated one changes no minimum
     if not len(found):
         return None
-    seeds = mixed(np.arange(1, HASHES + 1, dtype=np.uint64) * _STEP)
     least = np.full(HASHES, np.iinfo(np.uint64).max, dtype=np.uint64)
+    hashed, scratch = np.empty((2, min(_CHUNK, len(found)), HASHES), dtype=np.uint64)
     for start in range(0, len(found), _CHUNK):
-        hashed = mixed(found[start : start + _CHUNK, None] ^ seeds)
-        least = np.minimum(least, hashed.min(axis=0))
+        part = found[start : start + _CHUNK, None]
+        now, spare = hashed[: len(part)], scratch[: len(part)]
+        np.bitwise_xor(part, _SEEDS, out=now)
+        _mix(now, spare)
+        np.minimum(least, now.min(axis=0), out=least)
     return least
 
 
@@ -67,9 +89,22 @@ def estimated_similarity(one: Hashes, other: Hashes) -> float:
 
 def mixed(values: Hashes) -> Hashes:
     """Every bit of the input decides every bit of the output (the last part of splitmix64)."""
-    values = (values ^ (values >> np.uint64(30))) * _MIX_1
-    values = (values ^ (values >> np.uint64(27))) * _MIX_2
-    return values ^ (values >> np.uint64(31))
+    values = values.copy()
+    _mix(values, np.empty_like(values))
+    return values
+
+
+def _mix(values: Hashes, scratch: Hashes) -> None:
+    """`mixed`, in place: new arrays for every step would cost more than the arithmetic."""
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
+        np.right_shift(values, np.uint64(shift), out=scratch)
+        np.bitwise_xor(values, scratch, out=values)
+        np.multiply(values, factor, out=values)
+    np.right_shift(values, np.uint64(31), out=scratch)
+    np.bitwise_xor(values, scratch, out=values)
+
+
+_SEEDS = mixed(np.arange(1, HASHES + 1, dtype=np.uint64) * _STEP)
 
 
 class NearDuplicates:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from aligner.data.cleaning.measured import share, tokens
-from aligner.data.readers.files import files_sha256, find_files, joined
+from aligner.data.readers.files import find_files
 from aligner.errors import DataError, Problem
 
 Listed = dict[str, list[tuple[str, ...]]]  # the first token of an entry -> the entries, longest first
@@ -28,13 +28,6 @@ def read_words(paths: str | list[str]) -> Listed:
             raise DataError(Problem(str(path), "has no words", "write one word or phrase a line"))
         found |= entries
     return listed(found)
-
-
-def word_files(paths: str | list[str]) -> list[dict[str, str]]:
-    """Path (all in one) and sha256 of word files for a data report; [] where there are none."""
-    if not paths:
-        return []
-    return [{"path": joined(paths), "sha256": files_sha256(find_files(paths))}]
 
 
 def listed(entries: Iterable[tuple[str, ...]]) -> Listed:

@@ -24,7 +24,13 @@ from aligner.data.readers.formats import FORMATS_OF, READERS, read_rows, rows_of
 from aligner.data.readers.hub import HubSplit, open_split
 from aligner.data.readers.kinds import Kind, as_kind
 from aligner.data.readers.records import fault
-from aligner.data.readers.tasks.read import check_rationales, check_tasks, files_of_task, read_examples
+from aligner.data.readers.tasks.read import (
+    check_names,
+    check_rationales,
+    check_tasks,
+    files_of_task,
+    read_examples,
+)
 from aligner.data.rows import Dropped, Rated, Row
 from aligner.data.spool import Spool
 from aligner.errors import DataError, Problem, at
@@ -203,9 +209,21 @@ def _check_part(part: _Part, spec: SourceSpec, kind: Kind | None) -> None:
 
 def source_files(spec: SourceSpec) -> list[Path]:
     """Every file that a source's rows come from: those it names and, of tasks, those that they name."""
-    named = _named_files(spec)
-    tasks = _task_files(named, spec)
-    return [*named, *dict.fromkeys(file for task in tasks for file in files_of_task(task))]
+    return [
+        *_named_files(spec),
+        *dict.fromkeys(file for task in task_files(spec) for file in files_of_task(task)),
+    ]
+
+
+def check_task_names(train: Sequence[SourceSpec], holdout: Sequence[SourceSpec]) -> None:
+    """`DataError` where two task files of these sources share a name; see `check_names`."""
+    given = [[file for spec in part for file in task_files(spec)] for part in (train, holdout)]
+    check_names(*given)
+
+
+def task_files(spec: SourceSpec) -> list[Path]:
+    """The task files that a source names."""
+    return _task_files(_named_files(spec), spec)
 
 
 def source_identity(spec: SourceSpec) -> str:

@@ -53,14 +53,21 @@ def instruction_row(
     family: str,
     *,
     earlier: tuple[Turn, ...] = (),
+    classification: bool | None = None,
 ) -> Conversation | Dropped:
-    """An instruction with an optional input, answered."""
+    """An instruction with an optional input, answered; `classification`: whether it is one, where that is said."""
     question, answer = instruction_turn(origin, instruction, context), answer.strip()
     if not answer:
         return Dropped(origin, "empty_answer")
     if not all(turn.content for turn in earlier):
         return Dropped(origin, "empty_turn")
-    return Conversation(origin, (*earlier, question, Turn("assistant", answer)), family)
+    return Conversation(
+        origin,
+        (*earlier, question, Turn("assistant", answer)),
+        family,
+        instruction_chars=len(instruction.strip()),
+        classification=classification,
+    )
 
 
 def instruction_turn(origin: Origin, instruction: str, context: str) -> Turn:

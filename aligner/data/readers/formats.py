@@ -111,7 +111,7 @@ def rows_of(
 ) -> Iterator[Row | Dropped | Rated | DataError]:
     """What these records hold, as `read_rows`."""
     if name == "kto":
-        yield from read_kto(_whole(records))
+        yield from read_kto(records)
         return
     reader = _reader(name, kind, criteria)
     for record in records:
@@ -128,14 +128,6 @@ def _read_record(reader: Reader, record: Record) -> Iterator[Row | Dropped | Rat
         yield from reader(record)
     except DataError as error:
         yield error
-
-
-def _whole(records: Iterator[Record | DataError]) -> Iterator[Record]:
-    """The rows, up to the first that cannot be read, for formats that read a file together."""
-    for record in records:
-        if isinstance(record, DataError):
-            raise record
-        yield record
 
 
 def _reader(name: str, kind: Kind | None, criteria: Mapping[str, float]) -> Reader:

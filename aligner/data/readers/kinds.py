@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from aligner.data.rows import Conversation, Document, Dropped, Pair, Prompt, Row, Turn, row_turns
+from aligner.recipe.data import SourceSpec
 
 Kind = Literal["document", "conversation", "pair", "prompt"]
+
+
+def kind_read(source: SourceSpec, kind: Kind) -> Kind:
+    """The kind of rows that are read from a source where rows of `kind` are wanted: plain text is learnt as it is."""
+    return "document" if kind == "conversation" and source.plain else kind
 
 
 def as_kind(row: Row, kind: Kind) -> Row | Dropped:
@@ -21,8 +28,7 @@ def as_kind(row: Row, kind: Kind) -> Row | Dropped:
             return Dropped(row.origin, "no_answer")
         if last == 0:
             return Dropped(row.origin, "no_prompt")
-        answered = row.turns[: last + 1]  # what follows cannot be learnt from
-        return Conversation(row.origin, answered, row.family)
+        return replace(row, turns=row.turns[: last + 1])  # what follows cannot be learnt from
     return Dropped(row.origin, "no_answer") if isinstance(row, Prompt) else row
 
 

@@ -1,4 +1,7 @@
-"""Format `self_instruct`: {"instruction", "instances": [{"input", "output"}]} rows (arXiv:2212.10560)."""
+"""Format `self_instruct`: {"instruction", "instances": [{"input", "output"}]} rows (arXiv:2212.10560).
+
+"is_classification", if it is there, says whether the right answers are few labels.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ def read_self_instruct(record: Record) -> Iterator[Conversation | Dropped]:
         )
     instruction = record.text("instruction")
     family = record.text("family", default="self_instruct")
+    said = record.value.get("is_classification") is not None
+    labels = record.flag("is_classification") if said else None
     for instance in instances:
-        yield instruction_row(
-            record.origin, instruction, instance.text("input", default=""), instance.text("output"), family
-        )
+        given, answer = instance.text("input", default=""), instance.text("output")
+        yield instruction_row(record.origin, instruction, given, answer, family, classification=labels)

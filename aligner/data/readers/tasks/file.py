@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aligner.data.readers.files import find_files
@@ -51,6 +51,20 @@ class TaskFile:
             *([_beside(self.path, self.spec.promptsource)] if self.spec.promptsource else []),
             *self.row_files,
         ]
+
+    def asks_like(self, other: TaskFile) -> bool:
+        """Whether both write rows in the same ways: files of one task, such as its training and its test rows."""
+
+        def ways(file: TaskFile) -> tuple[object, ...]:
+            spec = file.spec
+            return (
+                [replace(each, where="") for each in file.templates],
+                spec.inputs,
+                spec.target,
+                spec.answer_choices,
+            )
+
+        return ways(self) == ways(other)
 
     def where(self, key: str) -> str:
         """ "file:line" of a key, or of the file."""

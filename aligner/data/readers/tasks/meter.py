@@ -14,6 +14,8 @@ STEP_UNITS = 100  # a turn of a loop
 ITEM_UNITS = 20  # an item of a list
 NUMBER_BITS = 256  # the longest number: arithmetic on longer ones takes time that nobody counts
 RANGE_END = 10**9
+VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_HOLDERS = (list, tuple, dict, *VIEWS)
 
 
 class OverspentError(Exception):
@@ -42,13 +44,13 @@ def spend(units: int) -> None:
 
 
 def size(value: object) -> int:
-    """Units that a value takes: characters of texts, items of lists with all they hold, one for anything else.
+    """Units that a value takes: characters of texts, items of lists and views with all they hold, one for any other.
 
     Every item is paid for as it is counted: a list may hold one other list a thousand times.
     """
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, list | tuple | dict):
+    if isinstance(value, _HOLDERS):
         items = value.values() if isinstance(value, dict) else value
         spend(ITEM_UNITS * len(items))
         return ITEM_UNITS * len(items) + sum(map(size, items))

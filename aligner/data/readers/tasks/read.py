@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from aligner.data.readers.formats import read_records
 from aligner.data.readers.records import Record, fault
-from aligner.data.readers.tasks.file import read_task_file
+from aligner.data.readers.tasks.file import TaskFile, read_task_file
 from aligner.data.readers.tasks.task import check_fields, gravest, load_task
 from aligner.data.readers.tasks.template import TaskTemplate, Trials, Unfit
 from aligner.data.rows import Dropped, Example, Row
@@ -59,6 +59,34 @@ def check_tasks(paths: Sequence[Path], spec: SourceSpec) -> None:
             problems += error.problems
     if problems:
         raise DataError(problems)
+
+
+def check_names(train: Iterable[Path], holdout: Iterable[Path]) -> None:
+    """`DataError` where two of these task files share a name: the rows of one would be shown solved before the other's.
+
+    A held-out file may have a training file's name where it asks in the same ways: the same task, its other rows.
+    """
+    trained, held = _by_name(train), _by_name(holdout)
+    clashes = [files for part in (trained, held) for files in part.values() if len(files) > 1]
+    both = [(trained[name][0], held[name][0]) for name in held if name in trained]
+    clashes += [[first, second] for first, second in both if not first.asks_like(second)]
+    if clashes:
+        raise DataError([_same_name(first, second) for first, second, *_ in clashes])
+
+
+def _by_name(paths: Iterable[Path]) -> dict[str, list[TaskFile]]:
+    found: dict[str, list[TaskFile]] = {}
+    for path in {path.resolve(): path for path in paths}.values():
+        file = read_task_file(path)
+        found.setdefault(file.spec.name, []).append(file)
+    return found
+
+
+def _same_name(first: TaskFile, second: TaskFile) -> Problem:
+    what = f'the task of {first.path} is called "{first.spec.name}", too'
+    return Problem(
+        second.where("name"), what, "give each task its own name; one task may have several files of rows"
+    )
 
 
 def files_of_task(path: Path) -> list[Path]:

@@ -18,7 +18,17 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
-from aligner.data.readers.tasks.meter import METER, Meter, metered, paid, paid_range, size, spend, steps
+from aligner.data.readers.tasks.meter import (
+    METER,
+    VIEWS,
+    Meter,
+    metered,
+    paid,
+    paid_range,
+    size,
+    spend,
+    steps,
+)
 from aligner.errors import Problem, nearest
 
 _NODES = (
@@ -174,7 +184,10 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             paid(value)
         if name in _GROWING:
             return _GROWING[name](owner, *args, **kwargs)
-        return paid(__obj(*args, **kwargs))
+        result = __obj(*args, **kwargs)
+        return (
+            result if isinstance(result, VIEWS) else paid(result)
+        )  # a view is paid for where it is gone through
 
 
 def _text(value: object) -> str:

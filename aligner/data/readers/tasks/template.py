@@ -95,33 +95,42 @@ def _divided(text: str) -> list[str]:
 
 @dataclass
 class Trials:
-    """How often templates were tried on rows, and how often they failed, by label; the first failure of each."""
+    """How often templates were tried on rows, and how often they failed; the first failure of each.
 
-    tried: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    first: dict[str, tuple[TaskTemplate, Origin, str]] = field(default_factory=dict)
+    Templates are told by label and place: a source without templates has one "task/none", too.
+    """
+
+    tried: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    first: dict[tuple[str, str], tuple[TaskTemplate, Origin, str]] = field(default_factory=dict)
 
     def note(self, template: TaskTemplate, origin: Origin, found: Rendering | Unfit) -> None:
         """Count a trial."""
-        self.tried[template.label] += 1
+        key = template.label, template.written.where
+        self.tried[key] += 1
         if isinstance(found, Unfit) and found.error:
-            self.failed[template.label] += 1
-            self.first.setdefault(template.label, (template, origin, found.error))
+            self.failed[key] += 1
+            self.first.setdefault(key, (template, origin, found.error))
 
     def check(self) -> None:
         """`DataError` with each template that failed on more than `FAILED_SHARE` of the rows it was tried on."""
         problems = [
             Problem(
                 template.written.where,
-                f'template "{template.written.name}" fails on {self.failed[label]} of {self.tried[label]} rows,'
+                f'template "{template.written.name}" fails on {self.failed[key]} of {self.tried[key]} rows,'
                 f" first on {origin}: {error}",
-                "mend the rows, or guard it: {% if field is defined %} ... {% endif %}",
+                self._remedy(key),
             )
-            for label, (template, origin, error) in self.first.items()
-            if self.failed[label] > FAILED_SHARE * self.tried[label]
+            for key, (template, origin, error) in self.first.items()
+            if self.failed[key] > FAILED_SHARE * self.tried[key]
         ]
         if problems:
             raise DataError(problems)
+
+    def _remedy(self, key: tuple[str, str]) -> str:
+        rows = "the row" if self.failed[key] == 1 else "the rows"
+        guard = "guard it in the template: {% if field is defined %} ... {% endif %}"
+        return f"mend or delete {rows}, or {guard}; one row in {round(1 / FAILED_SHARE)} may fail"
 
 
 def in_random_order(count: int, luck: Luck) -> Iterator[int]:

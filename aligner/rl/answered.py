@@ -1,0 +1,56 @@
+"""A rollout as rewards see it, and how they ask for numbers.
+
+B = episodes, R = response positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aligner.data.rows import Prompt
+from aligner.errors import Problem, RecipeError
+from aligner.rl.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A rollout as rewards see it."""
+
+    rows: list[Prompt]
+    rollout: Rollout
+    texts: list[str]
+
+    @property
+    def finished(self) -> list[bool]:
+        """False where the length limit cut the response."""
+        return list(self.rollout.finished_B.tolist())
+
+    def numbers(self, values: Sequence[float], source: str) -> Tensor:
+        """What `source` gave, one number a response: (B,). RecipeError where it is anything else."""
+        found = [finite(value, source, text) for value, text in zip(values, self.texts, strict=False)]
+        check_count(len(values), len(self.texts), source, "responses")
+        return torch.tensor(found, device=self.rollout.logprobs_BR.device)
+
+
+def check_count(given: int, wanted: int, source: str, what: str) -> None:
+    """RecipeError unless there is one number each."""
+    if given != wanted:
+        fault = f"{source} gave {given} numbers for {wanted} {what}"
+        raise RecipeError(Problem("reward", fault, f"return one float per {what[:-1]}, in their order"))
+
+
+def finite(value: float, source: str, text: str) -> float:
+    """The value as a float; RecipeError where it is none, or not finite."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    fault = f"{source} gave {value!r} for the response {text!r}"
+    raise RecipeError(Problem("reward", fault, "return finite floats"))

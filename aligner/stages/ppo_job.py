@@ -1,0 +1,166 @@
+"""What a run of PPO works with, opened once before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from aligner.data.build import build_documents, build_prompts, build_training_prompts
+from aligner.data.packing import Block, pack_documents
+from aligner.data.report import DataReport
+from aligner.data.tokens import PromptRow
+from aligner.errors import DataError, ModelError, Problem, RecipeError
+from aligner.models.heads import ValueHead
+from aligner.models.load import LoadedModel, load_model
+from aligner.models.sample import prompt_room
+from aligner.models.wrapped import context_length, device_of, text_config
+from aligner.recipe.data import PretrainDataSpec
+from aligner.recipe.ppo import PpoRecipe
+from aligner.rl.actors import Drawing, LanguageActor, build_optimizer
+from aligner.rl.critic import value_head_of
+from aligner.rl.guards import Guards
+from aligner.rl.ptx import PtxMix
+from aligner.rl.rewards import Rewards, load_functions, load_rewards
+from aligner.rl.rollout import prompts_for
+from aligner.rl.state import Progress
+from aligner.run.folder import RunFolder
+from aligner.run.seed import seed_everything
+from aligner.stages.ppo_best import BestPolicy
+from aligner.stages.ppo_watch import Watch
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run of PPO works with."""
+
+    recipe: PpoRecipe
+    run: RunFolder
+    loaded: LoadedModel
+    policy: LanguageActor
+    reference: LanguageActor
+    rewards: Rewards
+    prompts: list[PromptRow]
+    watch: Watch | None
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    ptx: PtxMix | None
+    guards: Guards
+    best: BestPolicy
+
+
+def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
+    """Open the doors: rewards (their mistakes cost nothing yet), model, prompts that leave room for an answer."""
+    load_functions(recipe.reward)
+    seed_everything(recipe.seed)
+    loaded = load_model(recipe.model)
+    tokenizer = loaded.tokenizer
+    rewards = load_rewards(recipe.reward, tokenizer)
+    data = recipe.data
+    limit = min(data.max_prompt_tokens, prompt_room(loaded.model, recipe.sampling.max_new_tokens))
+    train = build_training_prompts(data, tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
+    held = (
+        build_prompts(data.holdout, tokenizer, max_prompt_tokens=limit, seed=recipe.seed, clean=data.clean)
+        if data.holdout
+        else None
+    )
+    text = build_text(recipe, loaded) if recipe.ptx else None
+    built = {"train": train, "holdout": held, "ptx": text}
+    reports = {name: part.report.to_json() for name, part in built.items() if part}
+    run.start(parents={"base": loaded.identity} | rewards.identities(), data=reports, seed=recipe.seed)
+    policy = new_policy(recipe, loaded.model, tokenizer)
+    if recipe.ppo.value_init == "reward":
+        policy.value_head.load_state_dict(value_head_of(rewards, loaded.model).state_dict())
+    reference = policy.reference()
+    optimizer = build_optimizer(policy, recipe.ppo)
+    watched = held.rows[: data.holdout_rows] if held else []
+    if recipe.ppo.keep_best == "gold" and not any(row.prompt.gold for row in watched):
+        fault = "no held-out prompt has a gold answer to compare looks by"
+        raise RecipeError(Problem("ppo.keep_best", fault, "write proxy, or hold out prompts with gold"))
+    watch = Watch(watched, rewards, reference, recipe.seed, recipe.ppo.rows_per_device) if watched else None
+    progress = Progress(recipe.ppo.kl_coef)
+    ptx = ptx_mix(recipe, policy, text.blocks, progress) if text else None
+    return Job(
+        recipe=recipe,
+        run=run,
+        loaded=loaded,
+        policy=policy,
+        reference=reference,
+        rewards=rewards,
+        prompts=train.rows,
+        watch=watch,
+        optimizer=optimizer,
+        progress=progress,
+        ptx=ptx,
+        guards=Guards(recipe.ppo.guards),
+        best=BestPolicy(progress, policy.named_parameters()),
+    )
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the policy goes on learning beside the reward."""
+
+    blocks: list[Block]
+    report: DataReport
+
+
+def build_text(recipe: PpoRecipe, loaded: LoadedModel) -> Text:
+    """The documents of the PTX mix in blocks; what evaluations hold is left out of them as out of the prompts.
+
+    DataError where they do not fill one block, ModelError where the model cannot read so long a one.
+    """
+    assert recipe.ptx is not None
+    spec, asked = recipe.ptx, recipe.data.decontaminate
+    against = asked.model_copy(update={"holdout": False}) if asked and asked.against else None
+    data = PretrainDataSpec(train=spec.sources, block_length=spec.block_length, decontaminate=against)
+    documents = build_documents(data, seed=recipe.seed)
+    if spec.block_length > (longest := context_length(loaded.model)):
+        fault = f"a block of {spec.block_length} tokens exceeds the model's context of {longest}"
+        raise ModelError(Problem("ptx.block_length", fault, f"use at most {longest}"))
+    blocks = pack_documents(documents.train, loaded.tokenizer, block_length=spec.block_length, isolate=False)
+    if not blocks:
+        fault = f"the documents do not fill one block of {spec.block_length} tokens"
+        raise DataError(Problem("ptx.sources", fault, "give more text, or a smaller ptx.block_length"))
+    return Text(blocks, documents.report)
+
+
+def ptx_mix(recipe: PpoRecipe, policy: LanguageActor, blocks: Sequence[Block], progress: Progress) -> PtxMix:
+    """The blocks as tensors where the policy is."""
+    assert recipe.ptx is not None
+    return PtxMix(
+        model=policy.model,
+        ids_NT=torch.tensor([block.input_ids for block in blocks], device=device_of(policy.model)),
+        progress=progress,
+        coef=recipe.ptx.coef,
+        rows_per_step=recipe.ptx.rows_per_step,
+        rows_per_device=recipe.ppo.rows_per_device,
+        seed=recipe.seed,
+        autocast=policy.drawing.autocast,
+    )
+
+
+def new_policy(
+    recipe: PpoRecipe, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> LanguageActor:
+    """The start model with a value head that says 0 everywhere."""
+    drawing = Drawing(
+        max_new_tokens=recipe.sampling.max_new_tokens,
+        temperature=recipe.sampling.temperature,
+        eos_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+        autocast=recipe.ppo.precision == "bf16",
+    )
+    head = ValueHead(text_config(model).hidden_size).to(device_of(model))
+    return LanguageActor(model, head, drawing, entropy_gradient=recipe.ppo.entropy_coef > 0)
+
+
+def rows_for(job: Job, step: int) -> list[PromptRow]:
+    """The prompts of one step, each as often as the recipe samples it."""
+    spec = job.recipe.ppo
+    chosen = prompts_for(
+        step, num_prompts=len(job.prompts), prompts_per_step=spec.prompts_per_step, seed=job.recipe.seed
+    )
+    return [job.prompts[i] for i in chosen for _ in range(spec.samples_per_prompt)]
