@@ -131,7 +131,8 @@ def test_the_rendering_is_a_function_of_seed_row_and_epoch(tmp_path):
     assert rendered(source_of(path, rationale=0.3), seed=4, epochs=2) == [first, second]
     assert rendered(source_of(path, rationale=0.3), seed=5)[0] != first != second != third
     source = source_of(path, rationale=0.3)
-    source.rows = random.Random(0).sample(list(source.rows), 20)  # other rows, and their order, are nothing to a row
+    # other rows, and their order, are nothing to a row
+    source.rows = random.Random(0).sample(list(source.rows), 20)
     wanted = {row.origin.line: row for row in second}
     assert rendered(source, seed=4, epochs=2)[1] == [wanted[row.origin.line] for row in source.rows]
     moved = write_task(tmp_path / "elsewhere", rows=nli_rows(60))
