@@ -124,9 +124,7 @@ def compare_case(name: str, case: dict[str, Any], theirs: dict[str, Tensor]) -> 
         f"{name}: returns", returns_BR * mask_of_values_BR, theirs["returns"] * mask_of_values_BR, 1e-5
     )
     new, values = (case[key].clone().requires_grad_() for key in ("new_logprobs", "new_values"))
-    policy = policy_loss(
-        new, case["logprobs"], theirs["advantages"], mask_BR, clip=CLIP, num_tokens=count
-    )
+    policy = policy_loss(new, case["logprobs"], theirs["advantages"], mask_BR, clip=CLIP, num_tokens=count)
     value = value_loss(
         values, values_BR, returns_BR, mask_of_values_BR, clip=CLIP, num_tokens=int(mask_of_values_BR.sum())
     )
