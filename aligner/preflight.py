@@ -128,7 +128,8 @@ def sources_of(recipe: StageRecipe) -> Iterator[tuple[SourceSpec, Kind | None]]:
             parts = [(data.train, "pair"), (data.holdout.sources, "pair"), (recipe.watch.holdout, "prompt")]
         case PpoRecipe() | GroupRecipe():
             parts = [(recipe.data.train, "prompt"), (recipe.data.holdout, "prompt")]
-            parts += [(recipe.ptx.sources, "document")] if recipe.ptx else []
+            if isinstance(recipe, PpoRecipe) and recipe.ptx:
+                parts.append((recipe.ptx.sources, "document"))
         case EvaluateRecipe():
             suites = recipe.suites
             asked = [*suites.tasks.values(), suites.prompts, suites.examples]
