@@ -7,9 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 from aligner.data.build import build_conversations
+from aligner.data.costs import RowCost
 from aligner.data.mix import Mix
 from aligner.data.plan import histogram, plan_sources, plan_table, report_table
-from aligner.data.report import DataReport, RowCost, SourceReport
+from aligner.data.report import DataReport, SourceReport
 from aligner.recipe.data import DataSpec, HoldoutSpec, SourceSpec
 from aligner.recipe.mixture import MixtureSpec
 from aligner.recipe.plan import PlanTable

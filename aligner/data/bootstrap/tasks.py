@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from aligner.data.assembly import Asked, Step, assemble
+from aligner.data.costs import RowCost
 from aligner.data.refusals import refuse_forged
-from aligner.data.report import DataReport, RowCost
+from aligner.data.report import DataReport
 from aligner.data.rows import Conversation, Example, Row
 from aligner.recipe.data import HoldoutSpec, SourceSpec
 
