@@ -35,6 +35,7 @@ from aligner.start import Start
 
 
 def ppo_plan(recipe: PpoRecipe | GroupRecipe, start: Start) -> StageParts:
+    """Prompts, steps and updates, with the memory and time that they take."""
     data = recipe.data
     longest = data.max_prompt_tokens
     built = build_training_prompts(data, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
@@ -77,6 +78,7 @@ def _ptx_row(ptx: PtxSpec, *, updates: int) -> PlanRow:
 
 
 def evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:
+    """What each suite holds, and the answers that are drawn for all of them."""
     suites = recipe.suites
     rows = [PlanRow("models", ", ".join(recipe.models))]
     if suites.documents:
@@ -98,6 +100,7 @@ def evaluate_rows(recipe: EvaluateRecipe, start: Start) -> list[PlanRow]:
 
 
 def self_instruct_plan(recipe: SelfInstructRecipe, start: Start) -> StageParts:
+    """The seeds, what is asked for, and a guess at the time."""
     spec = recipe.selfinstruct
     built = build_seed_tasks(recipe.seed_tasks, start.tokenizer, seed=recipe.seed)
     labels = sum(task.classification for task in built.tasks)
@@ -116,6 +119,7 @@ def self_instruct_plan(recipe: SelfInstructRecipe, start: Start) -> StageParts:
 
 
 def perplexity_plan(recipe: PerplexityRecipe, start: Start) -> StageParts:
+    """The texts that are measured, each once."""
     texts = read_texts(recipe)
     size = sum(len(document.text.encode()) for document in texts.documents.values())
     rows = [
@@ -130,4 +134,5 @@ def perplexity_plan(recipe: PerplexityRecipe, start: Start) -> StageParts:
 
 
 def count_rows(sources: Sequence[SourceSpec], kind: Kind) -> int:
+    """Rows that are read of all the sources."""
     return sum(len(read_source(source, kind).rows) for source in sources)

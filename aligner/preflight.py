@@ -27,7 +27,7 @@ from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.run.changes import changed, changes_since
-from aligner.run.folder import RunFolder
+from aligner.run.folder import RunFolder, nothing_to_lose
 from aligner.run.manifest import Manifest, content_of
 
 # Stages whose rows are trained on.
@@ -164,7 +164,7 @@ def check_agreed(recipes: Sequence[StageRecipe]) -> None:
     problems: list[Problem] = []
     for recipe in recipes:
         folder = Path(recipe.output)
-        if (folder / "manifest.json").exists():
+        if (folder / "manifest.json").exists() and not nothing_to_lose(folder):
             changes = changes_since(Manifest.read(folder).recipe, recipe)
             problems += [changed(folder, changes)] if changes else []
     if problems:

@@ -136,6 +136,7 @@ def _model_folder(folder: Path) -> Path:
         raise ModelError(Problem(str(folder), "is a file, not a model folder", "give the folder it lies in"))
     chosen = model_in(folder)
     if not has_config(chosen):
+        _check_no_pipeline(folder)
         is_run = (folder / "recipe.yaml").is_file()
         fault = (
             "is a run that has no model yet" if is_run else f"holds no model: no {CONFIG} or {ADAPTER_CONFIG}"
@@ -151,3 +152,16 @@ def _model_folder(folder: Path) -> Path:
         remedy = "convert its .bin file to safetensors" if pickled else "copy its model.safetensors there"
         raise ModelError(Problem(str(chosen), "has no safetensors weights", remedy))
     return chosen
+
+
+def _check_no_pipeline(folder: Path) -> None:
+    recipe = folder / "recipe.yaml"
+    if recipe.is_file() and "stage: pipeline" in recipe.read_text(encoding="utf-8").splitlines():
+        models = [
+            str(child) for child in sorted(folder.iterdir()) if child.is_dir() and has_config(model_in(child))
+        ]
+        fault = "is the folder of a pipeline, which has a model for each stage"
+        remedy = (
+            f"name one of its stages: {', '.join(models)}" if models else "run its recipe to the end first"
+        )
+        raise ModelError(Problem(str(folder), fault, remedy))

@@ -240,12 +240,21 @@ def _agreed_manifest(path: Path, recipe: StageRecipe) -> Manifest:
     changes = changes_since(manifest.recipe, recipe)
     if changes and recipe.stage == manifest.stage == "pipeline":
         return _new_manifest(path, recipe)  # the folders of its stages are asked, each for itself
+    if changes and nothing_to_lose(path):
+        return _new_manifest(path, recipe)
     if changes:
         raise RunError(changed(path, changes))
     if asks_more(manifest.recipe, recipe):
         manifest = _more_of(manifest, recipe)
         manifest.write(path)
     return manifest
+
+
+def nothing_to_lose(path: Path) -> bool:
+    """Whether the run here ended by a fault or Ctrl-C before it wrote anything: a mended recipe takes its place."""
+    visible = {child.name for child in path.iterdir() if not child.name.startswith(".")}
+    ended = Manifest.read(path).status in ("failed", "interrupted")
+    return ended and visible <= {"manifest.json", "recipe.yaml"}
 
 
 def _more_of(manifest: Manifest, recipe: StageRecipe) -> Manifest:

@@ -216,6 +216,8 @@ class RunCallback(TrainerCallback):
             began = time.perf_counter()
             self.run.metrics.log(state.global_step, self.look())
             self.since += time.perf_counter() - began
+        if state.global_step == state.max_steps:
+            control.should_log = True  # a training shorter than `log_every` has a loss, too
         if self.stop.asked:
             self.stopped = True
             control.should_log = control.should_save = control.should_training_stop = True

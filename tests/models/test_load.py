@@ -1,5 +1,6 @@
 """Loading and saving: what each kind of base becomes, and what is refused."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,11 @@ def test_what_the_base_cannot_do_is_refused_with_a_remedy(runs: Runs, tmp_path: 
     assert "no config.json" in refused(ModelSpec(base=str(tmp_path)))
     (tmp_path / "recipe.yaml").touch()
     assert "run its recipe to the end first" in refused(ModelSpec(base=str(tmp_path)))
+    shutil.copytree(runs.base, tmp_path / "quick" / "base")
+    (tmp_path / "quick" / "recipe.yaml").write_text("stage: pipeline\n", encoding="utf-8")
+    assert f"name one of its stages: {tmp_path / 'quick' / 'base'}" in refused(
+        ModelSpec(base=str(tmp_path / "quick"))
+    )
     assert "nobody/nothing" in refused(ModelSpec(base="nobody/nothing"))  # offline: the Hub cannot be asked
 
 

@@ -68,6 +68,19 @@ def test_a_changed_recipe_is_refused_with_both_values_and_the_remedies(tmp_path:
         assert not run.finished
 
 
+def test_a_run_that_failed_before_it_wrote_anything_gives_its_place_to_a_mended_recipe(
+    tmp_path: Path,
+) -> None:
+    with opened(sft_recipe(tmp_path)) as run:
+        run.fail("failed", "30 rows cannot be held out of 20")
+    with opened(sft_recipe(tmp_path, learning_rate=2e-3)) as run:
+        assert run.manifest.recipe["train"]["learning_rate"] == 2e-3
+        run.metrics.log(1, {"train/loss_nats": 1.0})
+        run.fail("failed", "the disk is full")
+    with pytest.raises(RunError, match=r"was 0\.002, is 0\.003"):
+        opened(sft_recipe(tmp_path, learning_rate=3e-3))
+
+
 def test_an_option_that_came_after_the_run_is_no_change_at_its_default(tmp_path: Path) -> None:
     started(sft_recipe(tmp_path)).close()
     manifest = json.loads((tmp_path / "manifest.json").read_text())
