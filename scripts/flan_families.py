@@ -19,6 +19,8 @@ from aligner.run.manifest import Manifest
 UNSEEN = ("extract", "compare", "edit", "sentiment", "complete")
 ARMS = {"templates": "with templates", "plain": "inputs alone (no templates)"}
 COUNTS = (0, 1, 2, 4, 7, 10)  # of families; none: the base, which both arms begin with
+MEASURES = {"exact_match_share": "exact match", "answer_nats": "nats to an accepted answer"}
+Seed = dict[tuple[str, str], float]  # by measure and model, mean over the families that it was not tuned on
 
 
 def model_of(arm: str, count: int) -> str:
@@ -26,28 +28,30 @@ def model_of(arm: str, count: int) -> str:
     return f"{arm}-{count}" if count else "base"
 
 
-def read_run(run: Path) -> dict[str, float]:
-    """Exact match by model, mean over the families that it was not tuned on.
+def read_run(run: Path) -> Seed:
+    """What a run measured.
 
     RunError where the run is missing or damaged, is not finished, or measured something else.
     """
     Manifest.read(run)
     results = read_results(run)
+    models = dict.fromkeys(model_of(arm, count) for arm in ARMS for count in COUNTS)
     keys = {
-        model: [f"{model}/exact_match_share[items.{family}]" for family in UNSEEN]
-        for model in (model_of(arm, count) for arm in ARMS for count in COUNTS)
+        (measure, model): [f"{model}/{measure}[items.{family}]" for family in UNSEEN]
+        for measure in MEASURES
+        for model in models
     }
     missing = [key for wanted in keys.values() for key in wanted if key not in results]
     if missing:
         what = f"results.json has no {missing[0]}, and {len(missing) - 1} more like it are missing"
         remedy = f"finish it: aligner run recipes/flan-families.yaml -s output={run}"
         raise RunError(Problem(str(run), what, remedy))
-    return {model: mean(results[key] for key in wanted) for model, wanted in keys.items()}
+    return {of: mean(results[key] for key in wanted) for of, wanted in keys.items()}
 
 
-def read_runs(runs: Sequence[Path]) -> list[dict[str, float]]:
+def read_runs(runs: Sequence[Path]) -> list[Seed]:
     """`read_run` of each; RunError with what is wrong with any of them."""
-    found, problems = list[dict[str, float]](), list[Problem]()
+    found, problems = list[Seed](), list[Problem]()
     for run in runs:
         try:
             found.append(read_run(run))
@@ -72,20 +76,33 @@ def main() -> None:
         seeds = read_runs(options.runs)
     except RunError as error:
         parser.exit(error.exit_code, f"{error}\n")
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    print(f"| families | {' | '.join(ARMS.values())} |\n|---|{'---|' * len(ARMS)}")
-    table = {arm: [[results[model_of(arm, count)] for results in seeds] for count in COUNTS] for arm in ARMS}
-    for row, count in enumerate(COUNTS):
-        print(f"| {count} | {' | '.join(_spread(table[arm][row]) for arm in ARMS)} |")
-    for arm, label in ARMS.items():
-        axes.plot(COUNTS, [mean(values) for values in table[arm]], marker="o", label=label)
-        axes.fill_between(COUNTS, [min(v) for v in table[arm]], [max(v) for v in table[arm]], alpha=0.2)
-    axes.set(
-        xlabel="families tuned on", ylabel="exact match, five unseen families", xticks=COUNTS, ylim=(0, None)
-    )
-    axes.legend(frameon=False)
-    figure.savefig(options.out, dpi=110)
+    columns = [(measure, arm) for measure in MEASURES for arm in ARMS]
+    print(f"| families | {' | '.join(f'{MEASURES[m]}, {ARMS[arm]}' for m, arm in columns)} |")
+    print(f"|---|{'---|' * len(columns)}")
+    for count in COUNTS:
+        cells = [_spread(values_of(seeds, measure, arm, count)) for measure, arm in columns]
+        print(f"| {count} | {' | '.join(cells)} |")
+    draw(seeds, options.out)
     print(f"plot: {options.out}")
+
+
+def values_of(seeds: Sequence[Seed], measure: str, arm: str, count: int) -> list[float]:
+    """One value a seed."""
+    return [seed[measure, model_of(arm, count)] for seed in seeds]
+
+
+def draw(seeds: Sequence[Seed], out: Path) -> None:
+    """A panel a measure, a line an arm: mean over seeds, and from the lowest to the highest."""
+    figure, panels = plt.subplots(1, len(MEASURES), figsize=(9, 3.6), layout="constrained")
+    for axes, (measure, label) in zip(panels, MEASURES.items(), strict=True):
+        for arm, name in ARMS.items():
+            points = [values_of(seeds, measure, arm, count) for count in COUNTS]
+            axes.plot(COUNTS, [mean(values) for values in points], marker="o", label=name)
+            axes.fill_between(COUNTS, [min(v) for v in points], [max(v) for v in points], alpha=0.2)
+        axes.set(xlabel="families tuned on", ylabel=f"{label}, five unseen families", xticks=COUNTS)
+        axes.set_ylim(bottom=0)
+    panels[0].legend(frameon=False)
+    figure.savefig(out, dpi=110)
 
 
 def _spread(values: list[float]) -> str:

@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from aligner.data.rows import Document, Prompt
 from aligner.data.tokens import PairRow, PromptRow
+from aligner.evals.accepted import accepted_nats, by_family
 from aligner.evals.answers import Answers, sample_answers
-from aligner.evals.gold_rows import score_rows, withheld_shares
+from aligner.evals.gold_rows import gold_of, score_rows, withheld_shares
 from aligner.evals.likelihood import answer_logprobs
 from aligner.evals.perplexity import bits_per_byte
 from aligner.evals.preference import Accuracy, accuracy_by_kind, pair_accuracy, prompts_of
@@ -73,6 +74,18 @@ def measure_tasks(subject: Subject, suite: str, rows: Sequence[PromptRow], decod
         f"exact_match_share[{suite}]": scores.share,
         f"gold_reward_greedy[{suite}]": sum(gold) / len(gold),
     } | families
+
+
+def measure_accepted(subject: Subject, suite: str, rows: Sequence[PromptRow], *, batch_size: int) -> Results:
+    """`accepted_nats`, mean over the rows that name an accepted answer, and of each family of them."""
+    prompts = [row.prompt for row in rows if gold_of(row.prompt).answers]
+    if not prompts:
+        return {}
+    nats = accepted_nats(
+        subject.model, subject.tokenizer, prompts, max_length=subject.context, batch_size=batch_size
+    )
+    families = {f"answer_nats[{suite}.{name}]": value for name, value in by_family(prompts, nats).items()}
+    return {f"answer_nats[{suite}]": sum(nats) / len(nats)} | families
 
 
 def measure_few_shot(

@@ -19,6 +19,10 @@ class SuitesSpec(Spec):
     tasks: dict[str, Annotated[list[SourceSpec], Field(min_length=1)]] = Field(
         default_factory=dict, description="exact match per family, by suite name"
     )
+    answer_nats: bool = Field(
+        False,
+        description="for the tasks also -log probability of their accepted answers; a pass over each of them",
+    )
     pairs: list[SourceSpec] = Field(default_factory=list, description="preference accuracy")
     prompts: list[SourceSpec] = Field(
         default_factory=list, description="sampled responses: gold reward, KL, length, ..."

@@ -92,6 +92,7 @@ METRICS: Final[dict[str, str]] = (
 
 RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
     "exact_match_share": "Share of questions answered with exactly a right answer.",
+    "answer_nats": "-log probability that the answer is, word for word, an accepted one, in nats, mean over the rows.",
     "few_shot_exact_match_share": "Exact match with the best few-shot prompt: what is known before tuning.",
     "gold_reward": "Mean true reward of sampled responses.",
     "best_step": "Step after which the policy was the one that is kept (ppo.keep_best).",
@@ -149,6 +150,7 @@ BETTER: Final[dict[str, Literal["higher", "lower"]]] = {
     "refusal_share": "lower",
     "abstained_answerable_share": "lower",
     "exact_match_share": "higher",
+    "answer_nats": "lower",
     "few_shot_exact_match_share": "higher",
     "accuracy_share": "higher",
     "gold_reward": "higher",

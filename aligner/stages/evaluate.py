@@ -137,6 +137,9 @@ class _Evaluation:
     ) -> Results:
         spec = self.recipe.suites
         found = suites.measure_tasks(subject, suite, rows, self.decoding)
+        if spec.answer_nats:
+            batch = self.recipe.rows_per_device
+            found |= suites.measure_accepted(subject, suite, rows, batch_size=batch)
         if subject.name in spec.few_shot:
             prompts, solved = [row.prompt for row in rows], [row.prompt for row in examples]
             found |= suites.measure_few_shot(subject, suite, prompts, solved, self.decoding, shots=spec.shots)

@@ -11,7 +11,7 @@ import pytest
 from aligner.planning import planned_stages
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.stages import SftRecipe
-from scripts.flan_families import ARMS, COUNTS, UNSEEN, main, model_of
+from scripts.flan_families import ARMS, COUNTS, MEASURES, UNSEEN, main, model_of
 
 RECIPE = Path(__file__).parents[2] / "recipes/flan-families.yaml"
 MODELS = {model_of(arm, count) for arm in ARMS for count in COUNTS}
@@ -22,8 +22,9 @@ def write_run(folder: Path, *, without: str = "") -> str:
     folder.mkdir()
     (folder / "manifest.json").write_text(json.dumps({"stage": "pipeline", "recipe": {}}))
     results = {
-        f"{model}/exact_match_share[items.{family}]": 0.0 if model == "base" else number / 10
+        f"{model}/{measure}[items.{family}]": 0.0 if model == "base" else number / 10 * scale
         for model in MODELS
+        for measure, scale in zip(MEASURES, (1, 10), strict=True)
         for number, family in enumerate(UNSEEN, start=1)
         if model != without
     }
@@ -40,7 +41,9 @@ def test_the_table_begins_with_the_base_which_both_arms_share(tmp_path, monkeypa
     runs = [write_run(tmp_path / name) for name in ("one", "two")]
     call(monkeypatch, *runs, "--out", str(tmp_path / "plot.png"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2:4] == ["| 0 | 0.000 ± 0.000 | 0.000 ± 0.000 |", "| 1 | 0.300 ± 0.000 | 0.300 ± 0.000 |"]
+    nothing, third, three = "0.000 ± 0.000", "0.300 ± 0.000", "3.000 ± 0.000"
+    assert lines[2] == f"| 0 | {nothing} | {nothing} | {nothing} | {nothing} |"
+    assert lines[3] == f"| 1 | {third} | {third} | {three} | {three} |"
     assert len(lines) == 2 + len(COUNTS) + 1 and (tmp_path / "plot.png").stat().st_size > 0
 
 
@@ -50,7 +53,7 @@ def test_runs_that_are_missing_or_measured_something_else_are_told_at_once(tmp_p
         call(monkeypatch, whole, lacking, str(tmp_path / "none"))
     assert stopped.value.code == 2
     told = capsys.readouterr().err
-    assert f"{lacking}: results.json has no base/exact_match_share[items.extract], and 4 more" in told
+    assert f"{lacking}: results.json has no base/exact_match_share[items.extract], and 9 more" in told
     assert f"{tmp_path / 'none'}: not a run folder" in told and str(whole) not in told
 
 
@@ -58,7 +61,7 @@ def test_the_recipe_asks_all_models_what_none_was_tuned_on():
     stages = {stage.name: stage.recipe for stage in planned_stages(RECIPE)}
     asked = stages["evaluate"]
     assert isinstance(asked, EvaluateRecipe) and asked.models == {name: f"@{name}" for name in asked.models}
-    assert set(asked.models) == MODELS
+    assert set(asked.models) == MODELS and asked.suites.answer_nats
     for name in MODELS - {"base"}:
         tuned = stages[name]
         assert isinstance(tuned, SftRecipe)

@@ -77,6 +77,7 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> SuitesSpec:
         documents=[
             write_rows(root / "documents.jsonl", [{"text": "The cat of Mia is red."}, {"text": "It is old."}])
         ],
+        answer_nats=True,
         tasks={"items": [write_rows(root / "items.jsonl", prompt_rows(10))]},
         pairs=[write_rows(root / "pairs.jsonl", pairs)],
         prompts=[write_rows(root / "prompts.jsonl", prompt_rows(12))],
@@ -144,6 +145,7 @@ def test_every_suite_reports_for_every_model(evaluated: tuple[dict[str, float], 
     for name in ("base", "sft", "same"):
         for metric in (
             "bits_per_byte", "exact_match_share[items]", "exact_match_share[items.color]", "gold_reward",
+            "answer_nats[items]", "answer_nats[items.color]",
             "gold_reward_greedy", "gold_reward_greedy[items]", "proxy_reward", "response_tokens", "finished_share", "repetition_share",
             "distinct_share", "unknown_share", "refusal_share", "abstained_answerable_share",
             "likelihood_accuracy_share", "likelihood_accuracy_share[honest]",
