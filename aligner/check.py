@@ -41,7 +41,7 @@ from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.perplexity import PerplexityRecipe
-from aligner.recipe.plan import Plan, PlanRow, StageParts, StagePlan
+from aligner.recipe.plan import Plan, PlanRow, StageParts, StagePlan, epochs_text
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
@@ -210,7 +210,7 @@ def _train_rows(
     longest = max(lengths, default=0)
     return [
         PlanRow("rows", f"{len(lengths):,}", f"{mean:.0f} tokens each on average, {longest} at most"),
-        PlanRow("steps", f"{steps:,}", f"{train.rows_per_step} rows each: {epochs:.2f} epochs"),
+        PlanRow("steps", f"{steps:,}", f"{train.rows_per_step} rows each: {epochs_text(epochs)} epochs"),
         PlanRow("tokens", f"{tokens:,}", "read in all, padding aside"),
         PlanRow("parameters", f"{start.parameters:,}", trained_weights(start, spec)),
         PlanRow("memory", memory, "weights, optimiser and activations"),
