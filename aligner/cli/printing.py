@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from aligner.pipeline import RunOutcome
     from aligner.recipe.plan import Plan
     from aligner.run.report_tables import Cell, ResultTable
 
+FEW_ROWS = 20
 NO_TERMINAL = 200  # columns of a file or pipe, where nothing is folded
 
 
@@ -31,12 +34,13 @@ def print_outcome(outcome: RunOutcome) -> None:
 
 
 def _print_results(results: Mapping[str, float], folder: Path) -> None:
-    """The figures that are looked for first, a column a model; of a stage that has none of those, all."""
+    """The figures that are looked for first, a column a model; all, where they are few or none is of that kind."""
     from aligner.run.report_tables import result_tables, start_and_end
 
     started, left = start_and_end(results)
-    first = result_tables(left, "first")
-    tables = [*started, *(first or result_tables(left, "suites"))]
+    every = result_tables(left, "suites")
+    first = result_tables(left, "first") if sum(len(one.rows) for one in every) > FEW_ROWS else []
+    tables = [*started, *(first or every)]
     for columns, metrics in groupby(tables, key=lambda found: found.columns):
         _print_table(columns, list(metrics))
     others = [*(result_tables(left, "rest") if first else []), *result_tables(left, "families")]
@@ -47,12 +51,11 @@ def _print_results(results: Mapping[str, float], folder: Path) -> None:
 
 def _print_table(columns: Sequence[str], metrics: Sequence[ResultTable]) -> None:
     """As wide as the terminal allows: intervals stand below their numbers where there is no room beside them."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.measure import Measurement
     from rich.table import Column, Table
 
-    console = Console() if sys.stdout.isatty() else Console(width=NO_TERMINAL)
+    console = _console()
     for beside in (" ", "\n"):
         table = Table(Column("", no_wrap=True), *columns, box=None)
         for metric in metrics:
@@ -64,6 +67,12 @@ def _print_table(columns: Sequence[str], metrics: Sequence[ResultTable]) -> None
     console.print(table)
 
 
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=NO_TERMINAL)
+
+
 def _marked(cell: Cell, beside: str) -> str:
     text = f"{cell.text}{beside}({cell.interval})" if cell.interval else cell.text
     return f"[bold]{text}[/]" if cell.best else text
@@ -71,7 +80,6 @@ def _marked(cell: Cell, beside: str) -> str:
 
 def print_plan(plan: Plan) -> None:
     """What a recipe would do, stage by stage."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -79,6 +87,6 @@ def print_plan(plan: Plan) -> None:
         table = Table("", "", "", title=escape(stage.name), title_justify="left", show_header=False, box=None)
         for row in stage.rows:
             table.add_row(escape(row.name), escape(row.value), escape(row.why), style=None)
-        Console().print(table)
+        _console().print(table)
         for sources in stage.tables:
             typer.echo("\n".join(["", *sources.lines()]))

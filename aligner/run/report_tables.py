@@ -161,7 +161,7 @@ def _importance(metric: str) -> int:
 def plain(metric: str) -> str:
     """A metric's name in words, its unit last: "exact_match_share" is "exact match"."""
     name = metric.rpartition("/")[2].removesuffix("_share").replace("_nats_per_", "_in_nats_per_")
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace("kl ", "KL ")
 
 
 def _result_row(

@@ -10,45 +10,45 @@ from aligner.run.numbers import number
 from aligner.run.report_tables import interval, movements
 
 _MADE = {
-    "pretrain": "trained from nothing on {rows} documents",
-    "sft": "tuned from {base} on {rows} conversations",
-    "reward": "trained from {base} on {rows} pairs of answers",
-    "dpo": "tuned from {base} on {rows} pairs of answers",
-    "kto": "tuned from {base} on {rows} pairs of answers",
-    "ppo": "tuned from {base} on answers of its own to {rows} prompts",
-    "grpo": "tuned from {base} on answers of its own to {rows} prompts",
-    "rloo": "tuned from {base} on answers of its own to {rows} prompts",
-    "rejection": "tuned from {base} on answers of its own to {rows} prompts",
+    "pretrain": "trained from nothing, {steps} steps over {rows} documents",
+    "sft": "tuned from {base}, {steps} steps over {rows} conversations",
+    "reward": "trained from {base}, {steps} steps over {rows} pairs of answers",
+    "dpo": "tuned from {base}, {steps} steps over {rows} pairs of answers",
+    "kto": "tuned from {base}, {steps} steps over {rows} pairs of answers",
+    "ppo": "tuned from {base}, {steps} steps of answers to {rows} prompts",
+    "grpo": "tuned from {base}, {steps} steps of answers to {rows} prompts",
+    "rloo": "tuned from {base}, {steps} steps of answers to {rows} prompts",
+    "rejection": "tuned from {base}, {steps} steps of answers to {rows} prompts",
 }
 _REWARDS = {"gold": "true (gold) reward", "proxy": "learned (proxy) reward"}
 # What may get worse while the reward goes up: said of a model beside its reference.
 _PRICES = {
-    "response_tokens": "tokens a response",
-    "abstained_answerable_share": "of answerable prompts left without an answer",
+    "abstained_answerable_share": "of the answerable prompts left without an answer",
     "gold_reward_greedy": "gold reward of the most likely answers",
+    "response_tokens": "tokens a response",
 }
 
 
 def verdict(stages: Sequence[StageFacts]) -> list[str]:
-    """Sentences, one a stage and one for each model that an evaluation compares; [] where nothing is known yet."""
-    return [sentence for stage in stages for sentence in _sentences(stage, stages)]
+    """Sentences, first on what an evaluation compared, then one on every model that was made; [] for other stages."""
+    evaluations = [stage for stage in stages if stage.manifest.stage == "evaluate" and stage.results]
+    compared = [sentence for stage in evaluations for sentence in _compared(stage, stages)]
+    return [*compared, *(_made(stage) for stage in stages if stage.manifest.stage in _MADE)]
 
 
-def _sentences(stage: StageFacts, stages: Sequence[StageFacts]) -> Iterator[str]:
-    if stage.manifest.stage == "evaluate" and stage.results:
-        yield from _matches(stage)
-        yield from _accuracy(stage)
-        for model in _compared(stage, stages):
-            yield from _gain(stage, model)
-    elif stage.manifest.stage in _MADE:
-        yield _made(stage)
+def _compared(stage: StageFacts, stages: Sequence[StageFacts]) -> Iterator[str]:
+    for model in _tuned_further(stage, stages):
+        yield from _gain(stage, model)
+    yield from _matches(stage)
+    yield from _accuracy(stage)
 
 
 def _made(stage: StageFacts) -> str:
     if stage.manifest.status != "finished":
         return f"{stage.name} is not finished ({stage.manifest.status})."
     parents = {role: called(identity) for role, identity in stage.manifest.parents.items()}
-    words = _MADE[stage.manifest.stage].format(base=parents.get("base", "its base"), rows=stage.trained_rows)
+    base, words = parents.get("base", "its base"), _MADE[stage.manifest.stage]
+    words = words.format(base=base, rows=stage.trained_rows, steps=stage.steps)
     rewards = [name for role, name in parents.items() if role.startswith("reward")]
     words += f", with {' and '.join(rewards)} as its reward" if rewards else ""
     return f"{stage.name} was {words}{_moved(stage)}."
@@ -56,6 +56,13 @@ def _made(stage: StageFacts) -> str:
 
 def _moved(stage: StageFacts) -> str:
     """What its held-out rows say, the true reward before the learned one."""
+    results = stage.results
+    if "sft/base_holdout_loss_nats" in results:
+        losses = [number(results[f"sft/{key}_nats"]) for key in ("base_holdout_loss", "holdout_loss")]
+        return f": held-out loss (nats per token) {' → '.join(losses)}"
+    if "reward/accuracy_share" in results:
+        share = number(results["reward/accuracy_share"], "_share")
+        return f": it prefers the better of two held-out answers in {share} of the pairs"
     moved = [one for one in movements(stage.name, stage.metrics) if "held-out" in one.name]
     moved.sort(key=lambda one: "gold" not in one.name)
     return f": {moved[0].name} {moved[0].first} → {moved[0].last}" if moved else ""
@@ -93,7 +100,7 @@ def _with_interval(stage: StageFacts, key: str) -> str:
     return number(stage.results[key], unit) + (f" (95 % interval {ends})" if ends else "")
 
 
-def _compared(stage: StageFacts, stages: Sequence[StageFacts]) -> list[str]:
+def _tuned_further(stage: StageFacts, stages: Sequence[StageFacts]) -> list[str]:
     """The models that were tuned after the reference: not the base that it was made from, where that is known."""
     kinds = {one.name: one.manifest.stage for one in stages}
     parents = stage.manifest.parents
@@ -115,17 +122,17 @@ def _gain(stage: StageFacts, model: str) -> Iterator[str]:
     gap = f", {number(share, '_share')} of the way to {best}" if share is not None else ""
     yield (
         f"{model} {verb} the {_REWARDS[kind]} of sampled answers to held-out prompts: {number(before)} → "
-        f"{number(after)}, by {number(gain)} (95 % interval {interval('', low, high)}){gap}."
+        f"{number(after)}, {'+' if gain > 0 else ''}{number(gain)} (95 % interval {interval('', low, high)}){gap}."
     )
     yield from _price(stage, model, reference)
 
 
 def _price(stage: StageFacts, model: str, reference: str) -> Iterator[str]:
     kl = stage.results.get(f"{model}/kl_nats_per_response")
-    prices = [f"KL to {reference} {number(kl)} nats a response"] if kl is not None else []
+    prices = [f"{number(kl)} nats of KL to {reference} a response"] if kl is not None else []
     for metric, words in _PRICES.items():
         before, after = (stage.results.get(f"{name}/{metric}") for name in (reference, model))
         if before is not None and after is not None:
-            prices.append(f"{words} {number(before, metric)} → {number(after, metric)}")
+            prices.append(f"{number(before, metric)} → {number(after, metric)} {words}")
     if prices:
-        yield f"Its price: {'; '.join(prices)}."
+        yield f"The price of {model}: {'; '.join(prices)}."

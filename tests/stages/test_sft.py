@@ -218,6 +218,7 @@ def test_a_mixture_is_trained_told_noted_and_resumed(
     again, _ = run_to_end(broken)
     assert again == results
     assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
+    assert "Writing model shards" not in capfd.readouterr().err
     chats, text = json.loads((tmp_path / "straight" / "manifest.json").read_text())["sources"]
     assert 20 <= text["rows"] <= 28 and chats["rows"] == 48 - text["rows"]  # of the third epoch 8 rows of 20
     assert chats["share"] + text["share"] == pytest.approx(1)
@@ -232,7 +233,9 @@ def test_a_mixture_is_trained_told_noted_and_resumed(
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-def test_interrupted_and_resumed_is_the_straight_run(tmp_path: Path, lora: dict[str, Any] | None) -> None:
+def test_interrupted_and_resumed_is_the_straight_run(
+    tmp_path: Path, lora: dict[str, Any] | None, capfd: pytest.CaptureFixture[str]
+) -> None:
     settings = {"lora": lora, "rows_per_device": 4, "evaluate_every": 2}
     results, _ = run_to_end(recipe(tmp_path, "straight", **settings))
     broken = recipe(tmp_path, "broken", **settings)
