@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from aligner.errors import RunError
+from aligner.run.numbers import duration, number
 from aligner.run.plots import draw_svg, plots_of
 from aligner.run.report import build_report
-from aligner.run.numbers import duration, number
 from aligner.run.report_tables import result_tables, start_and_end
 from tests.run.fake import NASTY, quickstart
 
