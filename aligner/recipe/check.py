@@ -151,6 +151,8 @@ def _near_path(named: Path, beside: Path) -> str:
 def near_path(named: Path, beside: Path) -> str:
     """A sibling of the first part of the path that is missing, with the rest of it where that is there; or ""."""
     for start in (named, beside.parent / named):
+        if os.path.exists(start):
+            return ""
         missing = start
         while missing.parent != missing and not os.path.isdir(missing.parent):
             missing = missing.parent

@@ -10,7 +10,7 @@ from typing import Any
 from aligner.errors import Problem, RunError
 from aligner.run.folder import read_results
 from aligner.run.lines import JsonLines, JsonRow
-from aligner.run.manifest import Manifest
+from aligner.run.manifest import Manifest, run_meant
 from aligner.run.numbers import MISSING, duration, number
 from aligner.run.report_sources import ReadLine, SourceLine, read_line, source_line, sources_in
 
@@ -72,9 +72,7 @@ def read_stages(folder: Path) -> list[StageFacts]:
             stages, key=lambda s: (planned.get(s.name, len(planned)), s.manifest.started or "9", s.name)
         )
     if not (folder / "manifest.json").exists():
-        raise RunError(
-            Problem(str(folder), "no run here to report on (no manifest.json)", "name a run's output folder")
-        )
+        raise RunError(Problem(str(folder), "no run here to report on (no manifest.json)", run_meant(folder)))
     return [read_stage(folder)]
 
 

@@ -85,19 +85,16 @@ def _matches(stage: StageFacts) -> Iterator[str]:
             if value is not None:
                 found.setdefault(suite, []).append(f"{model} {number(value, '_share')}")
     if found:
-        yield f"Answered exactly: {'; '.join(f'{suite}: ' + ', '.join(all_) for suite, all_ in found.items())}."
+        told = [f"{suite}: {', '.join(shares)}" for suite, shares in found.items()]
+        yield f"Answered exactly: {'; '.join(told)}."
 
 
 def _accuracy(stage: StageFacts) -> Iterator[str]:
-    if "reward/accuracy_share" in stage.results:
-        share = _with_interval(stage, "reward/accuracy_share")
-        yield f"The reward model prefers the better one of two held-out answers in {share} of the pairs."
-
-
-def _with_interval(stage: StageFacts, key: str) -> str:
-    name, unit = key.removesuffix("_share"), "_share" if key.endswith("_share") else ""
-    ends = interval(unit, *(stage.results.get(f"{name}_{end}{unit}") for end in ("low", "high")))
-    return number(stage.results[key], unit) + (f" (95 % interval {ends})" if ends else "")
+    share, low, high = (stage.results.get(f"reward/accuracy{end}_share") for end in ("", "_low", "_high"))
+    if share is not None:
+        ends = f" (95 % interval {interval('_share', low, high)})" if low is not None else ""
+        told = f"{number(share, '_share')}{ends} of the pairs"
+        yield f"The reward model prefers the better of two held-out answers in {told}."
 
 
 def _tuned_further(stage: StageFacts, stages: Sequence[StageFacts]) -> list[str]:
@@ -122,7 +119,7 @@ def _gain(stage: StageFacts, model: str) -> Iterator[str]:
     gap = f", {number(share, '_share')} of the way to {best}" if share is not None else ""
     yield (
         f"{model} {verb} the {_REWARDS[kind]} of sampled answers to held-out prompts: {number(before)} → "
-        f"{number(after)}, {'+' if gain > 0 else ''}{number(gain)} (95 % interval {interval('', low, high)}){gap}."
+        f"{number(after)}, by {'+' if gain > 0 else ''}{number(gain)} (95 % interval {interval('', low, high)}){gap}."
     )
     yield from _price(stage, model, reference)
 
