@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from aligner.ahead import check_plan
 from aligner.check_answers import count_rows, evaluate_rows, perplexity_plan, ppo_plan, self_instruct_plan
 from aligner.data.build import (
     build_conversations,
@@ -36,12 +37,12 @@ from aligner.planning import (
     planned_stages,
     unfinished,
 )
-from aligner.preflight import check_ahead, sources_of
+from aligner.preflight import sources_of
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.group import GroupRecipe
 from aligner.recipe.model import ModelSpec
 from aligner.recipe.perplexity import PerplexityRecipe
-from aligner.recipe.plan import Plan, PlanRow, StageParts, StagePlan
+from aligner.recipe.plan import Plan, PlanRow, StageParts, StagePlan, epochs_text
 from aligner.recipe.ppo import PpoRecipe
 from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
@@ -61,7 +62,7 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
     starts: dict[str, Start] = {}
     plans = []
     planned = planned_stages(path, overrides)
-    check_ahead([stage.recipe for stage in unfinished(planned, fresh=True)])
+    check_plan(planned, fresh=True)
     for asked in planned:
         stage = measured_so_far(asked, planned)
         start = start_of(stage, starts)
@@ -75,9 +76,11 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
 
 def _first_rows(asked: PlannedStage, seen: PlannedStage) -> list[PlanRow]:
     """What comes before the stage: recipes that it names and that have not run, and scores of its rows."""
-    why = "run first, not counted here: `aligner check` their recipes"
-    missing = dict.fromkeys(ahead.recipe.stage for ahead in unfinished(named_stages(seen)))
-    rows = [PlanRow("before", ", ".join(missing), why)] if missing else []
+    missing = dict.fromkeys(
+        f"{ahead.path} ({ahead.recipe.stage})" for ahead in unfinished(named_stages(seen))
+    )
+    why = "run first, not counted here: `aligner check` tells its plan"
+    rows = [PlanRow("before", named, why) for named in missing]
     if perplexity_to_come(asked, seen):
         rows.append(
             PlanRow("perplexity", "to come", "rows go once they are measured; planned with all of them")
@@ -210,7 +213,7 @@ def _train_rows(
     longest = max(lengths, default=0)
     return [
         PlanRow("rows", f"{len(lengths):,}", f"{mean:.0f} tokens each on average, {longest} at most"),
-        PlanRow("steps", f"{steps:,}", f"{train.rows_per_step} rows each: {epochs:.2f} epochs"),
+        PlanRow("steps", f"{steps:,}", f"{train.rows_per_step} rows each: {epochs_text(epochs)} epochs"),
         PlanRow("tokens", f"{tokens:,}", "read in all, padding aside"),
         PlanRow("parameters", f"{start.parameters:,}", trained_weights(start, spec)),
         PlanRow("memory", memory, "weights, optimiser and activations"),

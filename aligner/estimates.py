@@ -73,7 +73,7 @@ def time_row(
             "time", "not known", f"models of over {TIMED_BELOW:,} parameters are not built to be timed"
         )
     total = seconds * passes
-    return PlanRow("time", f"{total / 60:.1f} min" if total >= 60 else f"{total:.0f} s", why)
+    return PlanRow("time", f"{total / 60:.1f} min" if total >= 60 else f"{max(total, 1):.0f} s", why)
 
 
 def gib(count: int) -> str:

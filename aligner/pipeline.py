@@ -7,11 +7,12 @@ recipe is made first; a pretrained one is kept in a cache (see bases.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from aligner.errors import Interrupted, ModelError, Problem, RecipeError
+from aligner.ahead import check_plan, is_elsewhere
+from aligner.errors import Interrupted
 from aligner.planning import (
     PlannedStage,
     bases_of,
@@ -20,18 +21,18 @@ from aligner.planning import (
     located,
     named_stage,
     plan_pipeline,
-    shape_ahead,
     single_stage,
-    unfinished,
 )
-from aligner.preflight import check_agreed, check_ahead, check_unchanged, folder_parents
-from aligner.recipe.load import complete_yaml, load_recipe
-from aligner.recipe.stage import StageRecipe, TunedRecipe
+from aligner.preflight import check_agreed, check_unchanged, folder_parents
+from aligner.recipe.load import LoadedRecipe, complete_yaml, load_recipe
+from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PipelineRecipe, PretrainRecipe
 from aligner.run.changes import changes_since
+from aligner.run.checkpoint import last_step
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest
 from aligner.run.metrics import merged_results
+from aligner.run.parts import PARTS
 from aligner.run.progress import say
 from aligner.run.report import build_report
 
@@ -51,27 +52,27 @@ def run_recipe(
     """Run a recipe file: one stage, or a pipeline of them. Every mistake in it is told before anything is computed."""
     loaded = load_recipe(path, overrides, stage=stage)
     if isinstance(loaded.recipe, PipelineRecipe):
-        outcome = run_pipeline(loaded.recipe, loaded.path, fresh=fresh)
+        outcome = run_pipeline(loaded, loaded.recipe, fresh=fresh)
     else:
         single = single_stage(loaded)
-        _check_ahead([single], fresh=fresh)
+        check_plan([single], fresh=fresh)
         outcome = run_stage(with_bases(single, {}), fresh=fresh)
     if outcome.status == "done" or not (outcome.folder / "report.html").exists():
         build_report(outcome.folder)
     return outcome
 
 
-def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> RunOutcome:
+def run_pipeline(loaded: LoadedRecipe, recipe: PipelineRecipe, *, fresh: bool = False) -> RunOutcome:
     """Run the stages in order, each from the artifacts of earlier ones; finished stages are skipped.
 
     `fresh` throws all stages away before the first one runs: what is interrupted then goes on by the same command
     without it, and no old result stands beside new ones.
     """
-    planned = plan_pipeline(recipe, path)
+    planned = plan_pipeline(loaded, recipe)
     folders = {stage.name: Path(stage.recipe.output) for stage in planned}
     if not fresh:
         check_agreed([located(stage, folders) for stage in planned])
-    _check_ahead(planned, fresh=fresh)
+    check_plan(planned, fresh=fresh)
     with RunFolder.open(recipe, recipe_text=complete_yaml(recipe), fresh=fresh) as run:
         if fresh:
             _clear(planned, folders)
@@ -94,48 +95,6 @@ def run_pipeline(recipe: PipelineRecipe, path: Path, *, fresh: bool = False) -> 
     return RunOutcome(run.path, "done", found)
 
 
-def _check_ahead(planned: Sequence[PlannedStage], *, fresh: bool) -> None:
-    """What can be known of rows, rewards and adapters before the first stage that is not finished."""
-    ahead = unfinished(planned, fresh=fresh)
-    check_ahead([stage.recipe for stage in ahead])
-    problems = [problem for stage in ahead for problem in _misnamed(stage, planned)]
-    problems += _unknown(ahead)
-    if problems:
-        raise RecipeError(problems)
-
-
-def _unknown(ahead: Sequence[PlannedStage]) -> list[Problem]:
-    """Models that are neither a folder here, nor a stage or recipe, nor on the Hub."""
-    named = {base for stage in ahead for base in bases_of(stage.recipe) if _is_elsewhere(base)}
-    if not named:
-        return []
-    from aligner.hub.ask import unknown_model  # its client is slow to import, so only where it is needed
-
-    return [problem for base in sorted(named) if (problem := unknown_model(base))]
-
-
-def _is_elsewhere(base: str) -> bool:
-    return not (base.startswith("@") or is_recipe(base) or Path(base).expanduser().exists())
-
-
-def _misnamed(stage: PlannedStage, planned: Sequence[PlannedStage]) -> list[Problem]:
-    """What a stage's adapter names and the model that it will start from does not have."""
-    lora = stage.recipe.model.lora if isinstance(stage.recipe, TunedRecipe) else None
-    if lora is None or (lora.targets == "all-linear" and not lora.modules_to_save):
-        return []
-    shape = shape_ahead(stage, planned)
-    if shape is None:
-        return []
-    from aligner.models.adapters import check_lora  # takes torch along, so only where it is needed
-    from aligner.models.small import small_shape
-
-    try:
-        check_lora(small_shape(shape), lora)
-    except ModelError as error:
-        return [replace(problem, where=f"{stage.path}: {problem.where}") for problem in error.problems]
-    return []
-
-
 def _clear(planned: Sequence[PlannedStage], folders: Mapping[str, Path]) -> None:
     """Throw away the stages' runs; a folder that holds none is left for its stage to judge."""
     for stage in planned:
@@ -150,6 +109,8 @@ def run_stage(recipe: StageRecipe, *, fresh: bool = False) -> RunOutcome:
         if run.finished:
             check_unchanged(recipe, run)
             return RunOutcome(run.path, "already_done", run.results())
+        if begun := _begun(run.path):
+            say(f"{run.path}: {begun}; its data and models are read first")
         try:
             result = stage_function(recipe)(recipe, run)
         except Interrupted as stop:
@@ -160,6 +121,13 @@ def run_stage(recipe: StageRecipe, *, fresh: bool = False) -> RunOutcome:
             raise
         run.finish(result.results)
     return RunOutcome(run.path, "done", result.results)
+
+
+def _begun(folder: Path) -> str:
+    """What an earlier session left in a run that is not finished."""
+    if step := last_step(folder / "checkpoints"):
+        return f"goes on from its checkpoint of step {step}"
+    return "goes on after its finished parts" if (folder / "checkpoints" / PARTS).exists() else ""
 
 
 def stage_function(recipe: StageRecipe) -> Callable[..., Any]:
@@ -191,7 +159,7 @@ def with_bases(stage: PlannedStage, folders: Mapping[str, Path]) -> StageRecipe:
     for base in bases_of(stage.recipe):
         if is_recipe(base):
             _make(named_stage(base, stage))
-        elif _is_elsewhere(base):
+        elif is_elsewhere(base):
             say(f'"{base}" is no folder here, so it is taken for a model of the Hugging Face Hub')
     return located(stage, folders)
 

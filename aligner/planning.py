@@ -5,8 +5,9 @@ A base is a folder, a Hub id, "@name" for an earlier stage of the pipeline, or a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aligner.bases import base_folder
@@ -28,29 +29,39 @@ class PlannedStage:
     """A stage with its recipe loaded and checked.
 
     root: where data lies, if a pipeline or the command line said so; it holds for the recipes this one names, too.
+    places: where each of its keys is written ("file:line:column" or the override).
     """
 
     name: str
     recipe: StageRecipe
     path: Path
     root: str | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def where(self, base: str) -> str:
+        """Where a base is written; the recipe's file where that cannot be told."""
+        values = self.recipe.model_dump()
+        return next(
+            (place for key, place in self.places.items() if value_at(values, key) == base), str(self.path)
+        )
 
 
 def planned_stages(path: Path, overrides: Sequence[str] = ()) -> list[PlannedStage]:
     """The stages a recipe file stands for: those of a pipeline, or the one it is."""
     loaded = load_recipe(path, overrides)
     if isinstance(loaded.recipe, PipelineRecipe):
-        return plan_pipeline(loaded.recipe, loaded.path)
+        return plan_pipeline(loaded, loaded.recipe)
     return [single_stage(loaded)]
 
 
 def single_stage(loaded: LoadedRecipe) -> PlannedStage:
     """A recipe that is run by itself, as a stage."""
-    return PlannedStage(loaded.recipe.stage, loaded.recipe, loaded.path, loaded.given_root)
+    return PlannedStage(loaded.recipe.stage, loaded.recipe, loaded.path, loaded.given_root, loaded.places)
 
 
-def plan_pipeline(recipe: PipelineRecipe, path: Path) -> list[PlannedStage]:
+def plan_pipeline(pipeline: LoadedRecipe, recipe: PipelineRecipe) -> list[PlannedStage]:
     """All stages' recipes, loaded with their changes; nothing has run yet. All mistakes are told at once."""
+    path = pipeline.path
     planned: list[PlannedStage] = []
     problems: list[Problem] = []
     for name, entry in recipe.stages.items():
@@ -59,15 +70,31 @@ def plan_pipeline(recipe: PipelineRecipe, path: Path) -> list[PlannedStage]:
         try:
             loaded = load_recipe(find_path(entry.use, beside=path), changes=changes, in_pipeline=True)
         except RecipeError as error:
-            problems += [replace(problem, what=f"stage {name}: {problem.what}") for problem in error.problems]
+            problems += [_of_stage(problem, name, pipeline) for problem in error.problems]
             continue
         uses = [name[1:] for name in named_in(loaded.recipe) if name.startswith("@")]
         problems += _unknown_stages(name, uses, list(recipe.stages)[: list(recipe.stages).index(name)], path)
         problems += _no_scores(name, loaded.recipe, planned, path)
-        planned.append(PlannedStage(name, loaded.recipe, loaded.path, loaded.given_root))
+        places = {key: _place_in(place, name, pipeline) for key, place in loaded.places.items()}
+        planned.append(replace(single_stage(loaded), name=name, places=places))
     if problems:
         raise RecipeError(problems)
     return planned
+
+
+def _of_stage(problem: Problem, name: str, pipeline: LoadedRecipe) -> Problem:
+    """A stage's mistake as the pipeline's: where it is written there, and with the stage's name before keys."""
+    where = _place_in(problem.where, name, pipeline)
+    what, remedy = f"stage {name}: {problem.what}", problem.remedy
+    if where != problem.where and problem.what.startswith("unknown key"):
+        remedy = re.sub('"(.+)"', rf'"{name}.\1"', remedy)
+    return Problem(where, what, remedy)
+
+
+def _place_in(place: str, name: str, pipeline: LoadedRecipe) -> str:
+    """The place of a value that the pipeline sets; the stage's file has all others."""
+    _, changed, key = place.partition(", set ")
+    return pipeline.where(f"stages.{name}.set.{key}") if changed else place
 
 
 def _unknown_stages(name: str, uses: Sequence[str], earlier: Sequence[str], path: Path) -> list[Problem]:
@@ -85,7 +112,7 @@ def _no_scores(name: str, recipe: StageRecipe, earlier: Sequence[PlannedStage], 
     asked = clean.perplexity.scores[1:] if clean and clean.perplexity and clean.perplexity.to_come else ""
     wrong = [one for one in earlier if one.name == asked and not isinstance(one.recipe, PerplexityRecipe)]
     return [
-        Problem(str(path), f'stage {name}: takes scores from "@{asked}", which is a {one.recipe.stage} stage',
+        Problem(str(path), f'stage {name}: takes scores from "@{asked}", a stage of the kind {one.recipe.stage}',
                 "name one of the stage perplexity")
         for one in wrong
     ]  # fmt: skip
@@ -205,6 +232,18 @@ def _place(base: str, folders: Mapping[str, Path], stage: PlannedStage) -> str:
     return named_stage(base, stage).recipe.output if is_recipe(base) else base
 
 
+def value_at(values: object, key: str) -> object:
+    """What a dotted key holds in plain values; None where there is nothing."""
+    for part in key.split(".") if key else ():
+        if isinstance(values, Mapping):
+            values = values.get(part)
+        elif isinstance(values, list) and part.isdecimal() and int(part) < len(values):
+            values = values[int(part)]
+        else:
+            return None
+    return values
+
+
 def is_recipe(base: str) -> bool:
     """Whether a base is named by the recipe that makes it."""
     return base.endswith((".yaml", ".yml"))
@@ -219,7 +258,7 @@ def named_stage(base: str, by: PlannedStage) -> PlannedStage:
     loaded = load_recipe(find_path(base, beside=by.path), changes=changes)
     recipe = loaded.recipe
     if isinstance(recipe, PipelineRecipe | EvaluateRecipe | PerplexityRecipe):
-        what = f"a {recipe.stage} recipe makes no model to start from"
+        what = f"this recipe's stage is {recipe.stage}, which makes no model to start from"
         raise RecipeError(Problem(str(loaded.path), what, "name a recipe that trains one"))
     if isinstance(recipe, PretrainRecipe):
         recipe = recipe.model_copy(update={"output": str(base_folder(recipe))})

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aligner import cli
+from aligner.cli import printing
 from aligner.cli import starter as starter_files
 from aligner.errors import Interrupted, Problem, RunError
 from aligner.recipe.plan import Plan, PlanRow, PlanTable, StagePlan
@@ -187,12 +188,27 @@ def test_results_and_the_report_are_named(tmp_path: Path, pipeline: Callable[...
     output = invoke("run", "r.yaml").output
     lines = [line.split() for line in output.splitlines()]
     assert ["base", "sft"] in lines and ["exact", "match,", "items", "25.0", "%", "50.0", "%"] in lines
-    assert "fact" not in output and "... 40 more in results.json" in output
+    assert "fact" not in output and "number" not in output
+    assert f"61 more in {tmp_path}/results.json and the report" in output.replace("\n", "")
     assert f"report: {tmp_path}/report.html" in output
     pipeline(run_recipe=lambda *_, **__: Outcome(tmp_path, "already_done", results))
     output = invoke("run", "r.yaml").output
     assert "finished already: nothing to do" in output and "number_3" not in output
     assert f"report: {tmp_path}/report.html" in output
+
+
+@pytest.mark.parametrize("columns", [50, 120])
+def test_intervals_stand_beside_their_numbers_or_below_where_a_terminal_is_narrow(
+    columns: int, pipeline: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gains = {"ppo/gold_gain": 0.307, "ppo/gold_gain_low": 0.27, "ppo/gold_gain_high": 0.345}
+    results = gains | {key.replace("ppo", "grpo"): value for key, value in gains.items()}
+    pipeline(run_recipe=lambda *_, **__: Outcome(results=results))
+    monkeypatch.setattr(printing, "NO_TERMINAL", columns)
+    lines = [line.split() for line in invoke("run", "r.yaml").output.splitlines()]
+    beside = ["(0.270", "to", "0.345)"] * 2
+    assert (["gold", "gain", "0.307", *beside[:3], "0.307", *beside[:3]] in lines) is (columns == 120)
+    assert (beside in lines) is (columns == 50)
 
 
 def test_check_prints_the_plan_with_its_reasons(pipeline: Callable[..., None]) -> None:
@@ -221,11 +237,12 @@ def test_init_copies_recipes_and_data_and_never_overwrites(
         "recipes/real/all.yaml",
         "data/world/a.jsonl",
         "recipes/RESULTS.md",
+        "recipes/README.md",
     ):
         (starter / name).parent.mkdir(parents=True, exist_ok=True)
         (starter / name).write_text(name)
     monkeypatch.setattr(starter_files, "_starter_root", lambda: starter)
-    assert "3 files written" in invoke("init", str(target)).output
+    assert "4 files written" in invoke("init", str(target)).output
     assert (target / "recipes/real/all.yaml").read_text() == "recipes/real/all.yaml"
     (target / "data/world/a.jsonl").write_text("mine")
     (target / "recipes/quickstart.yaml").unlink()

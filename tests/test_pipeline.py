@@ -253,7 +253,7 @@ def test_all_stages_mistakes_are_told_at_once_before_anything_runs(folder: Path)
     with pytest.raises(RecipeError) as caught:
         run_recipe(Path("all.yaml"))
     told = str(caught.value)
-    assert 'did you mean "base"?' in told and 'did you mean "model"?' in told
+    assert 'did you mean "base"?' in told and 'did you mean "ppo.reward.0.model"?' in told
     assert not (folder / "runs").exists()
 
 
@@ -281,6 +281,47 @@ def test_misnamed_modules_of_adapters_are_told_before_any_base_is_trained(folder
         assert 'sft.yaml: model.lora.targets: no layer is named "q_prj"' in told and "q_proj" in told
         assert 'reward.yaml: model.lora.modules_to_save: no module is named "modle.norm"' in told
     assert not list(folder.rglob("*.safetensors"))
+
+
+def test_what_a_pipeline_sets_is_told_where_it_stands_and_with_the_stages_name(folder: Path) -> None:
+    changes = ["ppo.steps=3", "sft.trian.steps=1", "reward.model.base=@sfft"]
+    with pytest.raises(RecipeError) as caught:
+        run_recipe(Path("all.yaml"), changes)
+    told = str(caught.value)
+    assert '-s ppo.steps: stage ppo: unknown key "steps"\n    it belongs at "ppo.ppo.steps"' in told
+    assert '-s sft.trian.steps: stage sft: unknown key "trian"\n    did you mean "sft.train"?' in told
+    assert 'starts from "@sfft"' in told
+    (folder / "all.yaml").write_text(PIPELINE.replace("reward.0.model", "rewad"))
+    with pytest.raises(RecipeError, match='all.yaml:12:31: stage ppo: unknown key "rewad"'):
+        run_recipe(Path("all.yaml"))
+
+
+def test_a_merge_without_an_adapter_and_an_adapter_over_one_are_told_before_anything_runs(
+    folder: Path,
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        run_recipe(Path("all.yaml"), ["sft.model.lora=null"])
+    (problem,) = caught.value.problems
+    assert problem.where == "all.yaml:9:23" and 'the base "@sft" is a full model' in problem.what
+    assert "-s reward.model.merge=false" in problem.remedy
+    with pytest.raises(RecipeError, match="model.lora: the base .* is an adapter already"):
+        check_recipe(Path("ppo.yaml"), ["model.lora={rank: 2}"])
+    (folder / "sft.yaml").write_text(SFT.replace(", lora: {rank: 2, alpha: 4}", ""))
+    with pytest.raises(
+        RecipeError, match="reward.yaml:3:15: model.merge: the base .*sft.yaml.* is a full model"
+    ):
+        run_recipe(Path("ppo.yaml"))
+    assert not list(folder.rglob("*.safetensors"))
+
+
+def test_a_misspelt_base_is_told_where_it_stands_with_the_folder_that_was_meant(folder: Path) -> None:
+    (folder / "bases" / "first").mkdir(parents=True)
+    for base in ("bases/frist", "./bases/frist"):
+        (folder / "sft.yaml").write_text(SFT.replace("base.yaml", base))
+        with pytest.raises(RecipeError) as caught:
+            run_recipe(Path("sft.yaml"))
+        (problem,) = caught.value.problems
+        assert problem.where == "sft.yaml:3:15" and 'did you mean "bases/first"?' in problem.remedy
 
 
 def test_a_wrong_reward_function_is_told_before_any_base_is_trained(folder: Path) -> None:

@@ -16,6 +16,7 @@ def copy_starter(folder: Path) -> tuple[int, list[Path]]:
     root = _starter_root()
     sources = [
         *sorted(root.glob("recipes/**/*.yaml")),
+        *root.glob("recipes/README.md"),
         *sorted(path for path in root.glob("data/**/*") if path.is_file()),
     ]
     copied, kept = 0, []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aligner.data.mix import Mix
 from aligner.data.report import DataReport, SourceReport
-from aligner.recipe.plan import PlanRow, PlanTable
+from aligner.recipe.plan import PlanRow, PlanTable, epochs_text
 
 BARS = "▁▂▃▄▅▆▇█"
 BINS = 8
@@ -88,7 +88,7 @@ def plan_table(plans: Sequence[SourcePlan]) -> PlanTable:
                 f"{plan.tokens:,}",
                 f"{plan.share:.1%}",
                 f"{plan.supervised_tokens / max(plan.tokens, 1):.0%}",
-                f"{plan.epochs:.2f}",
+                epochs_text(plan.epochs),
                 f"{plan.most}x",
             )
             for plan in plans

@@ -18,12 +18,17 @@ SECONDS = 10.0
 def unknown_model(model_id: str) -> Problem | None:
     """Why a Hub id that is no folder here cannot be loaded, or None where it can or where loading will tell.
 
-    Models in the Hub's cache are not asked for, nor is anything while the client is set to stay offline. Any other
-    answer of a server than "there is none" is left to the loader, as mirrors do not have all of the Hub's calls.
+    Models in the Hub's cache are not asked for. Any other answer of a server than "there is none" is left to the
+    loader, as mirrors do not have all of the Hub's calls.
     """
-    if constants.HF_HUB_OFFLINE or _is_cached(model_id):
+    if _is_cached(model_id):
         return None
     here = f'no folder "{model_id}" is here, so it is taken for a model of the Hub, and'
+    if constants.HF_HUB_OFFLINE:
+        remedy = "check the folder; for a model of the Hub, unset HF_HUB_OFFLINE"
+        return Problem(
+            model_id, f"{here} the client is set to stay offline and has it not in its cache", remedy
+        )
     try:
         HfApi().model_info(model_id, timeout=SECONDS)
     except RepositoryNotFoundError:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
+from aligner.hub.example import ANY, Example
 from aligner.run.manifest import Manifest
 from aligner.run.metrics import describe
 
@@ -41,6 +42,7 @@ class CardFacts:
     hub_base: str | None  # Hub id of the base; None when it was made on the publisher's machine
     hub_revision: str | None
     merged: bool  # an adapter was merged into the weights for publishing
+    example: Example = ANY
 
 
 def render_card(manifest: Manifest, facts: CardFacts) -> str:
@@ -82,13 +84,21 @@ def loading_code(facts: CardFacts) -> str:
         imports,
         f"model = {loader}.from_pretrained({arguments})",
         f'tokenizer = AutoTokenizer.from_pretrained("{facts.repo_id}")',
+        *_messages(facts.example, answered=is_reward),
         *(_REWARD_USE if is_reward else _CHAT_USE),
     ]
     return "\n".join(lines) + "\n"
 
 
+def _messages(example: Example, *, answered: bool) -> Iterator[str]:
+    """The example as Python; JSON spells its text as Python does."""
+    yield f'messages = [{{"role": "user", "content": {json.dumps(example.question, ensure_ascii=False)}}}]'
+    if answered:
+        answer = json.dumps(example.answer, ensure_ascii=False)
+        yield f'messages += [{{"role": "assistant", "content": {answer}}}]'
+
+
 _CHAT_USE = (
-    'messages = [{"role": "user", "content": "Where does Ann live?"}]',
     "inputs = tokenizer.apply_chat_template(",
     '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
     ")",
@@ -97,8 +107,6 @@ _CHAT_USE = (
     'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))',
 )
 _REWARD_USE = (
-    'messages = [{"role": "user", "content": "Where does Ann live?"}]',
-    'messages += [{"role": "assistant", "content": "In Hillgate."}]',
     'inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)',
     'inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}',
     "print(model(**inputs).logits[0, 0].item())  # the raw reward; reward_stats.json has its mean and std",

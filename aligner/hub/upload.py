@@ -19,6 +19,7 @@ from huggingface_hub.utils import validate_repo_id
 from aligner.errors import Problem, RunError
 from aligner.hub.ask import CONNECTION_ERRORS
 from aligner.hub.card import CardFacts, Kind, render_card
+from aligner.hub.example import example_of
 from aligner.run.manifest import Manifest
 from aligner.run.write import write_folder, write_json, write_text
 
@@ -129,6 +130,7 @@ def prepare_folder(run_path: Path, target: Path, *, repo_id: str) -> tuple[list[
             _without_local_paths(config)
         has_head = _has_score_head(manifest, model)
         facts = _facts(repo_id, manifest, adapter, merged=local_base, has_head=has_head)
+        facts = replace(facts, example=example_of(run_path))
         write_text(folder / CARD, render_card(manifest, facts))
         check_no_private_paths(folder, run_path)
         files = sorted(path.name for path in folder.iterdir())

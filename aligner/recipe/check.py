@@ -141,21 +141,39 @@ def _exists(pattern: str) -> bool:
 
 
 def _near_path(named: Path, beside: Path) -> str:
-    """The nearest thing that is there: a sibling of the first part of the path that is missing."""
+    """The nearest thing that is there, or where it was looked for."""
+    if any(os.path.isdir(start) for start in (named, beside.parent / named)):
+        return "the folder is empty"
+    folders = [str(Path.cwd())] + ([str(beside.parent)] if beside.parent.resolve() != Path.cwd() else [])
+    return near_path(named, beside) or f"looked in {' and in '.join(folders)}"
+
+
+def near_path(named: Path, beside: Path) -> str:
+    """A sibling of the first part of the path that is missing, with the rest of it where that is there; or ""."""
     for start in (named, beside.parent / named):
+        if os.path.exists(start):
+            return ""
         missing = start
         while missing.parent != missing and not os.path.isdir(missing.parent):
             missing = missing.parent
-        if os.path.isdir(start):
-            return "the folder is empty"
         try:
             siblings = sorted(os.listdir(missing.parent))
         except (OSError, ValueError):
             continue
-        if close := get_close_matches(missing.name, siblings, n=1, cutoff=0.5):
-            return f'did you mean "{missing.parent / close[0]}"?'
-    folders = [str(Path.cwd())] + ([str(beside.parent)] if beside.parent.resolve() != Path.cwd() else [])
-    return f"looked in {' and in '.join(folders)}"
+        if close := _nearest_name(missing.name, siblings):
+            meant = missing.parent / close
+            whole = meant / start.relative_to(missing)
+            return f'did you mean "{whole if _exists(str(whole)) else meant}"?'
+    return ""
+
+
+def _nearest_name(name: str, there: list[str]) -> str | None:
+    """A name that is spelt nearly the same; an ending in common (.jsonl) is not taken for likeness."""
+    stem, _, ending = name.partition(".")
+    stems = {other.partition(".")[0]: other for other in there if other.partition(".")[2] == ending}
+    if close := get_close_matches(stem, stems, n=1, cutoff=0.65):
+        return stems[close[0]]
+    return next((other for other in there if other.partition(".")[0] == stem), None)
 
 
 def _texts(node: Node) -> list[ScalarNode]:

@@ -14,7 +14,7 @@ from aligner.errors import Problem, RecipeError, nearest
 from aligner.recipe.base import Spec
 from aligner.recipe.check import check_files, data_root, find_path, nearest_sibling
 from aligner.recipe.override import apply_changes, apply_overrides
-from aligner.recipe.shape import unknown_keys
+from aligner.recipe.shape import take_out_nulls, unknown_keys
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import RECIPES, Recipe
 from aligner.recipe.task import TaskSpec
@@ -69,6 +69,7 @@ def load_recipe(
     problems += apply_overrides(tree, overrides)
     given_root = data_root(tree) if tree.entries.get("root") is not written else None
     problems += unknown_keys(tree, root, root)
+    take_out_nulls(tree, root)
     problems += check_files(tree, root, name, path, in_pipeline=in_pipeline)
     recipe = _validate(tree, root, problems)
     if recipe is None or problems:
@@ -135,7 +136,7 @@ def _stage_name(tree: MapNode, wanted: str | None, path: Path, problems: list[Pr
         entry.node = ScalarNode(entry.node.place, name := close[1])
     elif wanted is not None and name != wanted:
         command = "run" if name == "pipeline" else name
-        what = f"this is a {name} recipe, not a {wanted} recipe"
+        what = f"this recipe's stage is {name}, not {wanted}"
         problems.append(Problem(entry.node.place, what, f"run it with: aligner {command} {path}"))
     return name
 

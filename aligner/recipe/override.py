@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 
 from aligner.errors import Problem
 from aligner.recipe.stages import PipelineRecipe
@@ -23,26 +24,49 @@ def apply_overrides(tree: MapNode, overrides: Sequence[str]) -> list[Problem]:
     problems: list[Problem] = []
     for text in overrides:
         key, equals, value = text.partition("=")
-        key = _for_stage(tree, key.strip())
+        key = key.strip()
         place = f"-s {key}"
         if not equals or not all(key.split(".")):
             problems.append(
                 Problem(f"-s {text}", "not an override", "write -s key=value, for example -s train.epochs=2")
             )
             continue
+        if wrong := _no_stage(tree, key, place):
+            problems.append(wrong)
+            continue
         node, found = parse_value(value, place)
         problems += found
         if node is not None:
-            problems += set_value(tree, key, node, place)
+            problems += set_value(tree, _for_stage(tree, key), node, place)
     return problems
+
+
+def _stages(tree: MapNode) -> list[str]:
+    """The names of a pipeline's stages; [] in other recipes."""
+    entry = tree.entries.get("stages")
+    return list(entry.node.entries) if entry and isinstance(entry.node, MapNode) else []
 
 
 def _for_stage(tree: MapNode, key: str) -> str:
     """In a pipeline, `sft.train.epochs` is short for `stages.sft.set.train.epochs`."""
-    stages = tree.entries.get("stages")
     name, dot, rest = key.partition(".")
-    short = stages and isinstance(stages.node, MapNode) and name in stages.node.entries and dot
-    return f"stages.{name}.set.{rest}" if short and name not in PipelineRecipe.model_fields else key
+    short = dot and name in _stages(tree) and name not in PipelineRecipe.model_fields
+    return f"stages.{name}.set.{rest}" if short else key
+
+
+def _no_stage(tree: MapNode, key: str, place: str) -> Problem | None:
+    """A key of a pipeline that begins neither with a stage nor with a key of its own."""
+    stages, (name, dot, rest) = _stages(tree), key.partition(".")
+    if not stages or name in (*stages, *PipelineRecipe.model_fields):
+        return None
+    own = [field for field in PipelineRecipe.model_fields if field != "stages"]
+    close = get_close_matches(name, stages if dot else own, n=1, cutoff=0.7)
+    remedy = (
+        f'did you mean "{close[0]}{dot}{rest}"?'
+        if close
+        else f"begin with the name of a stage ({', '.join(stages)}), or write {', '.join(own)}"
+    )
+    return Problem(place, f'unknown key "{key}"', remedy)
 
 
 def set_value(tree: MapNode, key: str, node: Node, place: str) -> Iterator[Problem]:

@@ -49,3 +49,8 @@ class Plan:
     """What a recipe would do, stage by stage."""
 
     stages: tuple[StagePlan, ...]
+
+
+def epochs_text(value: float) -> str:
+    """How often something is done, 1.50 or 0.004: two decimals, and two digits of what is less than a tenth."""
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"

@@ -126,13 +126,36 @@ def unknown_keys(node: Node, annotation: Any, root: Any, key: str = "") -> Itera
             yield from unknown_keys(entry.node, inner, root, f"{key}.{name}" if key else name)
 
 
+def take_out_nulls(node: Node, annotation: Any) -> None:
+    """What an override or a pipeline sets to null goes back to its default, where it cannot be null itself."""
+    arm = arm_for(annotation, node)
+    if isinstance(node, ListNode) and arm:
+        for item in node.items:
+            take_out_nulls(item, get_args(arm)[0])
+    elif isinstance(node, MapNode) and arm:
+        for name, entry in list(node.entries.items()):
+            inner = arm.model_fields[name].annotation if is_spec(arm) else get_args(arm)[1]
+            empty = isinstance(entry.node, ScalarNode) and entry.node.value is None
+            if is_spec(arm) and empty and is_change(entry.place) and NoneType not in arms(inner):
+                del node.entries[name]
+            take_out_nulls(entry.node, inner)
+
+
+def is_change(place: str) -> bool:
+    """Whether a value does not stand in the file: -s or a pipeline's `set` gave it."""
+    return place.startswith("-s ") or ", set " in place
+
+
 def _mend(node: MapNode, spec: type[BaseModel], root: Any, key: str) -> Iterator[Problem]:
     for name in [name for name in node.entries if name not in spec.model_fields]:
         entry = node.entries.pop(name)
         remedy = nearest(name, list(spec.model_fields))
+        before = f"{key}." if key and is_change(entry.place) else ""
         elsewhere = [whole for whole in dotted_keys(root) if whole.split(".")[-1] == name]
         if remedy.startswith("did you mean"):
-            node.entries.setdefault(remedy.split('"')[1], entry)
+            meant = remedy.split('"')[1]
+            node.entries.setdefault(meant, entry)
+            remedy = f'did you mean "{before}{meant}"?'
         elif elsewhere:
             remedy = f'it belongs at "{elsewhere[0]}"'
         yield Problem(entry.place, f'unknown key "{f"{key}.{name}" if key else name}"', remedy)

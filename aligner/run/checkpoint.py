@@ -75,6 +75,11 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def last_step(folder: Path) -> int:
+    """Step of the newest checkpoint by its name alone, whole or not; 0 where there is none."""
+    return max(map(checkpoint_step, _newest_first(folder)), default=0)
+
+
 def seal_folder(folder: Path, step: int) -> None:
     """Write the seal, the last thing in a checkpoint: size and SHA-256 of every file below, all on the disk by then."""
     fsync_tree(folder)

@@ -90,7 +90,7 @@ METRICS: Final[dict[str, str]] = (
     | {f"{area}/{name}": meaning for area in REWARDED for name, meaning in _OF_GROUPS.items()}
 )
 
-RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
+RESULTS: Final[dict[str, str]] = {  # the report shows them in this order, FIRST before the others
     "exact_match_share": "Share of questions answered with exactly a right answer.",
     "answer_nats": "-log probability that the answer is, word for word, an accepted one, in nats, mean over the rows.",
     "few_shot_exact_match_share": "Exact match with the best few-shot prompt: what is known before tuning.",
@@ -139,6 +139,23 @@ RESULTS: Final[dict[str, str]] = {  # the report shows them in this order
     "instructions_dropped": "Instructions that were dropped, by reason.",
     "instances_dropped": "Instances that were dropped, by reason.",
 }
+
+# What a user of RLHF looks for, in this order: tables show it first, the rest of RESULTS behind it.
+FIRST: Final = (
+    "exact_match_share",
+    "accuracy_share",
+    "own_samples_accuracy_share",
+    "gold_reward",
+    "gold_gain",
+    "gap_closed_share",
+    "proxy_reward",
+    "proxy_gain",
+    "kl_nats_per_response",
+    "abstained_answerable_share",
+    "gold_reward_greedy",
+    "response_tokens",
+    "bits_per_byte",
+)
 
 BETTER: Final[dict[str, Literal["higher", "lower"]]] = {
     "loss_nats": "lower",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import aligner
 from aligner.errors import Problem, RunError
+from aligner.recipe.check import near_path
 from aligner.run.write import write_json
 
 Status = Literal["new", "running", "finished", "interrupted", "failed"]
@@ -70,12 +71,17 @@ class Manifest:
             return cls(**{k: v for k, v in values.items() if k in known} | {"hardware": hardware})
         except FileNotFoundError:
             raise RunError(
-                Problem(str(folder), "not a run folder (no manifest.json)", "name a run's output folder")
+                Problem(str(folder), "not a run folder (no manifest.json)", run_meant(folder))
             ) from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunError(
                 Problem(str(path), f"damaged ({error})", "start the run again with --fresh")
             ) from error
+
+
+def run_meant(folder: Path) -> str:
+    """A remedy for a folder that holds no run."""
+    return near_path(folder, folder) or "name a run's output folder"
 
 
 def current_versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from aligner.errors import Problem, TrainingError, nearest
-from aligner.run.glossary import BETTER, METRICS, RESULTS, REWARDED, WATCHED
+from aligner.run.glossary import BETTER, FIRST, METRICS, RESULTS, REWARDED, WATCHED
 from aligner.run.lines import JsonLines, JsonRow
 
 _RESULT_KEY = re.compile(r"(?P<area>[\w.-]+)/(?P<metric>\w+)(?:\[(?P<qualifier>[^\[\]]+)\])?")
@@ -103,16 +103,18 @@ def better(metric: str) -> Literal["higher", "lower", ""]:
 
 def as_of_ppo(row: Mapping[str, float]) -> dict[str, float]:
     """Figures of another stage's policy under PPO's names, where PPO has the same: so they share pictures and words."""
-    return {_ppo_name(key): value for key, value in row.items()}
+    return {ppo_name(key): value for key, value in row.items()}
 
 
-def _ppo_name(key: str) -> str:
+def ppo_name(key: str) -> str:
+    """PPO's name of a figure that another stage has, or the key itself."""
     area, _, name = key.partition("/")
     same = f"ppo/{name}"
     return same if area in (*WATCHED, *REWARDED) and same in METRICS else key
 
 
 __all__ = [
+    "FIRST",
     "METRICS",
     "RESULTS",
     "Metrics",
@@ -123,4 +125,5 @@ __all__ = [
     "describe",
     "merged_results",
     "parse_result_key",
+    "ppo_name",
 ]

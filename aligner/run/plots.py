@@ -144,6 +144,7 @@ def _curve(rows: Sequence[JsonRow], key: str, label: str) -> Curve:
 
 def _figure(plot: Plot) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(5.4, 3.1))  # no pyplot: no global state, no display
     figure.subplots_adjust(left=0.14, right=0.98, top=0.9, bottom=0.16)  # constrained layout draws all twice
@@ -158,6 +159,7 @@ def _figure(plot: Plot) -> Figure:
             marker="o" if few else "", markersize=3.5,
         )  # fmt: skip
     axes.set_title(plot.title, color=_INK, fontsize=10.5, loc="left", fontweight="bold")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step", color=_INK, fontsize=9)
     axes.set_ylabel(plot.unit, color=_INK, fontsize=9)
     axes.tick_params(colors=_INK, labelsize=8.5)

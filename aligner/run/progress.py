@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from aligner.run.numbers import duration, number
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -98,14 +100,14 @@ class _PlainBar:
     def _say(self) -> None:
         self._said = time.monotonic()
         spent = self._said - self._start
-        parts = [f"{self._done}/{self._total}", f"{spent:.0f} s"]
+        parts = [f"{self._done}/{self._total}", duration(spent)]
         if self._before < self._done < self._total:
             left = spent / (self._done - self._before) * (self._total - self._done)
-            parts.append(f"about {left:.0f} s left")
+            parts.append(f"about {duration(left)} left")
         if self._values:
             parts.append(_spelt(self._values))
         say(f"{self._title}: {', '.join(parts)}")
 
 
 def _spelt(values: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    return "  ".join(f"{name} {number(value)}" for name, value in values.items())

@@ -6,72 +6,23 @@ It reads facts only (JSON the stages wrote), so it can be made again years later
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligner.errors import Problem, RunError
-from aligner.run.folder import read_results
-from aligner.run.lines import JsonLines, JsonRow
+from aligner.run.facts import StageFacts, read_stages
 from aligner.run.manifest import Manifest
 from aligner.run.metrics import METRICS, describe
+from aligner.run.numbers import MISSING, duration
 from aligner.run.plots import draw_png, draw_svg, plots_of
 from aligner.run.report_samples import SideBySide, other_samples, side_by_side
-from aligner.run.report_sources import ReadLine, SourceLine, read_line, source_line, sources_in
-from aligner.run.report_tables import (
-    MISSING,
-    Movement,
-    ResultTable,
-    duration,
-    movements,
-    number,
-    plain,
-    result_tables,
-)
+from aligner.run.report_tables import Movement, Part, ResultTable, movements, result_tables, start_and_end
+from aligner.run.verdict import verdict
 from aligner.run.write import write_bytes, write_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 TEMPLATE = "report.html.j2"
-
-
-@dataclass(frozen=True)
-class StageFacts:
-    """All a page says of one stage; read from its folder."""
-
-    name: str
-    manifest: Manifest
-    metrics: list[JsonRow]
-    results: dict[str, float]
-    samples: list[JsonRow]
-
-    @property
-    def steps(self) -> str:
-        """Number of the last logged step, or a dash."""
-        return number(self.metrics[-1]["step"]) if self.metrics else MISSING
-
-    @property
-    def time(self) -> str:
-        """Wall-clock time; of a killed run what its metrics know."""
-        last = self.metrics[-1]["seconds"] if self.metrics else 0.0
-        return duration(max(self.manifest.seconds, last))
-
-    @property
-    def sources(self) -> list[SourceLine]:
-        """The data it read, wherever in the data report a source stands."""
-        return [source_line(part, source) for part, source in sources_in(self.manifest.data)]
-
-    @property
-    def read(self) -> list[ReadLine]:
-        """What the whole training reads of each source; [] for stages that do not plan it."""
-        return [read_line(source) for source in self.manifest.sources]
-
-    @property
-    def rows_used(self) -> str:
-        """Rows used of all sources, the held-out ones aside."""
-        used = [s["rows_used"] for part, s in sources_in(self.manifest.data) if "holdout" not in part]
-        return number(sum(used)) if used else MISSING
 
 
 def build_report(folder: Path) -> Path:
@@ -83,33 +34,6 @@ def build_report(folder: Path) -> Path:
     path = folder / "report.html"
     write_text(path, page)
     return path
-
-
-def read_stages(folder: Path) -> list[StageFacts]:
-    """The stages whose facts lie here: the folder's own, or its children's in the pipeline's order."""
-    children = sorted(child.parent for child in folder.glob("*/manifest.json")) if folder.is_dir() else []
-    if children:
-        stages = [read_stage(child) for child in children]
-        planned = _planned(folder)
-        return sorted(
-            stages, key=lambda s: (planned.get(s.name, len(planned)), s.manifest.started or "9", s.name)
-        )
-    if not (folder / "manifest.json").exists():
-        raise RunError(
-            Problem(str(folder), "no run here to report on (no manifest.json)", "name a run's output folder")
-        )
-    return [read_stage(folder)]
-
-
-def read_stage(folder: Path) -> StageFacts:
-    """The facts of one stage folder."""
-    return StageFacts(
-        name=folder.resolve().name,
-        manifest=Manifest.read(folder),
-        metrics=JsonLines(folder / "metrics.jsonl").rows(),
-        results=read_results(folder),
-        samples=JsonLines(folder / "samples.jsonl").rows(),
-    )
 
 
 def render(title: str, status: str, stages: Sequence[StageFacts], drawings: dict[str, list[Markup]]) -> str:
@@ -133,23 +57,16 @@ def render(title: str, status: str, stages: Sequence[StageFacts], drawings: dict
         compared=compared,
         drawings=drawings,
         moved=_movements(tuned),
-        tables=_tables(compared, families=False),
-        family_tables=_tables(compared, families=True),
+        verdict=verdict(stages),
+        tables=_tables(compared, "first"),
+        other_tables=_tables(compared, "rest"),
+        family_tables=_tables(compared, "families"),
+        own_tables={stage.name: _own_tables(stage) for stage in tuned},
         generations=_generations(compared),
         other_samples={stage.name: other_samples(stage.samples) for stage in tuned},
         glossary=_glossary(stages),
         machines=_machines(stages),
-        number=number,
-        plain=plain,
     )
-
-
-def _planned(folder: Path) -> dict[str, int]:
-    """Place of each stage in the pipeline's recipe; {} where the folder only happens to hold runs."""
-    if not (folder / "manifest.json").exists():
-        return {}
-    stages = Manifest.read(folder).recipe.get("stages") or {}
-    return {name: place for place, name in enumerate(stages)}
 
 
 def _draw(folder: Path, stage: StageFacts) -> list[Markup]:
@@ -179,8 +96,14 @@ def _movements(stages: Sequence[StageFacts]) -> list[Movement]:
     return [movement for stage in stages for movement in movements(stage.name, stage.metrics)]
 
 
-def _tables(stages: Sequence[StageFacts], *, families: bool) -> list[ResultTable]:
-    return [table for stage in stages for table in result_tables(stage.results, families=families)]
+def _tables(stages: Sequence[StageFacts], part: Part) -> list[ResultTable]:
+    return [table for stage in stages for table in result_tables(stage.results, part)]
+
+
+def _own_tables(stage: StageFacts) -> list[ResultTable]:
+    """A trained stage's results: beside those of its start where it has both, then the others."""
+    both, left = start_and_end(stage.results)
+    return both + result_tables(left, "suites")
 
 
 def _generations(stages: Sequence[StageFacts]) -> SideBySide:

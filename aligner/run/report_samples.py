@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aligner.run.lines import JsonRow
-from aligner.run.report_tables import number
+from aligner.run.numbers import number
 
 PER_FAMILY = 2
 AT_MOST = 36

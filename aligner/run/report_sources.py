@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aligner.run.report_tables import MISSING, number
+from aligner.recipe.plan import epochs_text
+from aligner.run.numbers import MISSING, number
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def read_line(source: Mapping[str, Any]) -> ReadLine:
         tokens=number(tokens),
         share=number(source["share"], "_share"),
         supervised=number(source["supervised_tokens"] / tokens, "_share") if tokens else MISSING,
-        epochs=f"{source['epochs']:.2f}",
+        epochs=epochs_text(source["epochs"]),
         templates=[f"{task}: {', '.join(used)}" for task, used in by_task.items()],
         shots=", ".join(f"{shown} before {number(count)} rows" for shown, count in shots.items()),
     )

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from aligner.run.metrics import RESULTS, ResultKey, as_of_ppo, better, describe, parse_result_key
+from aligner.run.metrics import (
+    FIRST,
+    RESULTS,
+    ResultKey,
+    as_of_ppo,
+    better,
+    describe,
+    parse_result_key,
+    ppo_name,
+)
+from aligner.run.numbers import MISSING, number
 
-MISSING = "–"
+# The figures that are looked for first and the others, both, or those of single families ("suite.family").
+Part = Literal["first", "rest", "suites", "families"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as shown, and whether it is the best of its row."""
+    """A number as shown, its 95 % interval where it has one, and whether it is the best of its row."""
 
     text: str
     best: bool = False
+    interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,25 +78,6 @@ _HEADLINES = {
 }
 
 
-def number(value: float, name: str = "") -> str:
-    """A number for a table: shares in percent, whole numbers in groups of three, others to three or four digits."""
-    if name.endswith("_share"):
-        return f"{100 * value:.1f} %"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}".replace(",", "\u202f")
-    return f"{value:.3f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a clock a person reads: "48 s", "3 min 05 s", "2 h 10 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 def movements(stage: str, rows: Sequence[Mapping[str, float]]) -> list[Movement]:
     """The headline numbers of a stage: first logged, last logged, and whether that is the way they should go."""
     found = []
@@ -98,16 +92,15 @@ def movements(stage: str, rows: Sequence[Mapping[str, float]]) -> list[Movement]
     return found
 
 
-def result_tables(results: Mapping[str, float], *, families: bool) -> list[ResultTable]:
+def result_tables(results: Mapping[str, float], part: Part) -> list[ResultTable]:
     """results.json pivoted: a table a metric, a row a qualifier, a column an area (a model).
 
-    `families`: False takes the rows of whole suites, True those of one family in a suite ("suite.family").
     The ends of a metric's interval stand beside it, not in rows of their own.
     """
-    keys = [(parse_result_key(key), value) for key, value in results.items()]
-    values = {(key.metric, key.qualifier, key.area): value for key, value in keys}
-    ends = {end for key, _ in keys for end in _interval_names(key.metric)}
-    chosen = [key for key, _ in keys if ("." in key.qualifier) == families and key.metric not in ends]
+    values = {parse_result_key(key): value for key, value in results.items()}
+    ends = {end for key in values for end in _interval_names(key.metric)}
+    shown = [key for key in values if key.metric not in ends]
+    chosen = [key for key in shown if _is_in(part, key, shown)]
     tables = []
     for columns in _column_groups(chosen):
         ours = [key for key in chosen if key.area in columns]
@@ -116,6 +109,26 @@ def result_tables(results: Mapping[str, float], *, families: bool) -> list[Resul
             rows = [_result_row(metric, qualifier, columns, values) for qualifier in qualifiers]
             tables.append(ResultTable(plain(metric), describe(metric), columns, rows))
     return tables
+
+
+def _is_in(part: Part, key: ResultKey, shown: Sequence[ResultKey]) -> bool:
+    """First are the figures of all rows; where a metric has none, those of whole suites."""
+    if "." in key.qualifier:
+        return part == "families"
+    whole = not key.qualifier or all(other.qualifier for other in shown if other.metric == key.metric)
+    first = key.metric in FIRST and whole
+    return part == ("first" if first else "rest") or part == "suites"
+
+
+def start_and_end(results: Mapping[str, float]) -> tuple[list[ResultTable], dict[str, float]]:
+    """Figures that a stage has of its start, too, as tables of both; and the results without them."""
+    both = [key for key in results if f"{key}[start]" in results]
+    tables = []
+    for key in both:
+        cells = [Cell(number(results[name], key)) for name in (f"{key}[start]", key)]
+        title = _HEADLINES.get(ppo_name(key), plain(key))
+        tables.append(ResultTable(title, describe(key), ["start", "end"], [ResultRow("all", "", cells)]))
+    return tables, {key: results[key] for key in results if key.removesuffix("[start]") not in both}
 
 
 def _column_groups(keys: Sequence[ResultKey]) -> list[list[str]]:
@@ -140,36 +153,38 @@ def _interval_names(metric: str) -> tuple[str, str]:
 
 
 def _importance(metric: str) -> int:
-    """Place in the glossary, which starts with what matters most; metrics it does not know come last."""
-    known = list(RESULTS)
+    """Place among what is looked for first, then in the glossary; metrics it does not know come last."""
+    known = [*FIRST, *RESULTS]
     return known.index(metric) if metric in known else len(known)
 
 
 def plain(metric: str) -> str:
     """A metric's name in words, its unit last: "exact_match_share" is "exact match"."""
     name = metric.rpartition("/")[2].removesuffix("_share").replace("_nats_per_", "_in_nats_per_")
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace("kl ", "KL ")
 
 
 def _result_row(
-    metric: str, qualifier: str, columns: Sequence[str], values: Mapping[tuple[str, str, str], float]
+    metric: str, qualifier: str, columns: Sequence[str], values: Mapping[ResultKey, float]
 ) -> ResultRow:
-    numbers = [values.get((metric, qualifier, area)) for area in columns]
+    numbers = [values.get(ResultKey(area, metric, qualifier)) for area in columns]
     known = [value for value in numbers if value is not None]
     way = better(metric)
     best = {"higher": max, "lower": min}[way](known) if way and len(set(known)) > 1 else None
     cells = []
     for area, value in zip(columns, numbers, strict=True):
-        ends = [values.get((end, qualifier, area)) for end in _interval_names(metric)]
-        cells.append(Cell(MISSING) if value is None else Cell(_cell_text(metric, value, ends), value == best))
+        ends = [values.get(ResultKey(area, end, qualifier)) for end in _interval_names(metric)]
+        cells.append(
+            Cell(MISSING)
+            if value is None
+            else Cell(number(value, metric), value == best, interval(metric, *ends))
+        )
     return ResultRow(qualifier or "all", f"{way} is better" if way else "", cells)
 
 
-def _cell_text(metric: str, value: float, ends: Sequence[float | None]) -> str:
-    low, high = ends
-    if low is None or high is None:
-        return number(value, metric)
-    return f"{number(value, metric)} ({number(low, metric)} to {number(high, metric)})"
+def interval(metric: str, low: float | None, high: float | None) -> str:
+    """The ends of a metric's interval, "0.270 to 0.345"; "" where they are not known."""
+    return "" if low is None or high is None else f"{number(low, metric)} to {number(high, metric)}"
 
 
 def _verdict(key: str, first: float, last: float) -> str:

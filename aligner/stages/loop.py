@@ -27,6 +27,7 @@ from transformers import (
 
 from aligner.data.mix import Mix
 from aligner.errors import Interrupted, Problem, TrainingError
+from aligner.models.load import quiet_bars
 from aligner.recipe.training import TrainSpec
 from aligner.run.checkpoint import SEAL, checkpoint_step, newest_checkpoint, seal_folder
 from aligner.run.folder import RunFolder
@@ -156,9 +157,17 @@ class StageTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         (folder / SEAL).unlink(missing_ok=True)  # it is not whole until it is sealed again
-        super()._save_checkpoint(model, trial)
+        with quiet_bars():
+            super()._save_checkpoint(model, trial)
         if self.is_world_process_zero():
             seal_folder(folder, self.state.global_step)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Tied weights are stored under one of their names; of the others none is missing."""
+        weights = dict(self.model.named_parameters(remove_duplicate=False))
+        loaded = {id(weight) for name, weight in weights.items() if name not in load_result.missing_keys}
+        missing = [name for name in load_result.missing_keys if id(weights.get(name)) not in loaded]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
         """Cards are written when a run is published, not at every checkpoint."""

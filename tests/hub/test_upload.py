@@ -21,6 +21,7 @@ from transformers import (
 
 from aligner.errors import RunError
 from aligner.hub.card import CardFacts, loading_code
+from aligner.hub.example import ANY, Example, example_of
 from aligner.hub.upload import check_no_private_paths, prepare_folder, publish
 from aligner.models.adapters import attach_lora
 from aligner.models.heads import RewardModel, RewardStats, write_stats
@@ -239,6 +240,27 @@ def test_the_cards_code_runs_on_the_folder(
     assert capsys.readouterr().out.endswith("\n")
 
 
+def test_the_cards_question_is_the_runs_own(full_run: Path, tmp_path: Path) -> None:
+    """The best rewarded of the newest samples; without samples the first short row of the data; else anybody's."""
+    rows = [
+        {"step": 0, "prompt": "An old one?", "response": "Yes", "gold_reward": 1.0},
+        {"step": 9, "prompt": 'Who said "no"?', "response": "Sam", "gold_reward": 0.5},
+        {"step": 9, "prompt": "A worse one?", "response": "Sam", "gold_reward": -1.0},
+    ]
+    samples, data = full_run / "samples.jsonl", tmp_path / "rows.jsonl"
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare_folder(full_run, tmp_path / "out", repo_id="you/tiny")
+    assert '"content": "Who said \\"no\\"?"' in (tmp_path / "out" / "README.md").read_text()
+    samples.unlink()
+    asked = [{"prompt": question, "completion": "Rye."} for question in ("Which bread " * 20, "Which bread?")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    train = f"data: {{train: [{{path: {data}}}]}}\ntrain: {{steps: 1}}\n"
+    (full_run / "recipe.yaml").write_text(f"stage: sft\noutput: x\nmodel: {{base: you/base}}\n{train}")
+    assert example_of(full_run) == Example("Which bread?", "Rye.")
+    data.unlink()
+    assert example_of(full_run) == ANY
+
+
 def test_a_reward_models_code_gives_its_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     config = tiny_model(TOKENIZER).config
     config.num_labels = 1
@@ -252,8 +274,8 @@ def test_a_reward_models_code_gives_its_score(tmp_path: Path, capsys: pytest.Cap
     exec(loading_code(CardFacts(str(tmp_path / "out"), "reward", None, None, merged=False)), {})
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     messages = [
-        {"role": "user", "content": "Where does Ann live?"},
-        {"role": "assistant", "content": "In Hillgate."},
+        {"role": "user", "content": ANY.question},
+        {"role": "assistant", "content": ANY.answer},
     ]
     ids = tokenizer(
         tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False, return_tensors="pt"

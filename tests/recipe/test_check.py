@@ -98,7 +98,8 @@ def test_root_stands_before_the_paths_once() -> None:
     ("written", "remedy"),
     [
         ("data/chta.jsonl", 'did you mean "data/chat.jsonl"?'),
-        ("dta/chat.jsonl", 'did you mean "data"?'),
+        ("dta/chat.jsonl", 'did you mean "data/chat.jsonl"?'),
+        ("dta/chats.jsonl", 'did you mean "data"?'),
         ("rows/mor.jsonl", 'did you mean "../book/rows/more.jsonl"?'),
         ("data/*.parquet", ""),
         ("../empty", "the folder is empty"),
@@ -108,6 +109,15 @@ def test_a_missing_path_names_its_nearest_sibling(written: str, remedy: str) -> 
     where, what, told = mistake(path=written)
     assert (where, what) == ("../book/r.yaml:6:13", f"nothing at {written}")
     assert remedy in told
+
+
+@pytest.mark.parametrize("written", ["mine/z.jsonl", "reward"])
+def test_what_is_not_near_is_not_suggested(folder: Path, written: str) -> None:
+    """An ending in common is no likeness, and half of the letters are not."""
+    for name in ("mine/x.jsonl", "review"):
+        (folder / "work" / name).parent.mkdir(exist_ok=True)
+        (folder / "work" / name).write_text("{}")
+    assert "did you mean" not in mistake(path=written)[2]
 
 
 def test_a_path_to_nowhere_says_where_it_looked(folder: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from aligner.errors import RecipeError
 from aligner.recipe.load import load_recipe
+from aligner.recipe.preference import DpoRecipe
 from aligner.recipe.stages import PipelineRecipe, SftRecipe
 from tests.recipe.complete import write_complete
 
@@ -54,7 +55,7 @@ def test_an_override_makes_the_parts_on_its_way() -> None:
 @pytest.mark.parametrize(
     ("override", "where", "what", "remedy"),
     [
-        ("train.epoch=2", "-s train.epoch", 'unknown key "train.epoch"', 'did you mean "epochs"?'),
+        ("train.epoch=2", "-s train.epoch", 'unknown key "train.epoch"', 'did you mean "train.epochs"?'),
         ("train.log_every='2'", "-s train.log_every", "train.log_every is text", "write log_every: 2 without quotes"),
         ("train.schedule=cosin", "-s train.schedule", "is not one of its values", 'did you mean "cosine"?'),
         ("data.train.3.cap=1", "-s data.train.3.cap", '"3" is no entry of data.train', "numbered 0 to 0"),
@@ -92,5 +93,31 @@ def test_in_a_pipeline_the_name_of_a_stage_reaches_into_its_recipe() -> None:
         assert recipe.seed == 9
         assert recipe.stages["sft"].set == {"model.base": "@base", "train.epochs": 7}
         assert recipe.stages["base"].set == {"train.steps": 2}
-    with pytest.raises(RecipeError, match='-s sftt.train.epochs: unknown key "sftt"'):
-        load_recipe(path, ["sftt.train.epochs=7"])
+
+
+@pytest.mark.parametrize(
+    ("override", "remedy"),
+    [
+        ("sftt.train.epochs=7", 'did you mean "sft.train.epochs"?'),
+        (
+            "zzz.train.epochs=7",
+            "begin with the name of a stage (base, sft), or write stage, seed, output, root",
+        ),
+        ("steps=7", "begin with the name of a stage (base, sft), or write stage, seed, output, root"),
+        ("sede=7", 'did you mean "seed"?'),
+    ],
+)
+def test_a_pipelines_override_that_begins_with_no_stage_is_told_with_the_stages(
+    override: str, remedy: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(Path("pipeline-complete.yaml"), [override])
+    (problem,) = caught.value.problems
+    key = override.partition("=")[0]
+    assert (problem.where, problem.what, problem.remedy) == (f"-s {key}", f'unknown key "{key}"', remedy)
+
+
+def test_null_takes_a_list_out_where_it_may_be_left_out() -> None:
+    recipe = load_recipe(Path("dpo-complete.yaml"), ["reward=null"]).recipe
+    assert isinstance(recipe, DpoRecipe) and recipe.reward == []
+    assert mistake("data.train=null")[1] == 'missing key "data.train"'

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from aligner.errors import RunError
+from aligner.run.numbers import duration, number
 from aligner.run.plots import draw_svg, plots_of
 from aligner.run.report import build_report
-from aligner.run.report_tables import duration, number, result_tables
+from aligner.run.report_tables import result_tables, start_and_end
 from tests.run.fake import NASTY, quickstart
 
 
@@ -89,7 +90,15 @@ def test_results_stand_side_by_side_a_column_a_model(page: str) -> None:
     assert ["gold gain higher is better", "–", "–", "0.110 (0.070 to 0.150)"] in rows
     assert ["", "reward"] in rows and ["accuracy higher is better", "90.0 % (88.0 % to 92.0 %)"] in rows
     assert ["items.sorting", "0.0 %", "10.0 %", "20.0 %"] in rows
-    assert page.index(">items<") < page.index("Family by family") < page.index("items.sorting")
+    folded = page.index("Everything else that was measured")
+    assert (
+        page.index(">items<")
+        < page.index("KL in nats per response")
+        < folded
+        < page.index("finished <small>")
+    )
+    assert folded < page.index("Family by family") < page.index("items.sorting")
+    assert len([row for row in rows if row[0] == "items.sorting"]) == 1
 
 
 def test_stages_stand_in_the_pipelines_order_with_parents_rows_steps(page: str) -> None:
@@ -139,9 +148,46 @@ def test_a_picture_takes_the_pages_ink_and_repeats_itself() -> None:
 
 def test_numbers_as_people_read_them() -> None:
     assert [number(0.4567, "x_share"), number(914304.0), number(0.00123), number(-2.5)] == [
-        "45.7 %", "914\u202f304", "0.00123", "-2.500",
+        "45.7 %", "914\u202f304", "0.0012", "-2.500",
     ]  # fmt: skip
+    assert [number(-6e-7), number(-1e-9, "x_share"), number(12345.6)] == ["0", "0.0 %", "12\u202f346"]
     assert [duration(s) for s in (7.4, 185, 7800)] == ["7 s", "3 min 05 s", "2 h 10 min"]
+
+
+def test_a_metric_of_all_rows_comes_first_and_that_of_suites_where_there_is_no_other() -> None:
+    keys = [
+        "a/gold_reward",
+        "a/gold_reward[items]",
+        "a/exact_match_share[items]",
+        "a/exact_match_share[items.add]",
+    ]
+    results = dict.fromkeys([*keys, "a/finished_share"], 0.5)
+
+    def named(part: str) -> list[tuple[str, str]]:
+        return [(table.title, row.name) for table in result_tables(results, part) for row in table.rows]  # type: ignore[arg-type]
+
+    assert named("first") == [("exact match", "items"), ("gold reward", "all")]
+    assert named("rest") == [("gold reward", "items"), ("finished", "all")]
+    assert named("families") == [("exact match", "items.add")]
+
+
+def test_what_is_known_of_the_start_stands_beside_the_end() -> None:
+    results = {
+        "rloo/holdout_gold_reward": 0.9,
+        "rloo/holdout_gold_reward[start]": 0.5,
+        "rloo/best_step": 40.0,
+    }
+    (table,), left = start_and_end(results)
+    assert table.title == "true (gold) reward, held-out prompts" and table.columns == ["start", "end"]
+    assert [cell.text for cell in table.rows[0].cells] == ["0.500", "0.900"] and left == {
+        "rloo/best_step": 40.0
+    }
+
+
+def test_steps_are_whole_numbers_on_the_axis() -> None:
+    rows = [{"step": step, "seconds": 0.0, "train/loss_nats": 1.0} for step in (1, 2)]
+    ticks = re.findall(r"<text[^>]*>([^<]*)</text>", draw_svg(plots_of(rows)[0]))
+    assert "1" in ticks and "2" in ticks and not {"1.2", "1.25", "1.4", "1.5"} & set(ticks)
 
 
 def test_the_best_of_a_row_is_the_lowest_where_lower_is_better() -> None:
@@ -151,7 +197,7 @@ def test_the_best_of_a_row_is_the_lowest_where_lower_is_better() -> None:
         "a/response_tokens": 3.0,
         "b/response_tokens": 4.0,
     }
-    bits, tokens = result_tables(results, families=False)
+    tokens, bits = result_tables(results, "first")
     assert [cell.best for cell in bits.rows[0].cells] == [True, False]
     assert not any(cell.best for cell in tokens.rows[0].cells)
 

@@ -232,7 +232,9 @@ def test_a_mixture_is_trained_told_noted_and_resumed(
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-def test_interrupted_and_resumed_is_the_straight_run(tmp_path: Path, lora: dict[str, Any] | None) -> None:
+def test_interrupted_and_resumed_is_the_straight_run(
+    tmp_path: Path, lora: dict[str, Any] | None, capfd: pytest.CaptureFixture[str]
+) -> None:
     settings = {"lora": lora, "rows_per_device": 4, "evaluate_every": 2}
     results, _ = run_to_end(recipe(tmp_path, "straight", **settings))
     broken = recipe(tmp_path, "broken", **settings)
@@ -242,6 +244,7 @@ def test_interrupted_and_resumed_is_the_straight_run(tmp_path: Path, lora: dict[
     again, _ = run_to_end(broken)
     assert again == results
     assert_bit_identical(weights(tmp_path / "straight" / "model"), weights(tmp_path / "broken" / "model"))
+    assert "Writing model shards" not in capfd.readouterr().err
 
 
 def test_tasks_are_rendered_anew_each_epoch_and_resume_exactly(tmp_path: Path) -> None:
