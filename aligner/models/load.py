@@ -193,8 +193,16 @@ def _load_plain(source: Source, task: Task, quantize: Quantize) -> PreTrainedMod
     if missing:
         fault = f"{len(missing)} weights are missing, first {missing[0]}"
         raise ModelError(Problem(source.name, fault, "use a folder or id that holds the whole model"))
-    model = model if quantised else model.to(device)
+    model = _trainable_when_quantised(model) if quantised else model.to(device)
     choose_attention(model)
+    return model
+
+
+def _trainable_when_quantised(model: PreTrainedModel) -> PreTrainedModel:
+    """Without bitsandbytes' bfloat16 kernel of new CPUs, which a layer takes in eval mode and which has no gradient."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
 
 

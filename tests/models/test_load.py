@@ -200,6 +200,31 @@ def test_quantised_backbones_take_an_adapter_or_go_on_with_one(tmp_path: Path, q
         assert 0 < float(gap) < 0.3  # the same model, rounded
 
 
+@pytest.mark.parametrize(("quantize", "alike"), [("8bit", 0.99), ("4bit", 0.99999)])
+def test_gradients_go_through_a_quantised_backbone_in_eval_mode(tmp_path: Path, quantize: str, alike: float):
+    bnb = pytest.importorskip("bitsandbytes", reason="needs the [quant] extra")
+    base = write_base(tmp_path / "base", hidden=64)
+    spec = ModelSpec(base=str(base), lora=LORA)
+    rounded = stirred(load_model(spec.model_copy(update={"quantize": quantize})).model)
+    plain = stirred(load_model(spec).model)
+    with torch.no_grad():  # the oracle: a plain model of the rounded weights
+        for name, module in rounded.named_modules():
+            if isinstance(module, bnb.nn.Linear4bit):
+                weight = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+                plain.get_submodule(name).weight.copy_(weight)
+            elif isinstance(module, bnb.nn.Linear8bitLt):
+                plain.get_submodule(name).weight.copy_(module.weight.data * module.weight.SCB[:, None] / 127)
+    for model in (rounded, plain):
+        model.eval()(IDS).logits.square().mean().backward()
+    wanted = dict(plain.named_parameters())
+    for name, weight in rounded.named_parameters():
+        if weight.requires_grad:
+            cosine = torch.nn.functional.cosine_similarity(
+                weight.grad.flatten(), wanted[name].grad.flatten(), dim=0
+            )
+            assert float(cosine) > alike, name
+
+
 def test_quantising_without_bitsandbytes_says_what_to_install(runs: Runs, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'aligner[quant]'" in refused(
