@@ -94,12 +94,12 @@ class Backbone:
                 for name in list(file.keys()):
                     if task == "SEQ_CLS" and not name.startswith(trunk):
                         continue
-                    if name not in own or not self._is(own[name], file.get_tensor(name)):
+                    if name not in own or not self._same(own[name], file.get_tensor(name)):
                         return name
                     needed.discard(name)
         return min(needed, default=None)
 
-    def _is(self, own: Tensor, stored: Tensor) -> bool:
+    def _same(self, own: Tensor, stored: Tensor) -> bool:
         """Whether all numbers are the same, but for the pad token's: where it is a new one, they are random."""
         if own.shape != stored.shape:
             return False
