@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aligner.ahead import check_plan
 from aligner.check_answers import count_rows, evaluate_rows, perplexity_plan, ppo_plan, self_instruct_plan
+from aligner.check_rewards import reward_rows
 from aligner.data.build import (
     build_conversations,
     build_documents,
@@ -68,7 +69,7 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
         start = start_of(stage, starts)
         starts[stage.name] = start
         title = f"{stage.name} ({stage.recipe.stage})"
-        rows, tables = _plan(stage, start)
+        rows, tables = _plan(stage, start, planned)
         rows = [*_first_rows(asked, stage), *_stream_rows(stage.recipe), *rows]
         plans.append(StagePlan(title, tuple(rows), tables))
     return Plan(tuple(plans))
@@ -95,7 +96,7 @@ def _stream_rows(recipe: StageRecipe) -> list[PlanRow]:
     return [PlanRow(f"stream {path}", f"{take:,} rows", why) for path, take in streams]
 
 
-def _plan(stage: PlannedStage, start: Start) -> StageParts:
+def _plan(stage: PlannedStage, start: Start, planned: Sequence[PlannedStage]) -> StageParts:
     match stage.recipe:
         case PretrainRecipe() as recipe:
             return _pretrain_plan(recipe, start)
@@ -106,7 +107,7 @@ def _plan(stage: PlannedStage, start: Start) -> StageParts:
         case PreferenceRecipe() as recipe:
             return _preference_plan(recipe, start)
         case PpoRecipe() | GroupRecipe() as recipe:
-            return ppo_plan(recipe, start)
+            return ppo_plan(recipe, start, reward_rows(stage, start, planned))
         case EvaluateRecipe() as recipe:
             return evaluate_rows(recipe, start), ()
         case SelfInstructRecipe() as recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aligner.check_rewards import APART
 from aligner.data.bootstrap.tasks import build_seed_tasks
 from aligner.data.build import (
     build_training_prompts,
@@ -21,6 +22,7 @@ from aligner.estimates import (
     time_row,
     train_bytes,
     trained_weights,
+    trains_adapter,
 )
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
@@ -34,15 +36,18 @@ from aligner.stages.stage import Precision, resolve_precision
 from aligner.start import Start
 
 
-def ppo_plan(recipe: PpoRecipe | GroupRecipe, start: Start) -> StageParts:
-    """Prompts, steps and updates, with the memory and time that they take."""
+def ppo_plan(recipe: PpoRecipe | GroupRecipe, start: Start, rewards: Sequence[PlanRow]) -> StageParts:
+    """Prompts, steps and updates, with the memory and time that they take; `rewards`: a row of each reward model."""
     data = recipe.data
     longest = data.max_prompt_tokens
     built = build_training_prompts(data, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
-    return _ppo_rows(recipe, start, built.rows), (report_table(built.report),)
+    rows = _ppo_rows(recipe, start, built.rows, apart=sum(row.value == APART for row in rewards))
+    return [*rows, *rewards], (report_table(built.report),)
 
 
-def _ppo_rows(recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow]) -> list[PlanRow]:
+def _ppo_rows(
+    recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow], *, apart: int
+) -> list[PlanRow]:
     ppo = recipe.ppo if isinstance(recipe, PpoRecipe) else recipe.numbers
     ptx = recipe.ptx if isinstance(recipe, PpoRecipe) else None
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
@@ -52,8 +57,11 @@ def _ppo_rows(recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[P
     rows = ppo.rows_per_device or learnt // ppo.minibatches
     updates = ppo.epochs * ppo.minibatches
     seconds = seconds_per_ppo_step(recipe, start, prompts, tokens=tokens)
-    frozen = 2 * start.parameters * FLOAT_BYTES  # reference and reward, at most
-    memory = gib(train_bytes(start, recipe.model, tokens=rows * tokens) + frozen)
+    # an adapter's reference costs an adapter; reward models are taken to be as large as the policy
+    whole = apart + (not trains_adapter(start, recipe.model))
+    memory = gib(
+        train_bytes(start, recipe.model, tokens=rows * tokens) + whole * start.parameters * FLOAT_BYTES
+    )
     precision = Precision("fp32", "the ratio is sensitive to rounding") if ppo.precision == "auto" else None
     precision = precision or resolve_precision(ppo.precision)
     return [

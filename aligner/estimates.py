@@ -33,14 +33,19 @@ TIMED_BELOW = 200_000_000  # parameters; larger models are not built just to be 
 
 def trained_weights(start: Start, spec: ModelSpec | None) -> str:
     """In words, which of the weights are trained."""
-    if spec is None or (spec.lora is None and (spec.merge or not start.adapter)):
+    if spec is None or not trains_adapter(start, spec):
         return "all of them trained"
     return f"{start.adapter_parameters(spec):,} of an adapter are trained"
 
 
+def trains_adapter(start: Start, spec: ModelSpec) -> bool:
+    """Whether an adapter is trained: a new one, or the one that the base comes as."""
+    return spec.lora is not None or (start.adapter and not spec.merge)
+
+
 def train_bytes(start: Start, spec: ModelSpec | None, *, tokens: int) -> int:
     """Weights, gradients, the optimiser's moments, and the activations of a pass over so many tokens."""
-    full = spec is None or (spec.lora is None and (spec.merge or not start.adapter))
+    full = spec is None or not trains_adapter(start, spec)
     trained = start.parameters if full or spec is None else start.adapter_parameters(spec)
     activations = (
         tokens * start.layers * start.hidden_size * ACTIVATION_FLOATS + 2 * tokens * start.vocab_size

@@ -63,6 +63,13 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     return tuple(sorted(token for token in special if token != tokenizer.unk_token or token in steering))
 
 
+def unforged(content: str, controls: tuple[str, ...]) -> str:
+    """The content with its control tokens broken up by a space ("< |eos|>"), so that they are words."""
+    for token in controls:
+        content = content.replace(token, f"{token[0]} {token[1:]}")
+    return content
+
+
 def render_texts(
     conversations: Sequence[Turns],
     tokenizer: PreTrainedTokenizerBase,

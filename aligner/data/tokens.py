@@ -15,6 +15,7 @@ from aligner.data.templates import (
     encode_conversations,
     encode_prompts,
     render_texts,
+    unforged,
 )
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ def _token_row(
         return TokenRow(encoded.ids, supervised, family, dropped, rewritten=encoded.rewritten)
     start = encoded.spans[-1].start
     answer = encoded.ids[start:]
-    prompt = _fit_prompt(
-        turns[:-1], encoded.ids[:start], _prompt_room(start, len(answer), max_length), tokenizer
+    prompt = fit_prompt(
+        turns[:-1], encoded.ids[:start], prompt_room(start, len(answer), max_length), tokenizer
     )
     ids = (prompt + answer)[:max_length]
     supervised = [index >= len(prompt) for index in range(len(ids))]
@@ -155,7 +156,7 @@ def _pair_row(
     longest = max(map(len, answers))
     kept = prompt
     if start + longest > max_length:
-        kept = _fit_prompt(row.prompt, prompt, _prompt_room(start, longest, max_length), tokenizer)
+        kept = fit_prompt(row.prompt, prompt, prompt_room(start, longest, max_length), tokenizer)
     return PairRow(
         chosen_ids=(kept + answers[0])[:max_length],
         rejected_ids=(kept + answers[1])[:max_length],
@@ -174,7 +175,7 @@ def tokenize_prompts(
     """Prompts with the generation prompt; too long ones are cut as in `tokenize_conversations`."""
     prompts = encode_prompts([row.turns for row in rows], tokenizer, origins=[row.origin for row in rows])
     fitted = [
-        _fit_prompt(row.turns, ids, max_length, tokenizer) for row, ids in zip(rows, prompts, strict=True)
+        fit_prompt(row.turns, ids, max_length, tokenizer) for row, ids in zip(rows, prompts, strict=True)
     ]
     return [
         PromptRow(ids, row, prompt_cut=ids is not whole)
@@ -182,12 +183,12 @@ def tokenize_prompts(
     ]
 
 
-def _prompt_room(prompt_length: int, answer_length: int, max_length: int) -> int:
+def prompt_room(prompt_length: int, answer_length: int, max_length: int) -> int:
     """Tokens the prompt may keep: what the answer leaves, but a quarter of the row if it needs that."""
     return max(max_length - answer_length, min(prompt_length, max_length // 4), 1)
 
 
-def _fit_prompt(turns: Turns, ids: list[int], room: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def fit_prompt(turns: Turns, ids: list[int], room: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """A prompt's ids within `room`: first exchanges go, then ids behind the template's prefix."""
     while len(ids) > room and (shorter := _without_first_exchange(turns)):
         turns = shorter
@@ -240,9 +241,7 @@ def documents_ids(documents: Sequence[Document], tokenizer: PreTrainedTokenizerB
     plain = [document.text for document in documents if not document.turns]
     chats = [document for document in documents if document.turns]
     controls = control_tokens(tokenizer)
-    turns = [
-        tuple(Turn(t.role, _unforged(t.content, controls)) for t in document.turns) for document in chats
-    ]
+    turns = [tuple(Turn(t.role, unforged(t.content, controls)) for t in document.turns) for document in chats]
     rendered = render_texts(turns, tokenizer, ask=False, origins=[document.origin for document in chats])
     if eos := tokenizer.eos_token:
         rendered = [text.rstrip().removesuffix(eos) for text in rendered]  # the one that `_ended` adds
@@ -275,9 +274,3 @@ def _document_row(ids: list[int]) -> TokenRow:
 def _ended(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     eos = tokenizer.eos_token_id
     return one_bos(ids, tokenizer) + ([] if eos is None else [eos])
-
-
-def _unforged(content: str, controls: tuple[str, ...]) -> str:
-    for token in controls:
-        content = content.replace(token, f"{token[0]} {token[1:]}")
-    return content

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligner.errors import ModelError, Problem
+from aligner.models.adapters import Task
+from aligner.models.backbone import Backbone, stand_on
 from aligner.models.fast import hasten
 from aligner.models.load import load_scorer, load_trained
 from aligner.models.padding import right_padded
 from aligner.models.scoring import Scoring
 from aligner.models.sources import resolve_source
-from aligner.models.wrapped import device_of
+from aligner.models.wrapped import device_of, unwrapped
 
 STATS_FILE = "reward_stats.json"
 
@@ -38,7 +40,10 @@ class RewardStats:
 
 
 class RewardModel:
-    """A reward model as its stage saved it, frozen."""
+    """A reward model as its stage saved it, frozen.
+
+    `apart`: why its weights are its own; "" where it stands on a backbone that others share.
+    """
 
     def __init__(
         self,
@@ -48,21 +53,32 @@ class RewardModel:
         identity: str = "",
         stats: RewardStats | None = None,
         scoring: Scoring | None = None,
+        apart: str = "it was asked to stand alone",
     ) -> None:
         self.model = hasten(model.eval())
         self.scoring = scoring or (stats.scoring if stats else Scoring())
         self.tokenizer = tokenizer
         self.identity = identity
         self.stats = stats
+        self.apart = apart
 
     @classmethod
-    def from_folder(cls, path: str | Path) -> RewardModel:
-        """From a reward run, its model/ folder or a Hub id; an adapter finds its base by itself."""
-        found = resolve_source(str(path)).file(STATS_FILE)
+    def from_folder(cls, path: str | Path, backbone: Backbone | None = None) -> RewardModel:
+        """From a reward run, its model/ folder or a Hub id.
+
+        An adapter that was trained over the weights of `backbone` is put on those; any other finds its base by itself.
+        """
+        source = resolve_source(str(path))
+        found = source.file(STATS_FILE)
         stats = read_stats(found) if found else None
         is_likelihood = stats is not None and stats.scoring.kind == "likelihood"
-        loaded = load_trained(path) if is_likelihood else load_scorer(path)
-        return cls(loaded.model, loaded.tokenizer, identity=loaded.identity, stats=stats)
+        task: Task = "CAUSAL_LM" if is_likelihood else "SEQ_CLS"
+        apart = backbone.unlike(source, task) if backbone else "it was asked to stand alone"
+        if backbone and apart is None:
+            loaded = stand_on(backbone, source, task)
+        else:
+            loaded = load_trained(path) if is_likelihood else load_scorer(path)
+        return cls(loaded.model, loaded.tokenizer, identity=loaded.identity, stats=stats, apart=apart or "")
 
     @property
     def mean(self) -> float:
@@ -134,8 +150,37 @@ def read_stats(path: Path) -> RewardStats:
         ) from error
 
 
+class ValueTrunk(nn.Module):
+    """What a value head reads instead of the policy's hidden states: the frozen backbone under an adapter of its own.
+
+    Shapes as in `aligner.rl`: B episodes, R response positions.
+    """
+
+    def __init__(self, adapted: PeftModel) -> None:
+        super().__init__()
+        self.adapter = hasten(unwrapped(adapted).base_model.eval())
+
+    def forward(
+        self, prompts: Sequence[Sequence[int]], ids_BR: Tensor, mask_BR: Tensor, pad_id: int
+    ) -> Tensor:
+        """The hidden state that each response token follows, what stands where there is none aside: (B, R, D)."""
+        answers = [ids[mask][:-1].tolist() for ids, mask in zip(ids_BR, mask_BR, strict=True)]
+        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        # No attention mask: padding comes last, where causal attention cannot see it.
+        ids_BT, _ = right_padded(rows, pad_id=pad_id, device=ids_BR.device)
+        hidden_BTD = self.adapter(input_ids=ids_BT, use_cache=False).last_hidden_state
+        starts_B = torch.tensor([len(prompt) - 1 for prompt in prompts], device=ids_BR.device)
+        places_BR = starts_B[:, None] + torch.arange(mask_BR.shape[1], device=ids_BR.device)
+        places_BR = places_BR.clamp(max=hidden_BTD.shape[1] - 1)
+        return hidden_BTD.gather(1, places_BR[..., None].expand(-1, -1, hidden_BTD.shape[-1]))
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The adapter's weights, by name."""
+        return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
+
+
 class ValueHead(nn.Module):
-    """One number per position from the policy's hidden states; starts at 0 everywhere, so that it favours no token."""
+    """One number per position from hidden states; starts at 0 everywhere, so that it favours no token."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()

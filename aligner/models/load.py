@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def _load_for_training(spec: ModelSpec, task: Task) -> LoadedModel:
     _check_plan(source, spec, task)
     base = base_source(source) if source.is_adapter else source
     model: PreTrainedModel | PeftModel = _load_plain(base, task, spec.quantize)
-    tokenizer = _load_tokenizer(source, base)
+    tokenizer = load_tokenizer(source, base)
     grown = ensure_pad(tokenizer, model)
     if source.is_adapter:
         model = _put_on(model, source, task)
@@ -117,6 +118,9 @@ def _check_plan(source: Source, spec: ModelSpec, task: Task) -> None:
         problems.append(
             Problem("model.quantize", "an adapter cannot be merged into quantised weights", remedy)
         )
+    if spec.quantize != "none" and not (spec.lora or source.is_adapter):
+        fault = "quantised weights cannot be trained themselves"
+        problems.append(Problem("model.quantize", fault, "add model.lora, or set quantize: none"))
     if source.is_scorer and task == "CAUSAL_LM":
         problems.append(_not_a_language_model(spec.base))
     if problems:
@@ -127,14 +131,19 @@ def _not_a_language_model(name: str) -> Problem:
     return Problem(name, "is a reward model: it gives scores, not text", "name the model it was trained from")
 
 
-def _load_finished(source: Source, task: Task) -> LoadedModel:
+def check_task(source: Source, task: Task) -> None:
+    """ModelError where a finished model is not of the kind that is asked for."""
     if source.is_scorer and task == "CAUSAL_LM":
         raise ModelError(_not_a_language_model(source.name))
     if not source.is_scorer and task == "SEQ_CLS":
         raise ModelError(Problem(source.name, "is not a reward model", "name the run of a reward stage"))
+
+
+def _load_finished(source: Source, task: Task) -> LoadedModel:
+    check_task(source, task)
     base = base_source(source) if source.is_adapter else source
     model: PreTrainedModel | PeftModel = _load_plain(base, task, "none")
-    tokenizer = _load_tokenizer(source, base)
+    tokenizer = load_tokenizer(source, base)
     ensure_pad(tokenizer, model)
     if source.is_adapter:
         with loading(source):
@@ -184,8 +193,16 @@ def _load_plain(source: Source, task: Task, quantize: Quantize) -> PreTrainedMod
     if missing:
         fault = f"{len(missing)} weights are missing, first {missing[0]}"
         raise ModelError(Problem(source.name, fault, "use a folder or id that holds the whole model"))
-    model = model if quantised else model.to(device)
+    model = _trainable_when_quantised(model) if quantised else model.to(device)
     choose_attention(model)
+    return model
+
+
+def _trainable_when_quantised(model: PreTrainedModel) -> PreTrainedModel:
+    """Without bitsandbytes' bfloat16 kernel of new CPUs, which a layer takes in eval mode and which has no gradient."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
@@ -196,6 +213,8 @@ def _quantisation(quantize: Quantize) -> BitsAndBytesConfig:
         raise ModelError(
             Problem("model.quantize", f"{quantize} needs bitsandbytes, which is not installed", remedy)
         )
+    # It says of every layer, at every pass, that it computes in float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if quantize == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -206,7 +225,7 @@ def _quantisation(quantize: Quantize) -> BitsAndBytesConfig:
     )
 
 
-def _load_tokenizer(source: Source, base: Source) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: Source, base: Source) -> PreTrainedTokenizerBase:
     """The adapter's own tokenizer where it has one, else its base's; padding on the right."""
     place = source if source.file(TOKENIZER_CONFIG) else base
     with loading(place):

@@ -45,14 +45,8 @@ class ModelSpec(Spec):
     )
     merge: bool = Field(False, description="merge the base's own adapter into its weights first")
     quantize: Literal["none", "8bit", "4bit"] = Field(
-        "none", description="load the frozen backbone quantised"
+        "none", description="load the frozen backbone quantised, under lora or the base's own adapter"
     )
-
-    @model_validator(mode="after")
-    def _quantised_weights_are_frozen(self) -> Self:
-        if self.quantize != "none" and self.lora is None:
-            raise ValueError("quantize needs lora: quantised weights cannot be trained themselves")
-        return self
 
 
 class TokenizerSpec(Spec):

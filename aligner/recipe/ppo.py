@@ -30,7 +30,10 @@ class HttpSpec(Spec):
 class RewardSource(Spec):
     """One reward: a reward run, a Python function, rules, or a server; several are added up by weight."""
 
-    model: str | None = Field(None, description='reward run folder or "@stage"')
+    model: str | None = Field(
+        None,
+        description='reward run folder or "@stage"; one with another tokenizer reads the texts',
+    )
     function: str | None = Field(
         None, description="module:function over (rows, responses, finished) -> floats"
     )
@@ -142,7 +145,7 @@ class PpoSpec(Spec):
     )
     learning_rate: float = Field(1e-4, gt=0, description="at the start; falls linearly to 0")
     value_learning_rate: float | None = Field(
-        None, gt=0, description="of the value head; learning_rate when left out"
+        None, gt=0, description="of the value head and its adapter; learning_rate when left out"
     )
     gain_learning_rate: float | None = Field(
         None, gt=0, description="of trained vectors (a norm's gains); learning_rate when left out"
@@ -154,10 +157,17 @@ class PpoSpec(Spec):
     )
     value_clip: float = Field(0.2, gt=0)
     value_coef: float = Field(0.1, ge=0)
-    value_init: Literal["zero", "reward"] = Field(
-        "zero", description="reward: the value head starts as the score head of the reward model"
+    value: Literal["head", "adapter"] = Field(
+        "head",
+        description="what the critic is: a head on the policy's hidden states; adapter: a head on those of an adapter "
+        "of its own, shaped as model.lora, over the same frozen backbone",
     )
-    value_warmup_steps: int = Field(0, ge=0, description="first steps, which train the value head alone")
+    value_init: Literal["zero", "reward"] = Field(
+        "zero",
+        description="reward: the value head starts as the reward model's score head, and its adapter as that one's "
+        "where that stands on the same backbone",
+    )
+    value_warmup_steps: int = Field(0, ge=0, description="first steps, which train the critic alone")
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)
     kl_coef: float = Field(0.05, ge=0, description="beta: reward lost per nat of log(policy / reference)")

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from aligner.data.answers import check_prompts, tokenize_answers
 from aligner.data.rows import Prompt
 from aligner.errors import ModelError, Problem, RecipeError
+from aligner.models.backbone import Backbone
 from aligner.models.decoding import decode_responses
 from aligner.models.heads import RewardModel
+from aligner.models.wrapped import context_length
 from aligner.recipe.ppo import RewardSource
 from aligner.rl.answered import Answered
 from aligner.rl.functions import FunctionReward, TokenReward, load_function
@@ -27,9 +30,13 @@ from aligner.rl.rules import RuleReward, read_rules
 
 @dataclass(frozen=True)
 class ModelReward:
-    """A reward run's score on the scale stored with it, which is frozen: a running one would change beta."""
+    """A reward run's score on the scale stored with it, which is frozen: a running one would change beta.
+
+    With `by_text`, which another vocabulary needs, prompt and answer are rendered for it from their texts.
+    """
 
     model: RewardModel
+    by_text: bool = False
 
     @property
     def identity(self) -> str:
@@ -39,9 +46,25 @@ class ModelReward:
     def __call__(self, answered: Answered) -> Tensor:
         """(B,), in standard deviations from the mean over the start model's answers."""
         rollout = answered.rollout
-        sequences = [[*prompt, *rollout.response(i)] for i, prompt in enumerate(rollout.prompts)]
-        lengths = [len(prompt) for prompt in rollout.prompts]
+        if self.by_text:
+            sequences, lengths = self._rendered(answered)
+        else:
+            sequences = [[*prompt, *rollout.response(i)] for i, prompt in enumerate(rollout.prompts)]
+            lengths = [len(prompt) for prompt in rollout.prompts]
         return self.model.normalised(sequences, lengths).to(rollout.logprobs_BR)
+
+    def _rendered(self, answered: Answered) -> tuple[list[list[int]], list[int]]:
+        """Sequences in its own tokens, and how many of each are the prompt's."""
+        longest = context_length(self.model.model)
+        rows = tokenize_answers(
+            answered.rows, answered.texts, answered.finished, self.model.tokenizer, max_length=longest
+        )
+        return [row.input_ids for row in rows], [row.prompt_length for row in rows]
+
+    def told(self) -> str:
+        """How it stands to the policy, in words."""
+        frozen = f"a model of its own: {self.model.apart}" if self.model.apart else "on the policy's backbone"
+        return f"{frozen}; it reads texts, by its own tokenizer" if self.by_text else frozen
 
 
 Reward = ModelReward | FunctionReward | TokenReward | RuleReward | HttpReward
@@ -92,6 +115,17 @@ class Rewards:
             if isinstance(reward, ModelReward | RuleReward)
         }
 
+    def models(self) -> dict[str, ModelReward]:
+        """The rewards that are models, by their places in the recipe."""
+        numbered = enumerate(part.reward for part in self.parts)
+        return {f"reward.{i}": reward for i, reward in numbered if isinstance(reward, ModelReward)}
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """DataError where a reward model that reads texts has a chat template that refuses a prompt."""
+        for reward in self.models().values():
+            if reward.by_text:
+                check_prompts(prompts, reward.model.tokenizer)
+
     def earned(self, answered: Answered) -> Earned:
         """The weighted sums, of whole responses and of single tokens."""
         whole = [part.worth(answered) for part in self.parts if not isinstance(part.reward, TokenReward)]
@@ -107,15 +141,20 @@ class Rewards:
         return self.earned(answered).total()
 
 
-def load_rewards(sources: Sequence[RewardSource], tokenizer: PreTrainedTokenizerBase) -> Rewards:
+def load_rewards(
+    sources: Sequence[RewardSource], tokenizer: PreTrainedTokenizerBase, backbone: Backbone | None = None
+) -> Rewards:
     """Open every reward of the recipe, models last: all mistakes in naming the others are told before one is loaded.
 
-    `tokenizer` is the policy's; a reward model must have the same vocabulary: it reads the sampled tokens.
+    `tokenizer` is the policy's; a reward model of another vocabulary is given the texts. One that is an adapter over
+    the weights of `backbone` shares them.
     """
     light = load_functions(sources)
     parts = []
     for number, source in enumerate(sources):
-        reward: Reward = light[number] if number in light else _open_model(str(source.model), tokenizer)
+        reward: Reward = (
+            light[number] if number in light else _open_model(str(source.model), tokenizer, backbone)
+        )
         if source.dense and isinstance(reward, FunctionReward):
             reward = TokenReward(reward.name, load_function(reward.name), tokenizer)
         parts.append(Part(source.weight, reward, source.clip))
@@ -146,11 +185,8 @@ def load_functions(sources: Sequence[RewardSource]) -> dict[int, FunctionReward 
     return found
 
 
-def _open_model(path: str, tokenizer: PreTrainedTokenizerBase) -> ModelReward:
-    model = RewardModel.from_folder(path)
-    if model.tokenizer.get_vocab() != tokenizer.get_vocab():
-        fault = "its vocabulary is not the policy's, so it cannot read the sampled tokens"
-        raise ModelError(Problem(path, fault, "train the reward model from the same base as the policy"))
+def _open_model(path: str, tokenizer: PreTrainedTokenizerBase, backbone: Backbone | None) -> ModelReward:
+    model = RewardModel.from_folder(path, backbone)
     if model.stats is None:
         raise ModelError(Problem(path, "has no stored reward scale", "name the run of a reward stage"))
-    return ModelReward(model)
+    return ModelReward(model, by_text=model.tokenizer.get_vocab() != tokenizer.get_vocab())

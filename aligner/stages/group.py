@@ -16,6 +16,7 @@ from torch import Tensor
 from aligner.data.build import build_prompts, build_training_prompts
 from aligner.data.tokens import PromptRow
 from aligner.errors import Interrupted, Problem
+from aligner.models.backbone import backbone_of
 from aligner.models.load import LoadedModel, load_model, save_model
 from aligner.models.sample import prompt_room
 from aligner.recipe.group import GroupRecipe, GroupSpec, RejectionSpec, RlooSpec
@@ -39,7 +40,7 @@ from aligner.run.checkpoint import load_newest, save_checkpoint
 from aligner.run.folder import RunFolder
 from aligner.run.progress import progress, say
 from aligner.run.seed import seed_everything
-from aligner.stages.ppo_watch import Watch, gold_rewards, mean_of_known, text_metrics
+from aligner.stages.ppo_watch import Watch, gold_rewards, mean_of_known, tell_rewards, text_metrics
 from aligner.stages.stage import StageResult
 from aligner.stages.stop import gentle_stop
 from aligner.stages.watching import policy_of
@@ -96,7 +97,11 @@ def prepare(recipe: GroupRecipe, run: RunFolder) -> GroupJob:
     load_functions(recipe.reward)
     seed_everything(recipe.seed)
     loaded, data, spec = load_model(recipe.model), recipe.data, recipe.numbers
-    rewards = load_rewards(recipe.reward, loaded.tokenizer)
+    is_bf16 = spec.precision == "bf16"
+    policy = learner = policy_of(loaded, recipe.sampling, autocast=is_bf16)
+    reference = policy.reference()
+    rewards = load_rewards(recipe.reward, loaded.tokenizer, backbone_of(reference.model, loaded))
+    tell_rewards(rewards)
     limit = min(data.max_prompt_tokens, prompt_room(loaded.model, recipe.sampling.max_new_tokens))
     train = build_training_prompts(data, loaded.tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
     held = (
@@ -106,14 +111,13 @@ def prepare(recipe: GroupRecipe, run: RunFolder) -> GroupJob:
         if data.holdout
         else None
     )
+    rewards.check_prompts([row.prompt for row in [*train.rows, *(held.rows if held else ())]])
     reports = {"train": train.report.to_json()} | ({"holdout": held.report.to_json()} if held else {})
     run.start(parents={"base": loaded.identity} | rewards.identities(), data=reports, seed=recipe.seed)
-    is_bf16 = spec.precision == "bf16"
-    policy = learner = policy_of(loaded, recipe.sampling, autocast=is_bf16)
     if isinstance(spec, RejectionSpec):
         as_in_sft = recipe.sampling.model_copy(update={"temperature": 1.0})
         learner = policy_of(loaded, as_in_sft, autocast=is_bf16)
-    reference, weights = policy.reference(), policy_weights(policy)
+    weights = policy_weights(policy)
     update = GroupUpdate(recipe, learner, weights, policy_optimizer(weights, spec, recipe.stage))
     watched = held.rows[: data.holdout_rows] if held else []
     watch = Watch(watched, rewards, reference, recipe.seed, spec.rows_per_device, recipe.stage)

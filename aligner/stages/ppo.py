@@ -204,7 +204,7 @@ def finish(job: Job) -> StageResult:
     if best_step is not None:
         job.best.put_back()
     save_model(job.loaded, run.model_dir, base_folder=run.base_dir)
-    write_bytes(run.path / "value_head.safetensors", save(job.policy.value_head.state_dict()))
+    write_bytes(run.path / "value_head.safetensors", save(job.policy.critic_state()))
     looks = [row for row in run.metrics.rows() if "ppo/holdout_proxy_reward" in row] or run.metrics.rows()
     start = {f"{key}[start]": value for key, value in _numbers(looks[0]).items()}
     if best_step is None:

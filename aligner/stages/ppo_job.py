@@ -13,6 +13,7 @@ from aligner.data.packing import Block, pack_documents
 from aligner.data.report import DataReport
 from aligner.data.tokens import PromptRow
 from aligner.errors import DataError, ModelError, Problem, RecipeError
+from aligner.models.backbone import Backbone, backbone_of
 from aligner.models.heads import ValueHead
 from aligner.models.load import LoadedModel, load_model
 from aligner.models.sample import prompt_room
@@ -20,16 +21,17 @@ from aligner.models.wrapped import context_length, device_of, text_config
 from aligner.recipe.data import PretrainDataSpec
 from aligner.recipe.ppo import PpoRecipe
 from aligner.rl.actors import Drawing, LanguageActor, build_optimizer
-from aligner.rl.critic import value_head_of
+from aligner.rl.critic import value_head_of, value_trunk_of
 from aligner.rl.guards import Guards
 from aligner.rl.ptx import PtxMix
 from aligner.rl.rewards import Rewards, load_functions, load_rewards
 from aligner.rl.rollout import prompts_for
 from aligner.rl.state import Progress
 from aligner.run.folder import RunFolder
+from aligner.run.progress import say
 from aligner.run.seed import seed_everything
 from aligner.stages.ppo_best import BestPolicy
-from aligner.stages.ppo_watch import Watch
+from aligner.stages.ppo_watch import Watch, tell_rewards
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
     seed_everything(recipe.seed)
     loaded = load_model(recipe.model)
     tokenizer = loaded.tokenizer
-    rewards = load_rewards(recipe.reward, tokenizer)
+    policy = new_policy(recipe, loaded.model, tokenizer)
+    reference = policy.reference()
+    backbone = backbone_of(reference.model, loaded)
+    rewards = load_rewards(recipe.reward, tokenizer, backbone)
+    tell_rewards(rewards)
     data = recipe.data
     limit = min(data.max_prompt_tokens, prompt_room(loaded.model, recipe.sampling.max_new_tokens))
     train = build_training_prompts(data, tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
@@ -66,14 +72,12 @@ def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
         if data.holdout
         else None
     )
+    rewards.check_prompts([row.prompt for row in [*train.rows, *(held.rows if held else ())]])
     text = build_text(recipe, loaded) if recipe.ptx else None
     built = {"train": train, "holdout": held, "ptx": text}
     reports = {name: part.report.to_json() for name, part in built.items() if part}
     run.start(parents={"base": loaded.identity} | rewards.identities(), data=reports, seed=recipe.seed)
-    policy = new_policy(recipe, loaded.model, tokenizer)
-    if recipe.ppo.value_init == "reward":
-        policy.value_head.load_state_dict(value_head_of(rewards, loaded.model).state_dict())
-    reference = policy.reference()
+    start_critic(recipe, policy, backbone, rewards)
     optimizer = build_optimizer(policy, recipe.ppo)
     watched = held.rows[: data.holdout_rows] if held else []
     if recipe.ppo.keep_best == "gold" and not any(row.prompt.gold for row in watched):
@@ -155,6 +159,20 @@ def new_policy(
     )
     head = ValueHead(text_config(model).hidden_size).to(device_of(model))
     return LanguageActor(model, head, drawing, entropy_gradient=recipe.ppo.entropy_coef > 0)
+
+
+def start_critic(recipe: PpoRecipe, policy: LanguageActor, backbone: Backbone, rewards: Rewards) -> None:
+    """Give the critic its trunk, where it has one of its own, and both the beginning that the recipe names."""
+    spec = recipe.ppo
+    if spec.value == "adapter":
+        source = rewards if spec.value_init == "reward" else None
+        policy.value_trunk = value_trunk_of(backbone, recipe.model.lora, source)
+        if source and any(reward.model.apart for reward in source.models().values()):
+            say(
+                "ppo.value_init: the critic takes the reward model's head alone, for that is a model of its own"
+            )
+    if spec.value_init == "reward":
+        policy.value_head.load_state_dict(value_head_of(rewards, policy.model).state_dict())
 
 
 def rows_for(job: Job, step: int) -> list[PromptRow]:

@@ -17,6 +17,7 @@ from aligner.rl.kl import k1, nats_per_response
 from aligner.rl.rewards import Rewards
 from aligner.rl.seeds import generator
 from aligner.rl.update import evaluate_in_parts
+from aligner.run.progress import say
 
 SAMPLES_KEPT = 16  # held-out prompts whose responses go to samples.jsonl at each look
 
@@ -34,7 +35,8 @@ class Watch:
 
     def look(self, policy: LanguageActor, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Metrics and the rows for samples.jsonl of the policy after `step` steps."""
-        rollout = policy.sample([row.input_ids for row in self.rows], generator(self.seed, "holdout"))
+        prompts = [row.input_ids for row in self.rows]
+        rollout = policy.sample(prompts, generator(self.seed, "holdout"), with_values=False)
         answered = self.rewards.answered([row.prompt for row in self.rows], rollout)
         proxy_B = self.rewards(answered) if self.rewards.parts else None
         gold = gold_rewards(answered)
@@ -47,6 +49,12 @@ class Watch:
             metrics[f"{self.area}/holdout_gold_reward"] = mean
         metrics |= text_metrics(answered, f"{self.area}/holdout_")
         return metrics, samples(answered, proxy_B, gold, kl_B, step)
+
+
+def tell_rewards(rewards: Rewards) -> None:
+    """Say of every reward model whether it shares the policy's weights, and what it reads."""
+    for place, reward in rewards.models().items():
+        say(f"{place}: {reward.told()}")
 
 
 def gold_rewards(answered: Answered) -> list[float | None]:

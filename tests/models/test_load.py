@@ -135,6 +135,7 @@ def test_what_the_base_cannot_do_is_refused_with_a_remedy(runs: Runs, tmp_path: 
     assert "set merge: true" in refused(ModelSpec(base=sft, lora=LORA))
     assert "leave merge out" in refused(ModelSpec(base=base, merge=True))
     assert "quantize: none" in refused(ModelSpec(base=sft, merge=True, lora=LORA, quantize="4bit"))
+    assert "add model.lora" in refused(ModelSpec(base=base, quantize="8bit"))
     assert "leave revision out" in refused(ModelSpec(base=base, revision="main"))
     assert "no such folder" in refused(ModelSpec(base="./nowhere"))
     assert "is a file" in refused(ModelSpec(base=str(runs.base / "model" / "config.json")))
@@ -182,13 +183,46 @@ def test_reward_models_and_language_models_are_not_taken_for_each_other(runs: Ru
         RewardModel.from_folder(runs.sft)
 
 
-def test_quantised_backbones_take_an_adapter(tmp_path: Path):
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_quantised_backbones_take_an_adapter_or_go_on_with_one(tmp_path: Path, quantize: str):
     pytest.importorskip("bitsandbytes", reason="needs the [quant] extra")
     base = write_base(tmp_path / "base", hidden=64)  # 4bit works in blocks of 64
-    loaded = load_model(ModelSpec(base=str(base), lora=LORA, quantize="4bit"))
-    assert any(type(module).__name__ == "Linear4bit" for module in loaded.model.modules())
-    assert all("lora_" in name for name, weight in loaded.model.named_parameters() if weight.requires_grad)
-    assert logits(loaded).isfinite().all()
+    sft = write_adapter(tmp_path / "sft", base)
+    layer = {"8bit": "Linear8bitLt", "4bit": "Linear4bit"}[quantize]
+    for spec in (ModelSpec(base=str(base), lora=LORA), ModelSpec(base=str(sft))):
+        loaded = load_model(spec.model_copy(update={"quantize": quantize}))
+        assert any(type(module).__name__ == layer for module in loaded.model.modules())
+        assert all(
+            "lora_" in name for name, weight in loaded.model.named_parameters() if weight.requires_grad
+        )
+        exact = logits(load_model(spec))
+        gap = (logits(loaded) - exact).abs().mean() / exact.abs().mean()
+        assert 0 < float(gap) < 0.3  # the same model, rounded
+
+
+@pytest.mark.parametrize(("quantize", "alike"), [("8bit", 0.99), ("4bit", 0.99999)])
+def test_gradients_go_through_a_quantised_backbone_in_eval_mode(tmp_path: Path, quantize: str, alike: float):
+    bnb = pytest.importorskip("bitsandbytes", reason="needs the [quant] extra")
+    base = write_base(tmp_path / "base", hidden=64)
+    spec = ModelSpec(base=str(base), lora=LORA)
+    rounded = stirred(load_model(spec.model_copy(update={"quantize": quantize})).model)
+    plain = stirred(load_model(spec).model)
+    with torch.no_grad():  # the oracle: a plain model of the rounded weights
+        for name, module in rounded.named_modules():
+            if isinstance(module, bnb.nn.Linear4bit):
+                weight = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+                plain.get_submodule(name).weight.copy_(weight)
+            elif isinstance(module, bnb.nn.Linear8bitLt):
+                plain.get_submodule(name).weight.copy_(module.weight.data * module.weight.SCB[:, None] / 127)
+    for model in (rounded, plain):
+        model.eval()(IDS).logits.square().mean().backward()
+    wanted = dict(plain.named_parameters())
+    for name, weight in rounded.named_parameters():
+        if weight.requires_grad:
+            cosine = torch.nn.functional.cosine_similarity(
+                weight.grad.flatten(), wanted[name].grad.flatten(), dim=0
+            )
+            assert float(cosine) > alike, name
 
 
 def test_quantising_without_bitsandbytes_says_what_to_install(runs: Runs, monkeypatch: pytest.MonkeyPatch):

@@ -236,6 +236,7 @@ stage: ppo
   dual_clip: 3
   value_clip: 0.1
   value_coef: 0.5
+  value: adapter
   value_init: reward
   value_warmup_steps: 2
   gamma: 0.99

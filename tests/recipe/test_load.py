@@ -123,7 +123,6 @@ def test_a_value_can_be_traced_to_its_line() -> None:
         ("path: train.jsonl", "path: [train.jsonl, 4]", "4:32", "data.train.0.path.1 must be text, not 4", 'put it in quotes: "4"'),
         ("path: train.jsonl", "path: []", "4:12", '"data.train.0.path" is empty', "give at least one file"),
         ("base: you/base", "base: you/base, merge: yes", "2:32", 'model.merge is text, not true or false: "yes"', "write merge: true without quotes"),
-        ("base: you/base", "base: you/base, quantize: 8bit", "2:1", "model: quantize needs lora", ""),
         ("base: you/base", "base: you/base, lora: {targets: 5}", "2:41", "model.lora.targets = 5 is not one of", "it takes all-linear or a list of words"),
         ("stage: sft", "stage: sfft", "1:8", 'unknown stage "sfft"', 'did you mean "sft"?'),
         ("stage: sft", "stage: quiz", "1:8", 'unknown stage "quiz"', "valid: pretrain, sft, reward"),

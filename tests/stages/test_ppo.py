@@ -10,11 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aligner.errors import Interrupted, ModelError, RecipeError, RunError
-from aligner.models.heads import RewardStats, write_stats
-from aligner.models.load import LoadedModel, load_reward_base, load_trained, save_model
+from aligner.models.load import load_trained
 from aligner.recipe.model import ModelSpec
 from tests.stages.ppo_world import assert_same_run, interrupt_in, lines, recipe, run_it, write_world
-from tests.tiny import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -199,17 +197,6 @@ def test_bfloat16_takes_its_own_log_probabilities(world, tmp_path):
     run_it(recipe(world, tmp_path / "run", steps=2, precision="bf16"))
     rows = [row for row in lines(tmp_path / "run", "metrics.jsonl") if "ppo/policy_loss" in row]
     assert len(rows) == 2 and all(row["ppo/ratio_first_error"] < 0.1 for row in rows)
-
-
-def test_a_reward_of_another_vocabulary_is_refused(world, tmp_path):
-    tokenizer = tiny_tokenizer(vocab_size=340)
-    save_model(LoadedModel(tiny_model(tokenizer), tokenizer, "x"), tmp_path / "b", base_folder=tmp_path / "u")
-    save_model(
-        load_reward_base(ModelSpec(base=str(tmp_path / "b"))), tmp_path / "rm", base_folder=tmp_path / "u"
-    )
-    write_stats(tmp_path / "rm", RewardStats(0.0, 1.0, 10))
-    with pytest.raises(ModelError, match="vocabulary"):
-        run_it(recipe(world, tmp_path / "run", reward=str(tmp_path / "rm")))
 
 
 def test_prompts_leave_room_for_the_answer(world, tmp_path):
