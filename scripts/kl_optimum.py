@@ -227,7 +227,7 @@ def main() -> None:
         "runs", nargs="+", type=Path, help="run folders of recipes/kl-optimum.yaml, one a seed"
     )
     parser.add_argument("--prompts", type=Path, default=PROMPTS, help="held-out prompts")
-    parser.add_argument("--count", type=int, default=100, help="how many of them")
+    parser.add_argument("--count", type=int, default=64, help="how many of them")
     parser.add_argument("--samples", type=int, default=256, help="of the reference, to each prompt")
     parser.add_argument("--policy-samples", type=int, default=16, help="of a policy, to each prompt")
     parser.add_argument("--out", type=Path, default=Path("kl-optimum.png"), help="where the plot goes")

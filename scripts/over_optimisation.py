@@ -30,6 +30,7 @@ from scripts.finished_runs import read_each, read_figures, read_looks, spread  #
 PAIRS = (300, 2000, 8000)
 CHOSEN = (1, 2, 4, 8, 16, 32, 64)
 Form = Literal["best-of-n", "rl"]
+FORMS: dict[Form, str] = {"rl": "PPO", "best-of-n": "best-of-n"}
 RESAMPLES = 1000
 
 
@@ -124,14 +125,14 @@ def golds(points: Sequence[Point]) -> list[tuple[float, float]]:
 
 def print_table(seeds: Sequence[Mapping[int, Arm]]) -> None:
     """Two tables, PPO's and best-of-n's: where they end, the best gold on the way, and the fit."""
-    for form, title in (("rl", "PPO"), ("best-of-n", "best-of-n")):
+    for form, title in FORMS.items():
         print(f"\n| {title}: pairs | accuracy on held-out pairs | sqrt KL at the end | proxy gained |"
               " gold gained, most | at the end | alpha (interval) | beta (interval) |")  # fmt: skip
         print(f"|{'---|' * 8}")
         for pairs in PAIRS:
             arms = [seed[pairs] for seed in seeds]
             curves = [arm.rl if form == "rl" else arm.chosen for arm in arms]
-            found = fit([golds(curve) for curve in curves], form)  # type: ignore[arg-type]
+            found = fit([golds(curve) for curve in curves], form)
             cells = [
                 spread([arm.accuracy for arm in arms]),
                 spread([curve[-1].d for curve in curves], 2),
@@ -147,8 +148,7 @@ def print_table(seeds: Sequence[Mapping[int, Arm]]) -> None:
 def plot(seeds: Sequence[Mapping[int, Arm]], out: Path) -> None:
     """Gold (points and fit) and proxy (dashed) over sqrt(KL), PPO beside best-of-n."""
     figure, both = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    forms: tuple[tuple[Form, str], ...] = (("rl", "PPO"), ("best-of-n", "best-of-n"))
-    for axes, (form, title) in zip(both, forms, strict=True):
+    for axes, (form, title) in zip(both, FORMS.items(), strict=True):
         for number, pairs in enumerate(PAIRS):
             curves = [seed[pairs].rl if form == "rl" else seed[pairs].chosen for seed in seeds]
             colour = f"C{number}"

@@ -219,13 +219,14 @@ def test_init_copies_recipes_and_data_and_never_overwrites(
     for name in (
         "recipes/quickstart.yaml",
         "recipes/real/all.yaml",
+        "recipes/rules.jsonl",
         "data/world/a.jsonl",
         "recipes/RESULTS.md",
     ):
         (starter / name).parent.mkdir(parents=True, exist_ok=True)
         (starter / name).write_text(name)
     monkeypatch.setattr(starter_files, "_starter_root", lambda: starter)
-    assert "3 files written" in invoke("init", str(target)).output
+    assert "4 files written" in invoke("init", str(target)).output
     assert (target / "recipes/real/all.yaml").read_text() == "recipes/real/all.yaml"
     (target / "data/world/a.jsonl").write_text("mine")
     (target / "recipes/quickstart.yaml").unlink()
