@@ -119,7 +119,11 @@ def read_seed(run: Path, *, prompts: Path, count: int, samples: int, policy_samp
         raise RunError(Problem(str(run), "has no stages called beta-...", remedy))
     recipes = {stage: PpoRecipe.model_validate(finished(stage).recipe) for stage in stages}
     first = recipes[stages[0]]
-    rules = read_rules(str(named_by(stages[0], first.output, str(first.reward[0].rules))))
+    if first.reward[0].rules is None or len(first.reward) > 1:
+        raise RunError(
+            Problem(str(stages[0]), "has no reward of rules alone", "that is what is measured here")
+        )
+    rules = read_rules(str(named_by(stages[0], first.output, first.reward[0].rules)))
     reference = load_trained(named_by(stages[0], first.output, first.model.base))
     source = SourceSpec(path=str(prompts), format="prompts")
     limit = first.data.max_prompt_tokens

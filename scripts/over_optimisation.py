@@ -158,7 +158,7 @@ def plot(seeds: Sequence[Mapping[int, Arm]], out: Path) -> None:
             far = np.linspace(0, max(point.d for curve in curves for point in curve), 100)
             line = fitted(far, fit([golds(curve) for curve in curves], form, resamples=1), form)
             axes.plot(far, line, color=colour, label=f"{pairs} pairs")
-        axes.set(title=title, xlabel="sqrt KL, nats", ylabel="gold gained (proxy dashed)")
+        axes.set(title=title, xlabel="sqrt KL, nats", ylabel="gold gained (dashed: proxy, in its std)")
         axes.legend(frameon=False)
     figure.savefig(out, dpi=110)
     print(f"\nplot: {out}")
