@@ -235,6 +235,7 @@ def test_init_copies_recipes_and_data_and_never_overwrites(
     for name in (
         "recipes/quickstart.yaml",
         "recipes/real/all.yaml",
+        "recipes/rules.jsonl",
         "data/world/a.jsonl",
         "recipes/RESULTS.md",
         "recipes/README.md",

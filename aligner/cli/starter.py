@@ -15,7 +15,7 @@ def copy_starter(folder: Path) -> tuple[int, list[Path]]:
         raise AlignerError(Problem(str(folder), "is a file", "name a folder, which may be new"))
     root = _starter_root()
     sources = [
-        *sorted(root.glob("recipes/**/*.yaml")),
+        *sorted(path for path in root.glob("recipes/**/*") if path.suffix in (".yaml", ".jsonl")),
         *root.glob("recipes/README.md"),
         *sorted(path for path in root.glob("data/**/*") if path.is_file()),
     ]
