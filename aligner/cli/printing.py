@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
+    from aligner.doctor import Section
     from aligner.pipeline import RunOutcome
     from aligner.recipe.plan import Plan
 
@@ -64,3 +65,20 @@ def print_plan(plan: Plan) -> None:
         Console().print(table)
         for sources in stage.tables:
             typer.echo("\n".join(["", *sources.lines()]))
+
+
+def print_health(sections: Sequence[Section]) -> bool:
+    """What the machine has, in tables; whether there is no problem in it."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    marks = {"ok": "", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
+    for section in sections:
+        table = Table("", "", "", "", title=section.title, title_justify="left", show_header=False, box=None)
+        for found in section.findings:
+            table.add_row(escape(found.name), escape(found.value), escape(found.why), marks[found.state])
+        Console().print(table)
+    problems = sum(found.state == "problem" for section in sections for found in section.findings)
+    typer.echo(f"{problems} to mend" if problems else "nothing stands in the way")
+    return not problems

@@ -225,4 +225,4 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
             model.get_input_embeddings().weight[7] = float("nan")
         with pytest.raises(TrainingError, match=r"loss of step 1 is nan"):
             trainer.train()
-        assert not list(run.checkpoints.glob("checkpoint-*"))
+        assert not list(run.checkpoints.glob("step-*"))
