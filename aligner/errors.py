@@ -51,8 +51,16 @@ class RunError(AlignerError):
     """A run folder that is locked, changed or damaged."""
 
 
+class StorageError(RunError):
+    """The disk is full or broken; what was saved before is as it was, and the same command goes on from it."""
+
+    exit_code = 3
+
+
 class TrainingError(AlignerError):
     """Training went wrong in a way that stops the run (non-finite loss, impossible ratio)."""
+
+    exit_code = 4
 
 
 class Interrupted(AlignerError):

@@ -22,7 +22,7 @@ from aligner.data.rows import Document
 from aligner.errors import Problem, RecipeError
 from aligner.models.adapters import modules_to_save
 from aligner.models.small import build_small
-from aligner.models.sources import base_source, loading, resolve_source
+from aligner.models.sources import base_source, check_harmless, loading, resolve_source
 from aligner.models.tokenizer import ensure_end, ensure_template, train_tokenizer
 from aligner.planning import (
     PlannedStage,
@@ -113,6 +113,8 @@ def _start(base: str, stage: PlannedStage, known: Mapping[str, Start]) -> Start:
 def _stored(base: str) -> Start:
     source = resolve_source(base)
     full = base_source(source) if source.is_adapter else source
+    check_harmless(source)
+    check_harmless(full)
     with loading(source):
         tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
         config = AutoConfig.from_pretrained(full.name, revision=full.revision)

@@ -1,6 +1,7 @@
 """The command line: reads what was asked, calls the pipeline, prints the answer. Heavy imports wait.
 
-Exit codes: 0 done, 2 a mistake the user can mend (one message, no traceback), 1 our own fault, 130 interrupted.
+Exit codes: 0 done, 2 a mistake the user can mend (one message, no traceback), 3 a disk that is full or broken, 4 a
+training that stopped itself, 1 our own fault, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Annotated
 import typer
 
 import aligner
-from aligner.cli.printing import print_outcome, print_plan
+from aligner.cli.printing import print_health, print_outcome, print_plan
 from aligner.cli.starter import copy_starter
 from aligner.errors import AlignerError, Problem
 
@@ -86,6 +87,18 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
         from aligner.check import check_recipe
 
         print_plan(check_recipe(recipe, overrides or []))
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="where runs would be written")] = Path(),
+) -> None:
+    """What this machine offers and what will be used, and why: versions, processor, GPUs, memory, disk, cache."""
+    with _answering():
+        from aligner.doctor import examine
+
+        if not print_health(examine(folder)):
+            raise typer.Exit(2)
 
 
 @app.command()

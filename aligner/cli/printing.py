@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from aligner.doctor import Section
     from aligner.pipeline import RunOutcome
     from aligner.recipe.plan import Plan
     from aligner.run.report_tables import Cell, ResultTable
@@ -90,3 +91,19 @@ def print_plan(plan: Plan) -> None:
         _console().print(table)
         for sources in stage.tables:
             typer.echo("\n".join(["", *sources.lines()]))
+
+
+def print_health(sections: Sequence[Section]) -> bool:
+    """What the machine has, in tables; whether there is no problem in it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    marks = {"ok": "", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
+    for section in sections:
+        table = Table("", "", "", "", title=section.title, title_justify="left", show_header=False, box=None)
+        for found in section.findings:
+            table.add_row(escape(found.name), escape(found.value), escape(found.why), marks[found.state])
+        _console().print(table)
+    problems = sum(found.state == "problem" for section in sections for found in section.findings)
+    typer.echo(f"{problems} to mend" if problems else "nothing stands in the way")
+    return not problems

@@ -33,7 +33,14 @@ from aligner.models.adapters import (
     merge_adapter,
 )
 from aligner.models.attention import choose_attention
-from aligner.models.sources import TOKENIZER_CONFIG, Source, base_source, loading, resolve_source
+from aligner.models.sources import (
+    TOKENIZER_CONFIG,
+    Source,
+    base_source,
+    check_harmless,
+    loading,
+    resolve_source,
+)
 from aligner.models.tokenizer import check_tokenizer, ensure_end, ensure_pad, ensure_template
 from aligner.recipe.model import ModelSpec
 
@@ -87,6 +94,7 @@ def load_scorer(path_or_id: str | Path, revision: str | None = None) -> LoadedMo
 def _load_for_training(spec: ModelSpec, task: Task) -> LoadedModel:
     source = resolve_source(spec.base, spec.revision)
     _check_plan(source, spec, task)
+    check_harmless(source)
     base = base_source(source) if source.is_adapter else source
     model: PreTrainedModel | PeftModel = _load_plain(base, task, spec.quantize)
     tokenizer = load_tokenizer(source, base)
@@ -155,12 +163,9 @@ def _load_finished(source: Source, task: Task) -> LoadedModel:
 
 def _put_on(model: PreTrainedModel, source: Source, task: Task) -> PeftModel:
     """The source's adapter over its base, trainable; from another task only the LoRA weights are taken over."""
-    if task == "SEQ_CLS" and not source.is_scorer:
-        weights = source.file(ADAPTER_WEIGHTS)
-        if weights is None:
-            raise ModelError(
-                Problem(source.name, f"has no {ADAPTER_WEIGHTS}", "save the adapter as safetensors")
-            )
+    check_harmless(source)
+    weights = source.file(ADAPTER_WEIGHTS)
+    if task == "SEQ_CLS" and not source.is_scorer and weights is not None:
         return continue_adapter(model, source.adapter_config, weights, task)
     with loading(source):
         return PeftModel.from_pretrained(model, source.name, revision=source.revision, is_trainable=True)
@@ -168,6 +173,7 @@ def _put_on(model: PreTrainedModel, source: Source, task: Task) -> PeftModel:
 
 def _load_plain(source: Source, task: Task, quantize: Quantize) -> PreTrainedModel:
     """The full model of a source with the head the task needs; every weight but a new score head must be there."""
+    check_harmless(source)
     auto = AutoModelForCausalLM if task == "CAUSAL_LM" else AutoModelForSequenceClassification
     head = {} if task == "CAUSAL_LM" else {"num_labels": 1}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

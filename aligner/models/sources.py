@@ -12,14 +12,17 @@ from pathlib import Path
 import torch
 from peft import PeftConfig
 from safetensors import SafetensorError
+from transformers import CONFIG_MAPPING
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
 from aligner.errors import ModelError, Problem
+from aligner.models.adapters import ADAPTER_WEIGHTS
 from aligner.models.weights import ADAPTER_CONFIG, CONFIG, folder_identity, has_config, model_in
 from aligner.models.weights import weights_sha256 as weights_sha256  # a model's identity is asked for here
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
+RUN_CODE = ("_attn_implementation_internal", "trust_remote_code")
 SCORER = "ForSequenceClassification"
 
 
@@ -107,6 +110,37 @@ def base_source(adapter: Source) -> Source:
             Problem(where, f"its base {name} is an adapter itself", "merge that one first (merge: true)")
         )
     return source
+
+
+def check_harmless(source: Source) -> None:
+    """ModelError where a model brings code, names some, or has an adapter that is pickled.
+
+    transformers has followed such keys of config.json although it was told not to trust remote code (CVE-2026-4372,
+    CVE-2026-5241). `auto_map` of a family that transformers has itself is never followed, and stays.
+    """
+    path = source.file(ADAPTER_CONFIG if source.is_adapter else CONFIG)
+    with loading(source):
+        config = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    found = sorted(set(_code_keys(config)))
+    if found:
+        what = f"its settings name code to be run ({', '.join(found)})"
+        raise ModelError(Problem(str(path), what, "take another model; there is no switch that trusts it"))
+    if source.is_adapter and source.file(ADAPTER_WEIGHTS) is None:
+        raise ModelError(Problem(source.name, f"has no {ADAPTER_WEIGHTS}", "save the adapter as safetensors"))
+
+
+def _code_keys(config: object) -> Iterator[str]:
+    """Keys that run code, however deep they lie."""
+    if isinstance(config, list):
+        for value in config:
+            yield from _code_keys(value)
+    if isinstance(config, dict):
+        native = config.get("model_type") in CONFIG_MAPPING
+        for key, value in config.items():
+            hub_kernel = key.startswith(("_attn_implementation", "attn_implementation")) and "/" in str(value)
+            if key in RUN_CODE or hub_kernel or (key == "auto_map" and not native):
+                yield key
+            yield from _code_keys(value)
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from aligner.recipe.translate import translate
 
 __all__ = ["LoadedRecipe", "complete_yaml", "find_path", "json_schema", "load_recipe"]
 
+MAX_BYTES = 1_000_000
+
 
 @dataclass(frozen=True)
 class LoadedRecipe:
@@ -110,6 +112,9 @@ def _read(path: Path) -> str:
     if path.is_dir():
         raise RecipeError(Problem(str(path), "this is a folder", "name the recipe file in it"))
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            what = f"too large for a recipe ({size:,} bytes, at most {MAX_BYTES:,})"
+            raise RecipeError(Problem(str(path), what, "name the recipe, not a data file"))
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1

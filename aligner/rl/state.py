@@ -1,7 +1,7 @@
-"""What a PPO checkpoint holds: the trained weights, Adam's moments, every random state, and how far the run has come.
+"""What a checkpoint holds: the trained weights, the optimiser's moments, every random state, and how far PPO has come.
 
-The learning rate, the prompts and the sampling noise of a step are functions of (recipe, step), so they need no cursor
-and no schedule.
+In PPO the learning rate, the prompts and the sampling noise of a step are functions of (recipe, step), so they need no
+cursor and no schedule.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from aligner.errors import Problem, RunError
 from aligner.run.seed import rng_state, set_rng_state
 
-WEIGHT, MOMENT = "weight.", "adam."
+WEIGHT, MOMENT = "weight.", "adam."  # `adam.` whichever optimiser it is
 
 
 @dataclass
@@ -62,18 +62,26 @@ def restore(
 
     A weight that no gradient had reached when it was saved has no moments, and gets none: Adam starts them then.
     """
+    restore_weights(named, tensors)
+    # Adam keeps its step count on the CPU, but for its fused kernels.
+    fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    for weight in named.values():
+        optimizer.state[weight] = {}
+    for full_name, tensor in tensors.items():
+        if full_name.startswith(MOMENT):
+            key, _, name = full_name.removeprefix(MOMENT).partition(".")
+            device = "cpu" if key == "step" and not fused else named[name].device
+            optimizer.state[named[name]][key] = tensor.to(device).clone()
+    set_rng_state(tensors, state["random"])
+
+
+def restore_weights(named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    """Put the weights back, and nothing else; the RunError of `restore`."""
     saved = {name.removeprefix(WEIGHT): tensor for name, tensor in tensors.items() if name.startswith(WEIGHT)}
     _check_same(named, saved)
     with torch.no_grad():
         for name, weight in named.items():
             weight.copy_(saved[name])
-            optimizer.state[weight] = {
-                # Adam keeps its step count on the CPU
-                key: tensors[f"{MOMENT}{key}.{name}"].to("cpu" if key == "step" else weight.device).clone()
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"{MOMENT}{key}.{name}" in tensors
-            }
-    set_rng_state(tensors, state["random"])
 
 
 def _check_same(named: Mapping[str, nn.Parameter], saved: Mapping[str, Tensor]) -> None:

@@ -12,14 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aligner.errors import Problem, RunError
 from aligner.run.manifest import sha256_file
 from aligner.run.progress import say
-from aligner.run.write import fsync_tree, remove_path, write_folder, write_json
+from aligner.run.write import fsync_tree, json_text, remove_path, write_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SEAL = "MANIFEST.json"
+FORMAT = 1
+KEPT = 2
 
 
 class Checkpoint(NamedTuple):
@@ -31,7 +34,7 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int = 2
+    folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int = KEPT
 ) -> Path:
     """Write `folder/step-N`, durable when this returns; then remove all but the newest `keep`.
 
@@ -44,43 +47,46 @@ def save_checkpoint(
     with write_folder(path) as scratch:
         save_file(copies, scratch / "state.safetensors")
         write_json(scratch / "state.json", state)
-        seal_folder(scratch, step)
+        _seal(scratch, step)
     for old in _newest_first(folder)[keep:]:
         remove_path(old)
     return path
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest undamaged checkpoint, or None. Damaged ones are told, renamed to `damaged-...` and passed over."""
+    """The newest undamaged checkpoint, or None. Damaged ones are told, renamed to `damaged-...` and passed over.
+
+    RunError where there are only those of an old version, whose files are pickled: they are never read.
+    """
     from safetensors.torch import load_file
 
-    path = newest_checkpoint(folder)
-    if path is None:
-        return None
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    return Checkpoint(checkpoint_step(path), load_file(path / "state.safetensors"), state)
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Folder of the newest checkpoint (`step-N` or a sealed `checkpoint-N`) whose seal holds; see `load_newest`."""
     for path in _newest_first(folder):
-        fault = damage(path)
-        if not fault:
-            return path
-        aside = path.with_name(f"damaged-{path.name}")
-        while aside.exists():
-            aside = aside.with_name(aside.name + "x")
-        os.replace(path, aside)
-        say(f"{path}: damaged checkpoint ({fault}); kept as {aside.name}, going on from the one before.")
+        if fault := damage(path):
+            _set_aside(path, fault)
+            continue
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return Checkpoint(_step_of(path), load_file(path / "state.safetensors"), state)
+    if pickled := sorted(folder.glob("checkpoint-*")):
+        what = "a checkpoint of an older version, whose files are pickled; such files are never read"
+        remedy = "finish the run with that version, or throw it away with --fresh"
+        raise RunError(Problem(str(pickled[-1]), what, remedy))
     return None
 
 
 def last_step(folder: Path) -> int:
     """Step of the newest checkpoint by its name alone, whole or not; 0 where there is none."""
-    return max(map(checkpoint_step, _newest_first(folder)), default=0)
+    return max(map(_step_of, _newest_first(folder)), default=0)
 
 
-def seal_folder(folder: Path, step: int) -> None:
+def _set_aside(path: Path, fault: str) -> None:
+    aside = path.with_name(f"damaged-{path.name}")
+    while aside.exists():
+        aside = aside.with_name(aside.name + "x")
+    os.replace(path, aside)
+    say(f"{path}: damaged checkpoint ({fault}); kept as {aside.name}, going on from the one before.")
+
+
+def _seal(folder: Path, step: int) -> None:
     """Write the seal, the last thing in a checkpoint: size and SHA-256 of every file below, all on the disk by then."""
     fsync_tree(folder)
     files = {
@@ -88,14 +94,17 @@ def seal_folder(folder: Path, step: int) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != SEAL
     }
-    write_json(folder / SEAL, {"format": 1, "step": step, "files": files})
+    write_json(folder / SEAL, {"format": FORMAT, "step": step, "files": files})
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with a sealed folder, "" when every file is the one that was sealed."""
+    """What is wrong with a sealed folder, "" when every file, the seal too, is byte by byte what was written."""
     try:
-        seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        if seal["step"] != checkpoint_step(folder):
+        text = (folder / SEAL).read_text(encoding="utf-8")
+        seal = json.loads(text)
+        if seal["format"] != FORMAT or text != json_text(seal):
+            return "its seal has changed, or is of a later version"
+        if seal["step"] != _step_of(folder):
             return f"sealed as step {seal['step']}"
         for name, sealed in seal["files"].items():
             path = folder / name
@@ -110,18 +119,10 @@ def damage(folder: Path) -> str:
     return ""
 
 
-def checkpoint_step(path: Path) -> int:
-    """Steps done when the checkpoint in this folder was saved."""
+def _step_of(path: Path) -> int:
     return int(path.name.partition("-")[2])
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    steps = [path for path in folder.iterdir() if path.is_dir() and _is_checkpoint(path.name)]
-    return sorted(steps, key=checkpoint_step, reverse=True)
-
-
-def _is_checkpoint(name: str) -> bool:
-    kind, _, step = name.partition("-")
-    return kind in ("step", "checkpoint") and step.isdecimal()
+    found = [path for path in folder.glob("step-*") if path.is_dir() and path.name[5:].isdecimal()]
+    return sorted(found, key=_step_of, reverse=True)

@@ -38,6 +38,12 @@ class JsonLines:
         kept = [row for row in self.rows() if row.get("step", -1) <= step]
         write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
+    def keep_first(self, count: int) -> None:
+        """Drop every row after the first `count`."""
+        if self.path.exists():
+            kept = self.rows()[:count]
+            write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
     def clear(self) -> None:
         """Drop every row."""
         self.path.unlink(missing_ok=True)

@@ -49,6 +49,10 @@ class Metrics:
         """Drop what was logged after `step`; -1 drops all. A stage calls it with the step it resumes from."""
         self._lines.cut_back(step)
 
+    def keep_first(self, count: int) -> None:
+        """Drop every line after the first `count`."""
+        self._lines.keep_first(count)
+
 
 def check_finite(values: Mapping[str, float], *, where: str) -> None:
     """TrainingError that names every value that is NaN or infinite."""

@@ -9,29 +9,34 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aligner.errors import Problem, RunError
+from safetensors import SafetensorError
 
+from aligner.errors import Problem, StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_BROKEN = (errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ESTALE)
 _SCRATCH = ".tmp-"
 _REPLACED = ".del-"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one step; RunError when the disk is full (the old file stays)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Put `content` at `path` in one step; StorageError when the disk does not take it (the old file stays)."""
     scratch = path.with_name(f"{_SCRATCH}{secrets.token_hex(4)}-{path.name}")
     with _removed_on_error(scratch):
+        path.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
-    _fsync(path.parent)
+        _fsync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,7 +46,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """`write_text` of indented JSON; NaN and infinity are a ValueError, for no other reader would take them."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """What `write_json` writes."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def append_line(path: Path, line: str) -> None:
@@ -50,17 +60,18 @@ def append_line(path: Path, line: str) -> None:
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:
-    """`append_line` of several lines with one fsync."""
+    """`append_line` of several lines with one fsync; StorageError when the disk does not take them."""
     text = "".join(f"{line}\n" for line in lines)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    with _full_disk_told(path), path.open("ab+") as file:
-        _cut_torn_line(path, file.fileno())
-        file.write(text.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
-    if is_new:
-        _fsync(path.parent)
+    with _faults_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        with path.open("ab+") as file:
+            _cut_torn_line(path, file.fileno())
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            _fsync(path.parent)
 
 
 @contextmanager
@@ -70,27 +81,31 @@ def write_folder(path: Path) -> Iterator[Path]:
     An older folder at `path` is moved aside first and removed last; a kill between the two renames is mended by
     `mend_leftovers`, which every opening of a run folder calls.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     nonce = secrets.token_hex(4)
     scratch = path.with_name(f"{_SCRATCH}{nonce}-{path.name}")
     replaced = path.with_name(f"{_REPLACED}{nonce}-{path.name}")
     with _removed_on_error(scratch):
+        path.parent.mkdir(parents=True, exist_ok=True)
         scratch.mkdir()
         yield scratch
         fsync_tree(scratch)
         _swap_in(scratch, path, replaced)
-    _fsync(path.parent)
+        _fsync(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
 def remove_path(path: Path) -> None:
-    """Remove a file or folder; a folder leaves its name in one step, so nobody finds half of it."""
-    if path.is_dir() and not path.is_symlink():
-        leaving = path.with_name(f"{_SCRATCH}{secrets.token_hex(4)}-{path.name}")
-        os.replace(path, leaving)
-        shutil.rmtree(leaving)
-    else:
-        path.unlink(missing_ok=True)
+    """Remove a file or folder; a folder leaves its name in one step, so nobody finds half of it.
+
+    What then cannot be unlinked is left to `mend_leftovers`.
+    """
+    with _faults_told(path):
+        if path.is_dir() and not path.is_symlink():
+            leaving = path.with_name(f"{_SCRATCH}{secrets.token_hex(4)}-{path.name}")
+            os.replace(path, leaving)
+            shutil.rmtree(leaving, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def mend_leftovers(folder: Path) -> None:
@@ -151,7 +166,7 @@ def _discard(path: Path) -> None:
 def _removed_on_error(scratch: Path) -> Iterator[None]:
     """Nothing of ours is left behind by a failed write; what was there before is untouched."""
     try:
-        with _full_disk_told(scratch):
+        with _faults_told(scratch):
             yield
     except BaseException:
         _discard(scratch)
@@ -159,17 +174,28 @@ def _removed_on_error(scratch: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _full_disk_told(path: Path) -> Iterator[None]:
+def _faults_told(path: Path) -> Iterator[None]:
+    """StorageError for what the disk is to blame for; safetensors' writer tells it in words of its own."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else _number_in(str(error))
+        if number not in (*_FULL, *_BROKEN):
             raise
-        free = shutil.disk_usage(path.parent).free
-        raise RunError(
-            Problem(
-                str(path.parent),
-                f"the disk is full ({free / 2**20:.0f} MiB free); what was saved before is untouched",
-                "make room and start the same command again",
-            )
-        ) from error
+        raise StorageError(_fault(path.parent, number)) from error
+
+
+def _number_in(message: str) -> int | None:
+    found = re.search(r"\(os error (\d+)\)", message)
+    return int(found[1]) if found else None
+
+
+def _fault(folder: Path, number: int) -> Problem:
+    kept = "what was saved before is untouched"
+    if number in _FULL:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        free = shutil.disk_usage(there).free / 2**20
+        what = f"the disk is full ({free:.0f} MiB free), or a quota or limit is reached; {kept}"
+        return Problem(str(folder), what, "make room and start the same command again")
+    what = f"cannot be written ({os.strerror(number)}); {kept}"
+    return Problem(str(folder), what, "mend the disk or its rights, and start the same command again")

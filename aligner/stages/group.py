@@ -41,7 +41,7 @@ from aligner.run.folder import RunFolder
 from aligner.run.progress import progress, say
 from aligner.run.seed import seed_everything
 from aligner.stages.ppo_watch import Watch, gold_rewards, mean_of_known, tell_rewards, text_metrics
-from aligner.stages.stage import StageResult
+from aligner.stages.stage import StageResult, new_model
 from aligner.stages.stop import gentle_stop
 from aligner.stages.watching import policy_of
 
@@ -88,7 +88,8 @@ def train_group(recipe: GroupRecipe, run: RunFolder) -> StageResult:
             if stop.asked and not last:
                 fault = f"stopped at step {step + 1} of {spec.steps}; a checkpoint is saved"
                 raise Interrupted(Problem(str(run.path), fault, "the same command goes on from there"))
-    save_model(job.loaded, run.model_dir, base_folder=run.base_dir)
+    with new_model(run) as folder:
+        save_model(job.loaded, folder, base_folder=run.base_dir)
     return StageResult(run.model_dir, results(run))
 
 

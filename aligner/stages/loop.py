@@ -7,10 +7,10 @@ number stops the run, Ctrl-C finishes the step and saves, and metrics go to the 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,13 +27,13 @@ from transformers import (
 
 from aligner.data.mix import Mix
 from aligner.errors import Interrupted, Problem, TrainingError
-from aligner.models.load import quiet_bars
 from aligner.recipe.training import TrainSpec
-from aligner.run.checkpoint import SEAL, checkpoint_step, newest_checkpoint, seal_folder
+from aligner.run.checkpoint import load_newest, save_checkpoint
 from aligner.run.folder import RunFolder
 from aligner.run.progress import Bar, progress, say
 from aligner.stages.optimizer import muon_adamw
 from aligner.stages.order import Curriculum, FixedOrder, row_order, with_curriculum
+from aligner.stages.resume import GoOn, check_room, cut_back, put_back_trained, state_of
 from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
 from aligner.stages.stop import Stop, gentle_stop
 
@@ -44,12 +44,11 @@ OptimizerChoice = tuple[Callable[[], Callable[..., torch.optim.Optimizer]], dict
 
 @dataclass
 class LoopPlan:
-    """What a `StageTrainer` follows, and what it has read since the last line of metrics: `tokens`, `padding` aside."""
+    """What a `StageTrainer` follows; `sums`: what it and its stage have added up since the last line of metrics."""
 
     order: list[int]
     precision: Precision
-    tokens: int = 0
-    padding: int = 0
+    sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 def plan_of(
@@ -96,6 +95,7 @@ class StageTrainer(Trainer):
     loss_is_scaled_for_ga = True  # every loss is already divided by the whole step's count
     loss_metric = "train/loss_nats"
     plan: LoopPlan
+    done = 0  # steps of the plan that a session before this one has made
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """Sum of the loss over what counts in the batch: a scalar."""
@@ -141,33 +141,30 @@ class StageTrainer(Trainer):
     ) -> Tensor:
         """Forward and backward of one micro-batch; a loss that is no number ends the run."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            fault = f"the loss of step {self.state.global_step + 1} is {loss.item()}"
-            raise TrainingError(
-                Problem(self.args.output_dir, fault, "lower train.learning_rate, or train in fp32")
-            )
+        self._check_finite("loss", loss)
         tokens = _num_tokens(inputs)
-        self.plan.tokens += tokens
-        self.plan.padding += inputs["input_ids"].numel() - tokens
+        self.plan.sums["tokens"] += tokens
+        self.plan.sums["padding"] += inputs["input_ids"].numel() - tokens
         return loss
 
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm; one that is no number ends the run before a weight has moved."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._check_finite("gradient", torch.as_tensor(norm))
+        return norm
+
+    def _check_finite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            fault = f"the {what} of step {self.state.global_step + 1} is {value.item()}"
+            remedy = "lower train.learning_rate, or train in fp32"
+            raise TrainingError(Problem(self.args.output_dir, fault, remedy))
+
     def _get_train_sampler(self, train_dataset: object = None) -> Sampler[int]:
-        return FixedOrder(self.plan.order)
+        per_step = len(self.plan.order) // self.args.max_steps
+        return FixedOrder(self.plan.order[self.done * per_step :])
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        (folder / SEAL).unlink(missing_ok=True)  # it is not whole until it is sealed again
-        with quiet_bars():
-            super()._save_checkpoint(model, trial)
-        if self.is_world_process_zero():
-            seal_folder(folder, self.state.global_step)
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Tied weights are stored under one of their names; of the others none is missing."""
-        weights = dict(self.model.named_parameters(remove_duplicate=False))
-        loaded = {id(weight) for name, weight in weights.items() if name not in load_result.missing_keys}
-        missing = [name for name in load_result.missing_keys if id(weights.get(name)) not in loaded]
-        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+        """Left to `RunCallback.on_save`: what transformers writes is neither whole at once nor free of pickles."""
 
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
         """Cards are written when a run is published, not at every checkpoint."""
@@ -229,8 +226,15 @@ class RunCallback(TrainerCallback):
             control.should_log = True  # a training shorter than `log_every` has a loss, too
         if self.stop.asked:
             self.stopped = True
-            control.should_log = control.should_save = control.should_training_stop = True
+            control.should_save = control.should_training_stop = True
         return control
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A checkpoint, where one is due or the run is to stop."""
+        if state.is_world_process_zero:
+            save_checkpoint(self.run.checkpoints, state.global_step, *state_of(self.trainer, self.run))
 
     def on_log(
         self,
@@ -248,10 +252,11 @@ class RunCallback(TrainerCallback):
             self.trainer.loss_metric: logs["loss"],
             "train/learning_rate": logs["learning_rate"],
             "train/grad_norm": float(logs["grad_norm"]),
-            "train/tokens_per_second": self.trainer.plan.tokens / max(now - self.since, 1e-9),
+            "train/tokens_per_second": self.trainer.plan.sums["tokens"] / max(now - self.since, 1e-9),
             **self.trainer.more_metrics(),
         }
-        self.trainer.plan.tokens, self.trainer.plan.padding, self.since = 0, 0, now
+        self.trainer.plan.sums.clear()
+        self.since = now
         self.run.metrics.log(state.global_step, values)
         self.bar.advance(0, loss=logs["loss"])
 
@@ -270,22 +275,25 @@ def run_training(
     look, every: figures on the hold-out for metrics.jsonl, every so many steps; `from_start`: before the first, too.
     Raises Interrupted after Ctrl-C (or SIGTERM), with a checkpoint saved; TrainingError when the loss is no number.
     """
-    checkpoint = newest_checkpoint(run.checkpoints)
-    done = checkpoint_step(checkpoint) if checkpoint else 0
-    run.metrics.cut_back(done if checkpoint else -1)
-    run.samples.cut_back(done if checkpoint else -1)
-    if checkpoint:
-        say(f"{run.path}: goes on from step {done}")
-    with progress(title, trainer.args.max_steps, done=done) as bar, gentle_stop() as stop:
+    found = load_newest(run.checkpoints)
+    trainer.done = found.step if found else 0
+    cut_back(run, found)
+    check_room(trainer, run)
+    with progress(title, trainer.args.max_steps, done=trainer.done) as bar, gentle_stop() as stop:
         callback = RunCallback(run, trainer, bar, stop, look=look, every=every, from_start=from_start)
         trainer.remove_callback(PrinterCallback)
+        if found:
+            say(f"{run.path}: goes on from step {found.step}")
+            trainer.add_callback(GoOn(trainer, found))
         trainer.add_callback(callback)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.done < trainer.args.max_steps:
+            trainer.train()
+        elif found:
+            put_back_trained(trainer, found)
     if callback.stopped:
         step = trainer.state.global_step
         fault = f"stopped at step {step} of {trainer.args.max_steps}; a checkpoint is saved"
         raise Interrupted(Problem(str(run.path), fault, "the same command goes on from there"))
-    trainer.model.config.use_cache = (
-        True  # the Trainer switched it off, and a saved model should generate at full speed
-    )
+    # The Trainer switched it off, and a saved model should generate at full speed.
+    trainer.model.config.use_cache = True
     trainer.model.eval()

@@ -11,7 +11,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 
 class MuonAdamW(Optimizer):
-    """Two optimisers in one coat: shared `param_groups` for the schedule, one state dict for the checkpoint.
+    """Two optimisers in one coat: shared `param_groups` for the schedule, one `state` for the checkpoint.
 
     Muon orthogonalises the update of a matrix (Jordan et al. 2024, kellerjordan.github.io/posts/muon); its step is
     scaled to AdamW's usual size (Liu et al. 2025, arXiv:2502.16982, eq. 4), so one learning rate serves both.
@@ -32,11 +32,13 @@ class MuonAdamW(Optimizer):
         self.muon = Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         self.adamw = AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, beta2), fused=True)
         super().__init__([*matrices, *others], {"lr": lr})
-        self._share_groups()
-
-    def _share_groups(self) -> None:
-        """The schedule writes learning rates into these very dictionaries."""
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
+        self._share()
+
+    def _share(self) -> None:
+        """One state, and groups in which the schedule writes the learning rates for all."""
+        self.muon.param_groups, self.adamw.param_groups = self.param_groups[:1], self.param_groups[1:]
+        self.muon.state = self.adamw.state = self.state
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -46,15 +48,10 @@ class MuonAdamW(Optimizer):
         self.adamw.step()
         return loss
 
-    def state_dict(self) -> dict[str, Any]:
-        """Both states, each in its own drawer."""
-        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.muon.load_state_dict(state_dict["muon"])
-        self.adamw.load_state_dict(state_dict["adamw"])
-        self._share_groups()
+        super().load_state_dict(state_dict)
+        self._share()
 
 
 def muon_adamw(model: nn.Module, *, lr: float, beta2: float, weight_decay: float) -> Optimizer:

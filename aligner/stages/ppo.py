@@ -30,7 +30,7 @@ from aligner.run.progress import progress, say
 from aligner.run.write import write_bytes
 from aligner.stages.ppo_job import Job, prepare, rows_for
 from aligner.stages.ppo_watch import gold_rewards, mean_of_known, text_metrics
-from aligner.stages.stage import StageResult
+from aligner.stages.stage import StageResult, new_model
 from aligner.stages.stop import gentle_stop
 
 
@@ -203,7 +203,8 @@ def finish(job: Job) -> StageResult:
     run, best_step = job.run, job.progress.best_step
     if best_step is not None:
         job.best.put_back()
-    save_model(job.loaded, run.model_dir, base_folder=run.base_dir)
+    with new_model(run) as folder:
+        save_model(job.loaded, folder, base_folder=run.base_dir)
     write_bytes(run.path / "value_head.safetensors", save(job.policy.critic_state()))
     looks = [row for row in run.metrics.rows() if "ppo/holdout_proxy_reward" in row] or run.metrics.rows()
     start = {f"{key}[start]": value for key, value in _numbers(looks[0]).items()}

@@ -32,7 +32,7 @@ from aligner.stages.loop import LoopPlan, optimizer_choice, plan_of, run_trainin
 from aligner.stages.pairs import columns, holdout_metrics, holdout_results, pair_length, weighed_columns
 from aligner.stages.preference_trainers import DpoTrainer, KtoCollator, KtoTrainer
 from aligner.stages.sources import tell_sources
-from aligner.stages.stage import StageResult, resolve_precision, training_arguments
+from aligner.stages.stage import StageResult, new_model, resolve_precision, training_arguments
 from aligner.stages.watching import Watcher, watched_prompts
 
 BETA2 = 0.999
@@ -74,7 +74,8 @@ def train_preference(recipe: PreferenceRecipe, run: RunFolder) -> StageResult:
     )
     if watched:
         run.metrics.log(trainer.state.global_step, look())
-    save_model(loaded, run.model_dir, base_folder=run.base_dir)
+    with new_model(run) as folder:
+        save_model(loaded, folder, base_folder=run.base_dir)
     results = holdout_results(data.holdout, gaps(), area=recipe.stage)
     return StageResult(run.model_dir, results | (watcher.results() if watcher else {}))
 

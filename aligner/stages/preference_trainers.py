@@ -6,7 +6,6 @@ B = pairs; a batch holds their chosen answers first. Every mean is over the whol
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,22 +19,12 @@ from aligner.stages.preference_losses import kto_loss, preference_loss
 OTHER = "other_"  # before the columns of answers under another pair's prompt
 
 
-class Seen(NamedTuple):
-    """Sums over training pairs since the last line of metrics."""
-
-    wins: float = 0.0
-    gaps: float = 0.0
-    chosen: float = 0.0
-    pairs: int = 0
-
-
 class ReferenceTrainer(StageTrainer):
     """What both losses are made of; `rows_read`: the training rows in the order they are read."""
 
     area = ""
     spec: DpoSpec | KtoSpec
     rows_read: list[int]
-    _seen = Seen()
 
     def log_ratios(self, model: nn.Module, batch: Batch, prefix: str = "") -> Tensor:
         """log(policy / reference) of each answer in nats: (2B,)."""
@@ -48,17 +37,19 @@ class ReferenceTrainer(StageTrainer):
         """Count the implicit rewards of these answers."""
         chosen_B, rejected_B = (self.spec.beta * ratios_B.detach()).chunk(2)
         gap_B = chosen_B - rejected_B
-        won = float((gap_B > 0).sum() + 0.5 * (gap_B == 0).sum())
-        found = Seen(won, float(gap_B.sum()), float(chosen_B.sum()), len(gap_B))
-        self._seen = Seen(*(a + b for a, b in zip(self._seen, found, strict=True)))
+        sums = self.plan.sums
+        sums["wins"] += float((gap_B > 0).sum() + 0.5 * (gap_B == 0).sum())
+        sums["gaps"] += float(gap_B.sum())
+        sums["chosen"] += float(chosen_B.sum())
+        sums["pairs"] += len(gap_B)
 
     def more_metrics(self) -> dict[str, float]:
-        """Implicit rewards of the training pairs since the last call."""
-        seen, self._seen = self._seen, Seen()
+        """Implicit rewards of the training pairs since the last line of metrics."""
+        sums = self.plan.sums
         return {
-            f"{self.area}/accuracy_share": seen.wins / seen.pairs,
-            f"{self.area}/margin_mean": seen.gaps / seen.pairs,
-            f"{self.area}/chosen_reward_mean": seen.chosen / seen.pairs,
+            f"{self.area}/accuracy_share": sums["wins"] / sums["pairs"],
+            f"{self.area}/margin_mean": sums["gaps"] / sums["pairs"],
+            f"{self.area}/chosen_reward_mean": sums["chosen"] / sums["pairs"],
         }
 
 
@@ -98,7 +89,6 @@ class KtoTrainer(ReferenceTrainer):
     area = "kto"
     loss_metric = "kto/loss"
     _kl = 0.0  # of the step
-    _kls: tuple[float, int] = (0.0, 0)  # sum and number of steps since the last line of metrics
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """The recipe's loss, summed over the answers."""
@@ -126,8 +116,8 @@ class KtoTrainer(ReferenceTrainer):
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.spec.loss == "kto":
             self._kl = self._mean_gain(batches, count)
-            total, steps = self._kls
-            self._kls = total + self._kl, steps + 1
+            self.plan.sums["kl"] += self._kl
+            self.plan.sums["steps"] += 1
         return batches, count
 
     @torch.no_grad()
@@ -140,9 +130,9 @@ class KtoTrainer(ReferenceTrainer):
         return max(float(self.accelerator.gather(total).sum() / count), 0.0)
 
     def more_metrics(self) -> dict[str, float]:
-        """Implicit rewards and the mean gain since the last call."""
-        (total, steps), self._kls = self._kls, (0.0, 0)
-        return super().more_metrics() | ({"kto/kl_nats": total / steps} if steps else {})
+        """Implicit rewards and the mean gain since the last line of metrics."""
+        sums = self.plan.sums
+        return super().more_metrics() | ({"kto/kl_nats": sums["kl"] / sums["steps"]} if sums["steps"] else {})
 
 
 class KtoCollator(PairCollator):

@@ -25,7 +25,7 @@ from aligner.stages.batches import Batch, BlockCollator, BlockSet
 from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
 from aligner.stages.order import Curriculum
-from aligner.stages.stage import StageResult, optimiser_steps, training_arguments
+from aligner.stages.stage import StageResult, new_model, optimiser_steps, training_arguments
 
 BETA2 = 0.95  # Adam's memory of gradient sizes: shorter than its default, as language models are pretrained
 
@@ -73,9 +73,8 @@ def train_pretrain(recipe: PretrainRecipe, run: RunFolder) -> StageResult:
     found = holdout()
     if found:
         run.metrics.log(trainer.state.global_step, found)
-    save_model(
-        LoadedModel(model=model, tokenizer=tokenizer, identity=""), run.model_dir, base_folder=run.base_dir
-    )
+    with new_model(run) as folder:
+        save_model(LoadedModel(model, tokenizer, identity=""), folder, base_folder=run.base_dir)
     results = {f"pretrain/{name.replace('/', '_')}": value for name, value in found.items()}
     counts = {
         "pretrain/tokens": slots * recipe.data.block_length,

@@ -28,7 +28,7 @@ from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_tra
 from aligner.stages.losses import bradley_terry_nats
 from aligner.stages.pairs import holdout_metrics, holdout_results, pair_length, weighed_columns
 from aligner.stages.sources import tell_sources
-from aligner.stages.stage import StageResult, training_arguments
+from aligner.stages.stage import StageResult, new_model, training_arguments
 
 BETA2 = 0.999
 RELOAD_TOLERANCE = 1e-5  # float32, same weights, same rows
@@ -49,11 +49,6 @@ class PairTrainer(StageTrainer):
     loss_metric = "reward/loss_nats"
     scoring: Scoring
     nll_coef: float = 0.0
-    _seen: tuple[float, float, int] = (
-        0.0,
-        0.0,
-        0,
-    )  # wins, sum of margins, pairs since the last line of metrics
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """Bradley-Terry nats, summed over the pairs.
@@ -66,9 +61,10 @@ class PairTrainer(StageTrainer):
         )
         chosen_B, rejected_B = scores_B.chunk(2)
         gap_B = (chosen_B - rejected_B).detach()
-        wins, gaps, pairs = self._seen
-        won = (gap_B > 0).sum() + 0.5 * (gap_B == 0).sum()
-        self._seen = (wins + float(won), gaps + float(gap_B.sum()), pairs + len(gap_B))
+        sums = self.plan.sums
+        sums["wins"] += float((gap_B > 0).sum() + 0.5 * (gap_B == 0).sum())
+        sums["gaps"] += float(gap_B.sum())
+        sums["pairs"] += len(gap_B)
         weight_B = batch.get("weight")
         nats = bradley_terry_nats(chosen_B, rejected_B, batch.get("margin"), weight_B)
         learnt_B = chosen_B if weight_B is None else weight_B * chosen_B
@@ -80,9 +76,12 @@ class PairTrainer(StageTrainer):
         return torch.tensor(len(batch["input_ids"]) // 2)
 
     def more_metrics(self) -> dict[str, float]:
-        """Accuracy and mean margin over the training pairs since the last call."""
-        (wins, gaps, pairs), self._seen = self._seen, (0.0, 0.0, 0)
-        return {"reward/accuracy_share": wins / pairs, "reward/margin_mean": gaps / pairs}
+        """Accuracy and mean margin over the training pairs since the last line of metrics."""
+        sums = self.plan.sums
+        return {
+            "reward/accuracy_share": sums["wins"] / sums["pairs"],
+            "reward/margin_mean": sums["gaps"] / sums["pairs"],
+        }
 
 
 class HeadTrainer(PairTrainer, RewardTrainer):
@@ -129,8 +128,9 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
         run.metrics.log(trainer.state.global_step, holdout_metrics(found))
     scores = scorer.score(samples.sequences, samples.prompt_lengths, batch_size=per_pass)
     stats = RewardStats(float(scores.mean()), float(scores.std()), len(scores), scoring)
-    save_model(loaded, run.model_dir, base_folder=run.base_dir)
-    write_stats(run.model_dir, stats)
+    with new_model(run) as folder:
+        save_model(loaded, folder, base_folder=run.base_dir)
+        write_stats(folder, stats)
     check_reload(run, samples, scores)
     scale = {"reward/reward_mean": stats.mean, "reward/reward_std": stats.std}
     return StageResult(run.model_dir, holdout_results(data.holdout, found) | scale)

@@ -34,6 +34,7 @@ from aligner.stages.sources import tell_sources
 from aligner.stages.stage import (
     StageResult,
     epochs_begun,
+    new_model,
     optimiser_steps,
     resolve_precision,
     rows_per_pass,
@@ -63,7 +64,7 @@ class AnswerTrainer(StageTrainer, SFTTrainer):
 
     def more_metrics(self) -> dict[str, float]:
         """The share of padding."""
-        read, padding = self.plan.tokens, self.plan.padding
+        read, padding = self.plan.sums["tokens"], self.plan.sums["padding"]
         return {"train/padding_share": padding / max(read + padding, 1)}
 
 
@@ -104,7 +105,8 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
     after = holdout()
     if after:
         run.metrics.log(trainer.state.global_step, after)
-    save_model(loaded, run.model_dir, base_folder=run.base_dir)
+    with new_model(run) as folder:
+        save_model(loaded, folder, base_folder=run.base_dir)
     results = _results(before, after) | {"sft/padding_share": trainer.padding_share}
     return StageResult(run.model_dir, results)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -14,6 +16,7 @@ from transformers import TrainingArguments
 from aligner.errors import Problem, RecipeError
 from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
+from aligner.run.write import fsync_tree, remove_path, write_folder
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -25,6 +28,19 @@ class StageResult:
 
     artifact: Path | None
     results: dict[str, float]
+
+
+@contextmanager
+def new_model(run: RunFolder) -> Iterator[Path]:
+    """A folder to save the model in, which becomes `run.model_dir` in one step; a failure takes `run.base_dir` too."""
+    try:
+        with write_folder(run.model_dir) as folder:
+            yield folder
+            if run.base_dir.exists():
+                fsync_tree(run.base_dir)
+    except BaseException:
+        remove_path(run.base_dir)
+        raise
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_every_sign_that_stops_is_told_at_once():
     with pytest.raises(Stopped) as caught:
         strict.check(batch_of(5.0), kl_nats=2.0, length_ratio=9.0)
     assert [p.where for p in caught.value.problems] == ["ppo.guards.kl", "ppo.guards.value"]
-    assert caught.value.exit_code == 2 and all(p.remedy for p in caught.value.problems)
+    assert caught.value.exit_code == 4 and all(p.remedy for p in caught.value.problems)
 
 
 def test_twice_the_length_warns_without_being_asked(capsys):

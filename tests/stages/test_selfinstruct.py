@@ -217,7 +217,7 @@ def test_a_run_without_any_new_task_is_an_error_that_says_why_and_keeps_its_roun
     assert (
         f"{state['dropped']['too_short']} too_short" in problem.what and "instances: 0 read" in problem.what
     )
-    assert "selfinstruct.rounds" in problem.remedy and error.value.exit_code == 2
+    assert "selfinstruct.rounds" in problem.remedy and error.value.exit_code == 4
     with pytest.raises(TrainingError, match="not one new task in 2 rounds"):
         run_it(recipe(folder, tmp_path / "run", rounds=2, min_words=100))
     again = json.loads((tmp_path / "run/checkpoints/step-2/state.json").read_text())["instructions"]

@@ -194,7 +194,7 @@ def test_learns_the_answers(tmp_path: Path) -> None:
     results, rows = run_to_end(recipe(tmp_path, steps=30, learning_rate=1e-2, evaluate_every=10))
     assert results["sft/holdout_loss_nats"] < 0.5 * results["sft/base_holdout_loss_nats"]
     assert [row["step"] for row in rows if "holdout/loss_nats" in row] == [10, 20, 30]
-    assert not list((tmp_path / "run" / "checkpoints").glob("checkpoint-*"))
+    assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
 
 
 def mixed(folder: Path, name: str) -> SftRecipe:

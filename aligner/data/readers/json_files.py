@@ -13,6 +13,7 @@ from aligner.data.rows import Origin
 from aligner.errors import DataError, at
 
 BOM = b"\xef\xbb\xbf"
+MAX_ROW_BYTES = 20_000_000  # of a line: a book has about a million
 
 
 def read_json(path: Path) -> Iterator[Record | DataError]:
@@ -41,6 +42,9 @@ def _line_records(path: Path, lines: Iterable[bytes]) -> Iterator[Record | DataE
 
 
 def _line_record(origin: Origin, line: bytes) -> Record | DataError:
+    if len(line) > MAX_ROW_BYTES:
+        what = f"the row has {len(line):,} bytes, more than {MAX_ROW_BYTES:,}"
+        return fault(origin, what, "a line end is missing, or split the text into several rows")
     try:
         return _record(origin, _parse(line, str(origin)))
     except DataError as error:

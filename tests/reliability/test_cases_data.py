@@ -1,0 +1,138 @@
+"""Cases 5 to 12 of forty ways in which alignment runs have failed elsewhere: data."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligner.data.build import build_conversations, build_pairs
+from aligner.data.readers import read_source
+from aligner.data.readers.json_files import MAX_ROW_BYTES
+from aligner.errors import DataError
+from aligner.preflight import check_ahead
+from aligner.recipe.data import DataSpec, DecontaminateSpec, HoldoutSpec, PairDataSpec, SourceSpec
+from tests.run.fake import sft_recipe
+from tests.tiny import tiny_tokenizer
+
+GOOD = {"instruction": "Add 1 and 1.", "input": "", "output": "2"}
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def told(path: Path, content: bytes | None = None, *, kind: Any = "conversation", form: Any = "auto") -> str:
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_source(SourceSpec(path=str(path), format=form), kind)
+    assert caught.value.exit_code == 2 and all(problem.remedy for problem in caught.value.problems)
+    return str(caught.value)
+
+
+def test_case_05_two_schemas_in_one_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [GOOD, GOOD, {"prompt": "Add.", "completion": "2"}])
+    wrong = told(path)
+    assert f'{path}:3: "instruction" is missing (keys: prompt, completion)' in wrong
+
+
+def test_case_06_latin_1_is_found_before_a_model_is_loaded(tmp_path: Path) -> None:
+    lines = [json.dumps(GOOD).encode()] * 499 + ['{"instruction": "déjà", "output": "x"}'.encode("latin-1")]
+    (tmp_path / "tasks.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    recipe = sft_recipe(tmp_path / "run")
+    source = SourceSpec(path=str(tmp_path / "tasks.jsonl"))
+    recipe = recipe.model_copy(update={"data": DataSpec(train=[source])})  # its base does not even exist
+    with pytest.raises(DataError, match=r"tasks\.jsonl:500: not UTF-8 \(byte 19 of the row\)"):
+        check_ahead([recipe])
+
+
+def test_case_07_truncated_jsonl(tmp_path: Path) -> None:
+    row = json.dumps(GOOD).encode()
+    assert "a.jsonl:2: not JSON" in told(tmp_path / "a.jsonl", row + b"\n" + row[:20])
+    assert "b.jsonl:1: not JSON" in told(tmp_path / "b.jsonl", row + row + b"\n")  # two on one line
+    assert "not a whole gzip file" in told(tmp_path / "c.jsonl.gz", gzip.compress(row * 50)[:-9])
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "there are no rows"),
+        (b"\n \n\n", "there are no rows"),
+        (b'{"instruction": null, "output": "x"}', '"instruction" is missing'),
+        (b'{"instruction": NaN, "output": "x"}', '"instruction" is a number'),
+        (b'{"instruction": 5, "output": "x"}', '"instruction" is a number'),
+        (json.dumps(GOOD).encode("utf-16"), "not UTF-8"),
+        (b'{"instruction": "a\0b", "output": "x"}', "not JSON"),
+        (b'{"instruction": "\\ud800", "output": "x"}', "half of a surrogate pair"),
+        (b'{"instruction": "a", "output": "' + b"x" * MAX_ROW_BYTES + b'"}', "the row has 20,000,0"),
+    ],
+    ids=["empty", "blank", "null", "NaN", "number", "UTF-16", "NUL", "surrogate", "huge"],
+)  # fmt: skip
+def test_case_08_odd_contents(tmp_path: Path, content: bytes, word: str) -> None:
+    assert word in told(tmp_path / "a.jsonl", content, form="alpaca")
+
+
+def test_case_08_a_byte_order_mark_and_odd_line_ends_are_read_right(tmp_path: Path) -> None:
+    row = {**GOOD, "output": "a\u2028b"}
+    text = "\ufeff" + json.dumps(row, ensure_ascii=False) + "\r\n\r\n" + json.dumps(GOOD) + "\r\n"
+    (tmp_path / "a.jsonl").write_bytes(text.encode())
+    found = read_source(SourceSpec(path=str(tmp_path / "a.jsonl")), "conversation")
+    assert [row.turns[-1].content for row in found.rows] == ["a\u2028b", "2"]  # type: ignore[union-attr]
+
+
+def test_case_09_role_errors(tmp_path: Path) -> None:
+    def chat(*turns: tuple[str, str]) -> dict[str, Any]:
+        return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+    good = chat(("user", "Hi"), ("assistant", "Ho"))
+    assert 'a.jsonl:2: unknown role "human"' in told(
+        write(tmp_path / "a.jsonl", [good, chat(("human", "Hi"), ("gpt", "Ho"))])
+    )
+    assert 'b.jsonl:2: "messages" is empty' in told(write(tmp_path / "b.jsonl", [good, {"messages": []}]))
+    rows = [good, chat(("assistant", "Ho")), chat(("user", "Hi"))]
+    found = read_source(SourceSpec(path=str(write(tmp_path / "c.jsonl", rows))), "conversation")
+    assert found.dropped == {"no_prompt": 1, "no_answer": 1} and found.rows_read == 3
+    known = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}
+    twice = {"conversations": [{"from": "human", "value": "Hi"}, *known["conversations"]]}
+    found = read_source(SourceSpec(path=str(write(tmp_path / "d.jsonl", [known, twice]))), "conversation")
+    assert found.dropped == {"roles_out_of_order": 1} and len(found.rows) == 1
+
+
+def test_case_10_a_cut_answer_is_counted_and_never_the_prompts_fault(tmp_path: Path) -> None:
+    long_prompt = {"instruction": "word " * 300 + "Add.", "output": "two"}
+    source = [SourceSpec(path=str(write(tmp_path / "a.jsonl", [long_prompt] * 2 + [GOOD])))]
+    built = build_conversations(DataSpec(train=source, max_length=64), tiny_tokenizer(), seed=0)
+    assert all(any(row.supervised) for row in built.train) and not any(row.answer_cut for row in built.train)
+    long_answer = {"instruction": "Add.", "output": "word " * 300}
+    source = [SourceSpec(path=str(write(tmp_path / "b.jsonl", [long_answer, *[GOOD] * 9])))]
+    with pytest.raises(DataError, match="1 of 10 rows would have their answer cut at 64 tokens"):
+        build_conversations(DataSpec(train=source, max_length=64), tiny_tokenizer(), seed=0)
+
+
+def test_case_11_equal_empty_and_contradicting_pairs(tmp_path: Path) -> None:
+    def pair(chosen: str, rejected: str, prompt: str = "Hi") -> dict[str, str]:
+        return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+    rows = [pair("same", "same"), pair("", "bad"), pair("a", "b"), pair("b", "a"), pair("x", "y", "Ho")]
+    spec = PairDataSpec(train=[SourceSpec(path=str(write(tmp_path / "a.jsonl", rows)))])
+    built = build_pairs(spec, tiny_tokenizer(), seed=0)
+    (source,) = built.report.train
+    assert source.dropped == {"answers_equal": 1, "empty_answer": 1, "conflicting_pair": 2}
+    assert source.rows_read == 5 == len(built.train) + 4
+
+
+def test_case_12_no_row_is_trained_on_and_measured(tmp_path: Path) -> None:
+    rows = [{**GOOD, "instruction": f"Add {number}."} for number in range(9)]
+    train = [SourceSpec(path=str(write(tmp_path / "a.jsonl", rows)))]
+    held = HoldoutSpec(sources=[SourceSpec(path=str(write(tmp_path / "b.jsonl", rows[:2])))])
+    built = build_conversations(DataSpec(train=train, holdout=held), tiny_tokenizer(), seed=0)
+    assert sum(built.report.train[0].dropped.values()) == 2 and len(built.train) == 7
+    against = [SourceSpec(path=str(tmp_path / "b.jsonl"))]
+    strict = DecontaminateSpec(against=against, overlap="error")
+    with pytest.raises(DataError, match=r"a\.jsonl:1: has something of .*b\.jsonl:1"):
+        build_conversations(DataSpec(train=train, decontaminate=strict), tiny_tokenizer(), seed=0)

@@ -1,0 +1,140 @@
+"""Cases 36 to 40 of forty ways in which alignment runs have failed elsewhere: publishing and security."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+import aligner
+from aligner.data.readers.tasks.meter import OverspentError
+from aligner.data.readers.tasks.sandbox import CompiledTemplate
+from aligner.errors import ModelError, RunError
+from aligner.hub.upload import prepare_folder
+from aligner.models.load import load_trained
+from aligner.run.checkpoint import load_newest
+from tests.hub.test_upload import FULL_FILES, adapter_run, every_byte
+from tests.hub.test_upload import full_run as full_run  # a fixture
+from tests.models.runs import write_base
+
+PACKAGE = Path(aligner.__file__).parent
+PICKLE = b"cposix\nsystem\n(S'touch owned'\ntR."
+
+
+def test_case_36_only_allowed_files_leave_the_machine(
+    full_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_thisIsASecretOfTheTests")
+    files, _ = prepare_folder(full_run, tmp_path / "out", repo_id="you/tiny")
+    assert files == FULL_FILES == sorted(path.name for path in (tmp_path / "out").iterdir())
+    sent = every_byte(tmp_path / "out")
+    assert b"hf_thisIsASecret" not in sent and b"private-name" not in sent and b"secret" not in sent
+    assert b"hf_thisIsASecret" not in every_byte(full_run)
+
+
+def test_case_37_a_local_base_is_never_named(tmp_path: Path) -> None:
+    run, _ = adapter_run(tmp_path / "local", base="")
+    _, merged = prepare_folder(run, tmp_path / "out", repo_id="you/tiny")
+    assert merged and b"private-name" not in every_byte(tmp_path / "out")  # whole weights, and no path
+    run, _ = adapter_run(tmp_path / "hub", base="some/base")
+    prepare_folder(run, tmp_path / "adapter", repo_id="you/tiny")
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "some/base"
+
+
+def test_case_38_no_pickle_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write_base(tmp_path / "run") / "model"
+    weights = (folder / "model.safetensors").read_bytes()
+    for name in (
+        "pytorch_model.bin",
+        "model.pt",
+        "model.safetensors",
+    ):  # the last: a pickle under a good name
+        (folder / "model.safetensors").unlink(missing_ok=True)
+        (folder / name).write_bytes(PICKLE)
+        with pytest.raises(ModelError):
+            load_trained(folder)
+        (folder / name).unlink()
+    (folder / "model.safetensors").write_bytes(weights)
+    load_trained(folder)
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "checkpoint-3").mkdir(parents=True)
+    for name in ("optimizer.pt", "rng_state.pth", "training_args.bin"):
+        (checkpoints / "checkpoint-3" / name).write_bytes(PICKLE)
+    with pytest.raises(RunError, match="never read"):
+        load_newest(checkpoints)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"auto_map": {"AutoModelForCausalLM": "evil.Model"}, "model_type": "evil"},
+        {"_attn_implementation_internal": "evil/kernel"},
+        {"text_config": {"_attn_implementation": "evil/kernel"}},
+        {"trust_remote_code": True},
+    ],
+    ids=["auto_map", "internal", "kernel", "trust"],
+)
+def test_case_38_settings_that_name_code_are_refused(
+    tmp_path: Path, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write_base(tmp_path / "run") / "model"
+    (folder / "evil.py").write_text("open('owned', 'w')")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+    with pytest.raises(ModelError, match="name code to be run"):
+        load_trained(folder)
+    assert not (tmp_path / "owned").exists()
+
+
+def names_called(path: Path) -> set[str]:
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return {ast.unparse(call.func) for call in calls}
+
+
+def test_case_38_no_code_here_could_unpickle_or_run_text() -> None:
+    banned = {
+        "torch.load",
+        "torch.save",
+        "pickle.load",
+        "pickle.loads",
+        "yaml.load",
+        "yaml.unsafe_load",
+        "eval",
+        "exec",
+    }
+    found = {path: names_called(path) & banned for path in PACKAGE.rglob("*.py")}
+    assert len(found) > 100 and not any(found.values())
+    for path in found:
+        text = path.read_text()
+        assert (
+            "trust_remote_code=True" not in text and "shell=True" not in text and "import pickle" not in text
+        )
+
+
+def test_case_39_a_template_that_never_ends_is_ended() -> None:
+    for endless in (
+        "{{ 'A' * 200000000 }}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
+    ):
+        with pytest.raises(OverspentError):
+            CompiledTemplate(endless).render({"x": "text"})
+
+
+def test_case_40_nothing_here_listens() -> None:
+    """There is no web interface: what does not exist is not open to anybody."""
+    servers = ("http.server", "socketserver", "gradio", "fastapi", "uvicorn", "flask", "aiohttp", "streamlit")
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(
+                name == server or name.startswith(f"{server}.") for name in names for server in servers
+            )
