@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -288,22 +288,13 @@ def _save_companions(loaded: LoadedModel, folder: Path) -> None:
 @contextmanager
 def quiet(*, bars: bool = False) -> Iterator[None]:
     """transformers says only errors, and shows bars only where something may be downloaded."""
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
-    try:
-        with nullcontext() if bars else quiet_bars():
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-
-
-@contextmanager
-def quiet_bars() -> Iterator[None]:
-    """transformers shows no bars of its own; what it warns of is said."""
-    had_bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    if not bars:
+        transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if had_bars:
             transformers_logging.enable_progress_bar()

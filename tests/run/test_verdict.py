@@ -26,7 +26,7 @@ def test_it_says_whether_the_reward_rose_by_how_much_and_what_was_trained_on_wha
         "ppo raises the true (gold) reward of sampled answers to held-out prompts: 0.410 → 0.510, by +0.110 "
         "(95 % interval 0.070 to 0.150)."
     )
-    assert told[1] == "The price of ppo: 6.800 nats of KL to sft a response; 10 → 11 tokens a response."
+    assert told[1] == "The price of ppo: 3.400 nats of KL to sft a response; 10 → 11 tokens a response."
     assert (
         "base was trained from nothing, 900 steps over 20\u202f480 documents: held-out bits per byte "
         in told[4]
