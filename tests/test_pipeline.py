@@ -292,7 +292,7 @@ def test_what_a_pipeline_sets_is_told_where_it_stands_and_with_the_stages_name(f
     assert '-s sft.trian.steps: stage sft: unknown key "trian"\n    did you mean "sft.train"?' in told
     assert 'starts from "@sfft"' in told
     (folder / "all.yaml").write_text(PIPELINE.replace("reward.0.model", "rewad"))
-    with pytest.raises(RecipeError, match='all.yaml:12:31: stage ppo: unknown key "rewad"'):
+    with pytest.raises(RecipeError, match=r'all.yaml:13:38: stage ppo: unknown key "rewad"'):
         run_recipe(Path("all.yaml"))
 
 
@@ -302,7 +302,7 @@ def test_a_merge_without_an_adapter_and_an_adapter_over_one_are_told_before_anyt
     with pytest.raises(RecipeError) as caught:
         run_recipe(Path("all.yaml"), ["sft.model.lora=null"])
     (problem,) = caught.value.problems
-    assert problem.where == "all.yaml:9:23" and 'the base "@sft" is a full model' in problem.what
+    assert problem.where == "all.yaml:10:23" and 'the base "@sft" is a full model' in problem.what
     assert "-s reward.model.merge=false" in problem.remedy
     with pytest.raises(RecipeError, match="model.lora: the base .* is an adapter already"):
         check_recipe(Path("ppo.yaml"), ["model.lora={rank: 2}"])

@@ -152,12 +152,12 @@ def _mend(node: MapNode, spec: type[BaseModel], root: Any, key: str) -> Iterator
         remedy = nearest(name, list(spec.model_fields))
         before = f"{key}." if key and is_change(entry.place) else ""
         elsewhere = [whole for whole in dotted_keys(root) if whole.split(".")[-1] == name]
-        if remedy.startswith("did you mean"):
+        if elsewhere:
+            remedy = f'it belongs at "{elsewhere[0]}"'
+        elif remedy.startswith("did you mean"):
             meant = remedy.split('"')[1]
             node.entries.setdefault(meant, entry)
             remedy = f'did you mean "{before}{meant}"?'
-        elif elsewhere:
-            remedy = f'it belongs at "{elsewhere[0]}"'
         yield Problem(entry.place, f'unknown key "{f"{key}.{name}" if key else name}"', remedy)
 
 
