@@ -23,7 +23,8 @@ CODE_THAT_MATTERS = (
     "data", "run/seed.py",
     *(f"models/{name}.py" for name in ("small", "tokenizer", "attention", "padding", "wrapped")),
     *(f"recipe/{name}.py" for name in ("model", "data", "place", "clean", "mixture", "training", "stages")),
-    *(f"stages/{name}.py" for name in ("pretrain", "stage", "loop", "order", "optimizer", "losses", "batches")),
+    *(f"stages/{name}.py" for name in ("pretrain", "stage", "loop", "resume", "order", "optimizer")),
+    *(f"stages/{name}.py" for name in ("losses", "batches")),
 )  # fmt: skip
 LIBRARIES_THAT_MATTER = ("torch", "transformers", "tokenizers", "accelerate")
 # Those that cleaning asks for, by the key that does.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aligner.errors import Problem, RunError
 from aligner.run.progress import say
+from aligner.run.write import faults_told
 
 
 class FolderLock:
@@ -23,9 +24,11 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self.path = folder / ".lock"
         self._held_by = 0
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with faults_told(self.path):
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._take(folder)
+            with faults_told(self.path):
+                self._take(folder)
         except BaseException:
             self.release()
             raise

@@ -16,8 +16,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from aligner.errors import Problem, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -62,7 +60,7 @@ def append_line(path: Path, line: str) -> None:
 def append_lines(path: Path, lines: Iterable[str]) -> None:
     """`append_line` of several lines with one fsync; StorageError when the disk does not take them."""
     text = "".join(f"{line}\n" for line in lines)
-    with _faults_told(path):
+    with faults_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
         with path.open("ab+") as file:
@@ -99,7 +97,7 @@ def remove_path(path: Path) -> None:
 
     What then cannot be unlinked is left to `mend_leftovers`.
     """
-    with _faults_told(path):
+    with faults_told(path):
         if path.is_dir() and not path.is_symlink():
             leaving = path.with_name(f"{_SCRATCH}{secrets.token_hex(4)}-{path.name}")
             os.replace(path, leaving)
@@ -166,7 +164,7 @@ def _discard(path: Path) -> None:
 def _removed_on_error(scratch: Path) -> Iterator[None]:
     """Nothing of ours is left behind by a failed write; what was there before is untouched."""
     try:
-        with _faults_told(scratch):
+        with faults_told(scratch):
             yield
     except BaseException:
         _discard(scratch)
@@ -174,15 +172,23 @@ def _removed_on_error(scratch: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _faults_told(path: Path) -> Iterator[None]:
-    """StorageError for what the disk is to blame for; safetensors' writer tells it in words of its own."""
+def faults_told(path: Path) -> Iterator[None]:
+    """StorageError for what the disk is to blame for, also where a writer in Rust says so in words."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
         number = error.errno if isinstance(error, OSError) else _number_in(str(error))
-        if number not in (*_FULL, *_BROKEN):
+        if number not in (*_FULL, *_BROKEN) or _elsewhere(error, path.parent):
             raise
         raise StorageError(_fault(path.parent, number)) from error
+
+
+def _elsewhere(error: Exception, folder: Path) -> bool:
+    """Whether the fault is that of a file which is neither in the folder nor above it: one that is read, say."""
+    name = getattr(error, "filename", None)
+    return isinstance(name, str) and not (
+        Path(name).is_relative_to(folder) or folder.is_relative_to(Path(name))
+    )
 
 
 def _number_in(message: str) -> int | None:

@@ -31,15 +31,13 @@ from aligner.recipe.training import TrainSpec
 from aligner.run.checkpoint import load_newest, save_checkpoint
 from aligner.run.folder import RunFolder
 from aligner.run.progress import Bar, progress, say
-from aligner.stages.optimizer import muon_adamw
 from aligner.stages.order import Curriculum, FixedOrder, row_order, with_curriculum
-from aligner.stages.resume import GoOn, check_room, cut_back, put_back_trained, state_of
+from aligner.stages.resume import GoOn, check_room, cut_back, state_of
 from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
 from aligner.stages.stop import Stop, gentle_stop
 
 Batch = dict[str, Tensor]
 Look = Callable[[], Mapping[str, float]]
-OptimizerChoice = tuple[Callable[[], Callable[..., torch.optim.Optimizer]], dict[str, float]]
 
 
 @dataclass
@@ -76,17 +74,6 @@ def plan_of(
     if curriculum:
         order = with_curriculum(order, curriculum, rows=rows, seed=seed)
     return LoopPlan(order, resolve_precision(train.precision))
-
-
-def optimizer_choice(train: TrainSpec, *, beta2: float) -> OptimizerChoice | None:
-    """What `optimizer_cls_and_kwargs` of a Trainer takes: our factory for muon, nothing for its own AdamW."""
-    if train.optimizer == "adamw":
-        return None
-    return (lambda: muon_adamw), {
-        "lr": train.learning_rate,
-        "beta2": beta2,
-        "weight_decay": train.weight_decay,
-    }
 
 
 class StageTrainer(Trainer):
@@ -279,17 +266,19 @@ def run_training(
     trainer.done = found.step if found else 0
     cut_back(run, found)
     check_room(trainer, run)
+    go_on = GoOn(trainer, found) if found else None
+    found = None  # which lets go of it: a second copy of weights and moments
     with progress(title, trainer.args.max_steps, done=trainer.done) as bar, gentle_stop() as stop:
         callback = RunCallback(run, trainer, bar, stop, look=look, every=every, from_start=from_start)
         trainer.remove_callback(PrinterCallback)
-        if found:
-            say(f"{run.path}: goes on from step {found.step}")
-            trainer.add_callback(GoOn(trainer, found))
+        if go_on:
+            say(f"{run.path}: goes on from step {trainer.done}")
+            trainer.add_callback(go_on)
         trainer.add_callback(callback)
         if trainer.done < trainer.args.max_steps:
             trainer.train()
-        elif found:
-            put_back_trained(trainer, found)
+        elif go_on:
+            go_on.after_the_last_step()
     if callback.stopped:
         step = trainer.state.global_step
         fault = f"stopped at step {step} of {trainer.args.max_steps}; a checkpoint is saved"

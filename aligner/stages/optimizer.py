@@ -9,6 +9,10 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from aligner.recipe.training import TrainSpec
+
+OptimizerChoice = tuple[Callable[[], Callable[..., Optimizer]], dict[str, float]]
+
 
 class MuonAdamW(Optimizer):
     """Two optimisers in one coat: shared `param_groups` for the schedule, one `state` for the checkpoint.
@@ -52,6 +56,17 @@ class MuonAdamW(Optimizer):
         """The inverse of `state_dict`."""
         super().load_state_dict(state_dict)
         self._share()
+
+
+def optimizer_choice(train: TrainSpec, *, beta2: float) -> OptimizerChoice | None:
+    """What `optimizer_cls_and_kwargs` of a Trainer takes: our factory for muon, nothing for its own AdamW."""
+    if train.optimizer == "adamw":
+        return None
+    return (lambda: muon_adamw), {
+        "lr": train.learning_rate,
+        "beta2": beta2,
+        "weight_decay": train.weight_decay,
+    }
 
 
 def muon_adamw(model: nn.Module, *, lr: float, beta2: float, weight_decay: float) -> Optimizer:

@@ -28,7 +28,8 @@ from aligner.rl.rewards import load_functions, load_rewards
 from aligner.run.folder import RunFolder
 from aligner.run.seed import seed_everything
 from aligner.stages.batches import PairColumns
-from aligner.stages.loop import LoopPlan, optimizer_choice, plan_of, run_training
+from aligner.stages.loop import LoopPlan, plan_of, run_training
+from aligner.stages.optimizer import optimizer_choice
 from aligner.stages.pairs import columns, holdout_metrics, holdout_results, pair_length, weighed_columns
 from aligner.stages.preference_trainers import DpoTrainer, KtoCollator, KtoTrainer
 from aligner.stages.sources import tell_sources

@@ -22,8 +22,9 @@ from aligner.run.folder import RunFolder
 from aligner.run.progress import say
 from aligner.run.seed import seed_everything
 from aligner.stages.batches import Batch, BlockCollator, BlockSet
-from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
+from aligner.stages.loop import StageTrainer, plan_of, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
+from aligner.stages.optimizer import optimizer_choice
 from aligner.stages.order import Curriculum
 from aligner.stages.stage import StageResult, new_model, optimiser_steps, training_arguments
 

@@ -70,13 +70,6 @@ def check_room(trainer: StageTrainer, run: RunFolder) -> None:
         raise StorageError(Problem(str(run.path), what, remedy))
 
 
-def put_back_trained(trainer: StageTrainer, found: Checkpoint) -> None:
-    """The weights after the last step, where only measuring and saving are left to do."""
-    restore_weights(trained(trainer), found.tensors)
-    set_rng_state(found.tensors, found.state["random"])
-    trainer.state.global_step = found.step
-
-
 class GoOn(TrainerCallback):
     """Puts a checkpoint back once transformers has made optimiser and schedule, before the first step."""
 
@@ -94,8 +87,16 @@ class GoOn(TrainerCallback):
         trainer.plan.sums.update(saved["since_told"]["sums"])
         trainer._tr_loss.fill_(saved["since_told"]["loss"])
         trainer._globalstep_last_logged = saved["since_told"]["step"]
+        drawn = {name: tensor for name, tensor in self.found.tensors.items() if name.startswith("rng.")}
+        self.found = self.found._replace(tensors=drawn)  # the rest is in place, and large
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The generators come last: making the first batches has drawn from them."""
         if state.global_step == self.found.step:
             set_rng_state(self.found.tensors, self.found.state["random"])
+
+    def after_the_last_step(self) -> None:
+        """The weights, where only measuring and saving are left to do."""
+        restore_weights(trained(self.trainer), self.found.tensors)
+        set_rng_state(self.found.tensors, self.found.state["random"])
+        self.trainer.state.global_step = self.found.step

@@ -22,10 +22,12 @@ from aligner.models.scoring import Scoring
 from aligner.recipe.stages import RewardRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
+from aligner.run.progress import say
 from aligner.run.seed import seed_everything
 from aligner.stages.batches import Batch, PairCollator
-from aligner.stages.loop import StageTrainer, optimizer_choice, plan_of, run_training
+from aligner.stages.loop import StageTrainer, plan_of, run_training
 from aligner.stages.losses import bradley_terry_nats
+from aligner.stages.optimizer import optimizer_choice
 from aligner.stages.pairs import holdout_metrics, holdout_results, pair_length, weighed_columns
 from aligner.stages.sources import tell_sources
 from aligner.stages.stage import StageResult, new_model, training_arguments
@@ -33,6 +35,7 @@ from aligner.stages.stage import StageResult, new_model, training_arguments
 BETA2 = 0.999
 RELOAD_TOLERANCE = 1e-5  # float32, same weights, same rows
 RELOAD_ROWS = 8
+SUSPICIOUS = 0.4  # share of held-out pairs below which chance is no excuse
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
     found = gaps()
     if data.holdout:
         run.metrics.log(trainer.state.global_step, holdout_metrics(found))
+        tell_if_swapped(run, found)
     scores = scorer.score(samples.sequences, samples.prompt_lengths, batch_size=per_pass)
     stats = RewardStats(float(scores.mean()), float(scores.std()), len(scores), scoring)
     with new_model(run) as folder:
@@ -134,6 +138,16 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
     check_reload(run, samples, scores)
     scale = {"reward/reward_mean": stats.mean, "reward/reward_std": stats.std}
     return StageResult(run.model_dir, holdout_results(data.holdout, found) | scale)
+
+
+def tell_if_swapped(run: RunFolder, gaps: Sequence[float]) -> None:
+    """A word where the trained model prefers what was rejected: no learning is worse than a coin."""
+    share = sum(gap > 0 for gap in gaps) / len(gaps)
+    if share + sum(gap == 0 for gap in gaps) / (2 * len(gaps)) < SUSPICIOUS:
+        say(
+            f"{run.path}: right about {share:.0%} of {len(gaps)} held-out pairs, worse than a coin;"
+            " are chosen and rejected swapped in some of the data?"
+        )
 
 
 def pair_trainer(

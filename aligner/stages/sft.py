@@ -27,8 +27,9 @@ from aligner.run.folder import RunFolder
 from aligner.run.home import rows_home
 from aligner.run.seed import seed_everything
 from aligner.stages.batches import AnswerCollator, Batch, PackCollator, RowCollator, labelled
-from aligner.stages.loop import LoopPlan, StageTrainer, optimizer_choice, run_training
+from aligner.stages.loop import LoopPlan, StageTrainer, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
+from aligner.stages.optimizer import optimizer_choice
 from aligner.stages.order import Lines, RowBatches, pack_order, padding_share, row_order
 from aligner.stages.sources import tell_sources
 from aligner.stages.stage import (

@@ -15,6 +15,8 @@ from aligner.data.readers.json_files import MAX_ROW_BYTES
 from aligner.errors import DataError
 from aligner.preflight import check_ahead
 from aligner.recipe.data import DataSpec, DecontaminateSpec, HoldoutSpec, PairDataSpec, SourceSpec
+from aligner.run.folder import RunFolder
+from aligner.stages.reward import tell_if_swapped
 from tests.run.fake import sft_recipe
 from tests.tiny import tiny_tokenizer
 
@@ -124,6 +126,16 @@ def test_case_11_equal_empty_and_contradicting_pairs(tmp_path: Path) -> None:
     (source,) = built.report.train
     assert source.dropped == {"answers_equal": 1, "empty_answer": 1, "conflicting_pair": 2}
     assert source.rows_read == 5 == len(built.train) + 4
+
+
+def test_case_11_labels_that_may_be_swapped_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunFolder.open(sft_recipe(tmp_path), recipe_text="") as run:
+        tell_if_swapped(run, [1.0, 0.5, -1.0, 0.0])
+        assert capsys.readouterr().err == ""
+        tell_if_swapped(run, [-1.0, -0.5, -1.0, 1.0])
+    assert "right about 25% of 4 held-out pairs, worse than a coin" in capsys.readouterr().err
 
 
 def test_case_12_no_row_is_trained_on_and_measured(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from aligner.errors import RecipeError
 from aligner.recipe.load import load_recipe
-from aligner.recipe.ppo import PpoRecipe, PpoSpec
+from aligner.recipe.ppo import PpoSpec
 from aligner.recipe.stages import SftRecipe
 
 SFT = """\
@@ -56,7 +56,7 @@ def test_case_02_number_read_as_text() -> None:
     assert load("epochs: 1", "epochs: 1, learning_rate: 1e-5").train.learning_rate == 1e-5
     assert "without quotes" in told("epochs: 1", 'steps: "8"')
     assert "without quotes" in told("epochs: 1", "epochs: 1, learning_rate: '1e-5'")
-    assert "true or false" in told("rank: 8", "rank: 8}, merge: 'false'").replace("\n", " ")
+    assert "true or false" in told("base: you/base", "base: you/base, merge: 'false'")
     assert "ten" in told("epochs: 1", "steps: ten")
 
 
@@ -75,7 +75,6 @@ def test_case_03_impossible_values(wrong: str) -> None:
 def test_case_03_impossible_values_that_cross_fields() -> None:
     with pytest.raises(ValueError, match="minibatches"):
         PpoSpec(steps=1, prompts_per_step=10, minibatches=3)
-    assert PpoRecipe.model_fields.keys() >= {"ppo", "sampling"}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from aligner.rl.finite import Stopped
 from aligner.rl.guards import Guards
 from aligner.rl.rollout import Rollout
 from aligner.rl.score import score
-from aligner.rl.seeds import generator
 from aligner.rl.update import prepare, update
 from tests.models.runs import SEQUENCES, save_reward, write_base
 from tests.models.test_heads import LENGTHS, scorer
@@ -27,8 +26,7 @@ from tests.models.test_sample import ending_model, make_prompts, sampled
 from tests.reliability.worlds import STAGES, digests
 from tests.rl.test_actors import PROMPTS, actor, one_update
 from tests.rl.test_update import adam, scene, spec
-from tests.stages.ppo_world import run_it
-from tests.stages.test_ppo import interrupt_in
+from tests.stages.ppo_world import interrupt_in, run_it
 from tests.tiny import tiny_tokenizer
 
 
@@ -114,4 +112,3 @@ def test_case_35_ppo_resumes_bit_by_bit(tmp_path: Path, monkeypatch: pytest.Monk
     torch.manual_seed(99)
     run_it(broken)
     assert digests(tmp_path / "broken") == digests(tmp_path / "straight")
-    assert generator(0, "rollout", 3).initial_seed() == generator(0, "rollout", 3).initial_seed()

@@ -44,6 +44,7 @@ def test_case_37_a_local_base_is_never_named(tmp_path: Path) -> None:
     prepare_folder(run, tmp_path / "adapter", repo_id="you/tiny")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "some/base"
+    assert "at revision `abc123`" in (tmp_path / "adapter" / "README.md").read_text()
 
 
 def test_case_38_no_pickle_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from aligner.errors import StorageError
+from aligner.models.load import LoadedModel, save_model
 from aligner.pipeline import run_stage
 from aligner.recipe.stage import StageRecipe
 from aligner.run.checkpoint import load_newest, save_checkpoint
@@ -25,6 +26,8 @@ from aligner.run.write import mend_leftovers
 from aligner.stages.stage import new_model
 from tests.reliability.crash import DIED, LIVED, Blow, counted, dying_at, failing_at, in_child
 from tests.reliability.worlds import STAGES, STEPS, moved
+from tests.run.fake import sft_recipe
+from tests.tiny import tiny_model, tiny_tokenizer
 
 FAULTS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE)
 
@@ -116,6 +119,20 @@ def test_the_kernel_refusing_to_write_on_is_told(tmp_path: Path) -> None:
         assert litter(folder) == []
         found = load_newest(folder)
         assert found is not None and found.step == 2
+
+
+def test_a_model_the_kernel_does_not_take_leaves_nothing(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    loaded = LoadedModel(tiny_model(tokenizer), tokenizer, "")
+    with RunFolder.open(sft_recipe(tmp_path), recipe_text="") as run:
+        for size in (0, 300, 5_000, 100_000):  # too little for a config, for a tokenizer, for the weights
+            with (
+                pytest.raises(StorageError, match="disk is full"),
+                no_file_above(size),
+                new_model(run) as folder,
+            ):
+                save_model(loaded, folder, base_folder=run.base_dir)
+            assert litter(tmp_path) == [] and not run.model_dir.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
