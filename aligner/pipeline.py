@@ -28,12 +28,16 @@ from aligner.preflight import check_agreed, check_ahead, check_unchanged, folder
 from aligner.recipe.load import complete_yaml, load_recipe
 from aligner.recipe.stage import StageRecipe, TunedRecipe
 from aligner.recipe.stages import PipelineRecipe, PretrainRecipe
+from aligner.run import launch
 from aligner.run.changes import changes_since
 from aligner.run.folder import RunFolder
 from aligner.run.manifest import Manifest
 from aligner.run.metrics import merged_results
 from aligner.run.progress import say
 from aligner.run.report import build_report
+
+BY_ONE = ("evaluate", "selfinstruct", "perplexity")  # the other processes of a launch wait meanwhile
+Call = tuple[StageRecipe, Manifest]  # a stage and its run, as the first process tells the others of them
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def run_recipe(
         single = single_stage(loaded)
         _check_ahead([single], fresh=fresh)
         outcome = run_stage(with_bases(single, {}), fresh=fresh)
+    _call_others(None)
     if outcome.status == "done" or not (outcome.folder / "report.html").exists():
         build_report(outcome.folder)
     return outcome
@@ -151,6 +156,7 @@ def run_stage(recipe: StageRecipe, *, fresh: bool = False) -> RunOutcome:
             check_unchanged(recipe, run)
             return RunOutcome(run.path, "already_done", run.results())
         try:
+            _call_others((recipe, run.manifest))
             result = stage_function(recipe)(recipe, run)
         except Interrupted as stop:
             run.fail("interrupted", str(stop))
@@ -160,6 +166,36 @@ def run_stage(recipe: StageRecipe, *, fresh: bool = False) -> RunOutcome:
             raise
         run.finish(result.results)
     return RunOutcome(run.path, "done", result.results)
+
+
+def follow() -> None:
+    """What the processes beside the first of a launch do: each stage that it begins, until it has no more.
+
+    They decide nothing and write nothing: recipes are read, folders opened and finished ones skipped by the first.
+    """
+    from aligner.rl.ranks import ranks_of_launch
+
+    ranks = ranks_of_launch()
+    while call := ranks.first(lambda: None):  # the first process says which
+        recipe, manifest = call
+        stage_function(recipe)(recipe, RunFolder(Path(recipe.output), None, manifest))
+
+
+def part() -> None:
+    """Close the ways between the processes of this launch, when all have done their work."""
+    if launch.processes() > 1:
+        from aligner.rl.ranks import ranks_of_launch
+
+        ranks_of_launch().part()
+
+
+def _call_others(call: Call | None) -> None:
+    """Have the other processes of this launch, if there are any, take part in a stage; None: there are no more."""
+    if launch.processes() == 1 or (call and call[0].stage in BY_ONE):
+        return
+    from aligner.rl.ranks import ranks_of_launch
+
+    ranks_of_launch().first(lambda: call)
 
 
 def stage_function(recipe: StageRecipe) -> Callable[..., Any]:

@@ -52,11 +52,14 @@ def save_checkpoint(
 
 def load_newest(folder: Path) -> Checkpoint | None:
     """The newest undamaged checkpoint, or None. Damaged ones are told, renamed to `damaged-...` and passed over."""
+    path = newest_checkpoint(folder)
+    return load_checkpoint(path) if path else None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """What is in a folder that `newest_checkpoint` gave."""
     from safetensors.torch import load_file
 
-    path = newest_checkpoint(folder)
-    if path is None:
-        return None
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     return Checkpoint(checkpoint_step(path), load_file(path / "state.safetensors"), state)
 

@@ -7,7 +7,7 @@ number stops the run, Ctrl-C finishes the step and saves, and metrics go to the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from transformers import (
 from aligner.data.mix import Mix
 from aligner.errors import Interrupted, Problem, TrainingError
 from aligner.recipe.training import TrainSpec
+from aligner.rl.ranks import Ranks
 from aligner.run.checkpoint import SEAL, checkpoint_step, newest_checkpoint, seal_folder
 from aligner.run.folder import RunFolder
 from aligner.run.progress import Bar, progress, say
@@ -105,8 +106,17 @@ class StageTrainer(Trainer):
         raise NotImplementedError
 
     def more_metrics(self) -> dict[str, float]:
-        """What else the stage has to say since the last line of metrics."""
+        """What else the stage has to say since the last line of metrics; of all ranks together (see `totals`)."""
         return {}
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes of this training."""
+        return Ranks(self.accelerator.process_index, self.accelerator.num_processes)
+
+    def totals(self, numbers: Sequence[float]) -> list[float]:
+        """Each number, added up over the ranks; all of them have to ask."""
+        return [sum(column) for column in zip(*self.ranks.together(lambda: numbers), strict=True)]
 
     def compute_loss(
         self,
@@ -140,8 +150,9 @@ class StageTrainer(Trainer):
     ) -> Tensor:
         """Forward and backward of one micro-batch; a loss that is no number ends the run."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            fault = f"the loss of step {self.state.global_step + 1} is {loss.item()}"
+        of_all = self.ranks.total(loss)  # what is no number on one of them is none in the sum
+        if not torch.isfinite(of_all):
+            fault = f"the loss of step {self.state.global_step + 1} is {of_all.item()}"
             raise TrainingError(
                 Problem(self.args.output_dir, fault, "lower train.learning_rate, or train in fp32")
             )
@@ -157,6 +168,7 @@ class StageTrainer(Trainer):
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         (folder / SEAL).unlink(missing_ok=True)  # it is not whole until it is sealed again
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process writes its own random states
         if self.is_world_process_zero():
             seal_folder(folder, self.state.global_step)
 
@@ -218,7 +230,7 @@ class RunCallback(TrainerCallback):
             self.since += time.perf_counter() - began
         if state.global_step == state.max_steps:
             control.should_log = True  # a training shorter than `log_every` has a loss, too
-        if self.stop.asked:
+        if self.trainer.ranks.any(self.stop.asked):
             self.stopped = True
             control.should_log = control.should_save = control.should_training_stop = True
         return control
@@ -235,11 +247,12 @@ class RunCallback(TrainerCallback):
         if "loss" not in logs:  # the summary at the end of train()
             return
         now = time.perf_counter()
+        (tokens,) = self.trainer.totals([self.trainer.plan.tokens])
         values = {
             self.trainer.loss_metric: logs["loss"],
             "train/learning_rate": logs["learning_rate"],
             "train/grad_norm": float(logs["grad_norm"]),
-            "train/tokens_per_second": self.trainer.plan.tokens / max(now - self.since, 1e-9),
+            "train/tokens_per_second": tokens / max(now - self.since, 1e-9),
             **self.trainer.more_metrics(),
         }
         self.trainer.plan.tokens, self.trainer.plan.padding, self.since = 0, 0, now
@@ -261,13 +274,14 @@ def run_training(
     look, every: figures on the hold-out for metrics.jsonl, every so many steps; `from_start`: before the first, too.
     Raises Interrupted after Ctrl-C (or SIGTERM), with a checkpoint saved; TrainingError when the loss is no number.
     """
-    checkpoint = newest_checkpoint(run.checkpoints)
+    checkpoint = trainer.ranks.first(lambda: newest_checkpoint(run.checkpoints))
     done = checkpoint_step(checkpoint) if checkpoint else 0
     run.metrics.cut_back(done if checkpoint else -1)
     run.samples.cut_back(done if checkpoint else -1)
     if checkpoint:
         say(f"{run.path}: goes on from step {done}")
     with progress(title, trainer.args.max_steps, done=done) as bar, gentle_stop() as stop:
+        look = look if run.leads else None  # the other processes wait
         callback = RunCallback(run, trainer, bar, stop, look=look, every=every, from_start=from_start)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(callback)

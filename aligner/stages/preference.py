@@ -72,6 +72,8 @@ def train_preference(recipe: PreferenceRecipe, run: RunFolder) -> StageResult:
         every=train.evaluate_every,
         from_start=True,
     )
+    if not run.leads:
+        return StageResult(None, {})
     if watched:
         run.metrics.log(trainer.state.global_step, look())
     save_model(loaded, run.model_dir, base_folder=run.base_dir)

@@ -54,11 +54,12 @@ class ReferenceTrainer(StageTrainer):
 
     def more_metrics(self) -> dict[str, float]:
         """Implicit rewards of the training pairs since the last call."""
-        seen, self._seen = self._seen, Seen()
+        wins, gaps, chosen, pairs = self.totals(self._seen)
+        self._seen = Seen()
         return {
-            f"{self.area}/accuracy_share": seen.wins / seen.pairs,
-            f"{self.area}/margin_mean": seen.gaps / seen.pairs,
-            f"{self.area}/chosen_reward_mean": seen.chosen / seen.pairs,
+            f"{self.area}/accuracy_share": wins / pairs,
+            f"{self.area}/margin_mean": gaps / pairs,
+            f"{self.area}/chosen_reward_mean": chosen / pairs,
         }
 
 

@@ -81,7 +81,7 @@ class PairTrainer(StageTrainer):
 
     def more_metrics(self) -> dict[str, float]:
         """Accuracy and mean margin over the training pairs since the last call."""
-        (wins, gaps, pairs), self._seen = self._seen, (0.0, 0.0, 0)
+        (wins, gaps, pairs), self._seen = self.totals(self._seen), (0.0, 0.0, 0)
         return {"reward/accuracy_share": wins / pairs, "reward/margin_mean": gaps / pairs}
 
 
@@ -124,6 +124,8 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
 
     look = (lambda: holdout_metrics(gaps())) if data.holdout else None
     run_training(trainer, run, title="reward", look=look, every=recipe.train.evaluate_every)
+    if not run.leads:
+        return StageResult(None, {})
     found = gaps()
     if data.holdout:
         run.metrics.log(trainer.state.global_step, holdout_metrics(found))

@@ -63,7 +63,7 @@ class AnswerTrainer(StageTrainer, SFTTrainer):
 
     def more_metrics(self) -> dict[str, float]:
         """The share of padding."""
-        read, padding = self.plan.tokens, self.plan.padding
+        read, padding = self.totals([self.plan.tokens, self.plan.padding])
         return {"train/padding_share": padding / max(read + padding, 1)}
 
 
@@ -101,6 +101,8 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
 
     before = holdout()
     run_training(trainer, run, title="sft", look=holdout, every=recipe.train.evaluate_every)
+    if not run.leads:
+        return StageResult(None, {})
     after = holdout()
     if after:
         run.metrics.log(trainer.state.global_step, after)
