@@ -48,7 +48,7 @@ def ppo_plan(recipe: PpoRecipe | GroupRecipe, start: Start, rewards: Sequence[Pl
 def _ppo_rows(
     recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow], *, apart: int
 ) -> list[PlanRow]:
-    ppo = recipe.ppo if isinstance(recipe, PpoRecipe) else recipe.numbers
+    ppo = recipe.numbers
     ptx = recipe.ptx if isinstance(recipe, PpoRecipe) else None
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     mean = sum(len(row.input_ids) for row in prompts) / len(prompts)

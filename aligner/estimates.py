@@ -94,7 +94,7 @@ def seconds_per_ppo_step(
     if model is None:
         return None
     hasten(model)  # as the stage does
-    ppo = recipe.ppo if isinstance(recipe, PpoRecipe) else recipe.numbers
+    ppo = recipe.numbers
     sampling = recipe.sampling
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     began = time.perf_counter()

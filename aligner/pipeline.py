@@ -27,6 +27,7 @@ from aligner.preflight import check_agreed, check_unchanged, folder_parents
 from aligner.recipe.load import LoadedRecipe, complete_yaml, load_recipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PipelineRecipe, PretrainRecipe
+from aligner.run import launch
 from aligner.run.changes import changes_since
 from aligner.run.checkpoint import last_step
 from aligner.run.folder import RunFolder
@@ -35,6 +36,9 @@ from aligner.run.metrics import merged_results
 from aligner.run.parts import PARTS
 from aligner.run.progress import say
 from aligner.run.report import build_report
+
+BY_ONE = ("evaluate", "selfinstruct", "perplexity")  # the other processes of a launch wait meanwhile
+Call = tuple[StageRecipe, Manifest]  # a stage and its run, as the first process tells the others of them
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def run_recipe(
         single = single_stage(loaded)
         check_plan([single], fresh=fresh)
         outcome = run_stage(with_bases(single, {}), fresh=fresh)
+    _call_others(None)
     if outcome.status == "done" or not (outcome.folder / "report.html").exists():
         build_report(outcome.folder)
     return outcome
@@ -112,6 +117,7 @@ def run_stage(recipe: StageRecipe, *, fresh: bool = False) -> RunOutcome:
         if begun := _begun(run.path):
             say(f"{run.path}: {begun}; its data and models are read first")
         try:
+            _call_others((recipe, run.manifest))
             result = stage_function(recipe)(recipe, run)
         except Interrupted as stop:
             run.fail("interrupted", str(stop))
@@ -128,6 +134,36 @@ def _begun(folder: Path) -> str:
     if step := last_step(folder / "checkpoints"):
         return f"goes on from its checkpoint of step {step}"
     return "goes on after its finished parts" if (folder / "checkpoints" / PARTS).exists() else ""
+
+
+def follow() -> None:
+    """What the processes beside the first of a launch do: each stage that it begins, until it has no more.
+
+    They decide nothing and write nothing: recipes are read, folders opened and finished ones skipped by the first.
+    """
+    from aligner.rl.ranks import ranks_of_launch
+
+    ranks = ranks_of_launch()
+    while call := ranks.first(lambda: None):  # the first process says which
+        recipe, manifest = call
+        stage_function(recipe)(recipe, RunFolder(Path(recipe.output), None, manifest))
+
+
+def part() -> None:
+    """Close the ways between the processes of this launch, when all have done their work."""
+    if launch.processes() > 1:
+        from aligner.rl.ranks import ranks_of_launch
+
+        ranks_of_launch().part()
+
+
+def _call_others(call: Call | None) -> None:
+    """Have the other processes of this launch, if there are any, take part in a stage; None: there are no more."""
+    if launch.processes() == 1 or (call and call[0].stage in BY_ONE):
+        return
+    from aligner.rl.ranks import ranks_of_launch
+
+    ranks_of_launch().first(lambda: call)
 
 
 def stage_function(recipe: StageRecipe) -> Callable[..., Any]:

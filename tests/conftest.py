@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.pair import Pair
+
 # Before torch or transformers are imported; subprocesses inherit it.
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -52,3 +54,11 @@ def _sockets_stay_on_this_machine() -> Iterator[None]:
         patch.setattr(socket.socket, "connect_ex", checked_connect_ex)
         patch.setattr(socket, "getaddrinfo", checked_getaddrinfo)
         yield
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Pair]:
+    """Two processes, started when the first test asks for them."""
+    found = Pair()
+    yield found
+    found.close()

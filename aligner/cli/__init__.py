@@ -18,7 +18,8 @@ import typer
 import aligner
 from aligner.cli.printing import print_health, print_outcome, print_plan
 from aligner.cli.starter import copy_starter
-from aligner.errors import AlignerError, Problem
+from aligner.errors import AlignerError, Interrupted, Problem
+from aligner.run import launch
 
 STAGES = {
     "pretrain": "Train a small base model and its tokenizer on documents.",
@@ -214,7 +215,7 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except AlignerError as error:
-        typer.echo(str(error), err=True)
+        _tell(error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
@@ -230,6 +231,15 @@ def _answering() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def _tell(error: AlignerError) -> None:
+    """The message; from a process beside the first, which as a rule says the same, a line."""
+    if launch.rank() == 0:
+        typer.echo(str(error), err=True)
+    elif not isinstance(error, Interrupted):
+        problem = error.problems[0]
+        typer.echo(f"process {launch.rank()}: {problem.where}: {problem.what}", err=True)
+
+
 def _tell_mistakes_first(recipe: Path, overrides: list[str] | None) -> None:
     """Refuse a wrong recipe before torch is imported, which takes seconds."""
     from aligner.recipe.load import load_recipe
@@ -239,6 +249,10 @@ def _tell_mistakes_first(recipe: Path, overrides: list[str] | None) -> None:
 
 def _run(recipe: Path, overrides: list[str] | None, *, stage: str | None, fresh: bool) -> None:
     with _answering():
-        from aligner.pipeline import run_recipe
+        from aligner.pipeline import follow, part, run_recipe
 
-        print_outcome(run_recipe(recipe, overrides or [], stage=stage, fresh=fresh))
+        if launch.rank() > 0:
+            follow()
+        else:
+            print_outcome(run_recipe(recipe, overrides or [], stage=stage, fresh=fresh))
+        part()

@@ -108,7 +108,8 @@ class GroupRecipe(RewardedRecipe):
     @property
     def numbers(self) -> GrpoSpec | RlooSpec | RejectionSpec:
         """The section that is named after the stage."""
-        raise NotImplementedError
+        section: GrpoSpec | RlooSpec | RejectionSpec = getattr(self, self.stage)
+        return section
 
 
 class RlooRecipe(GroupRecipe):
@@ -117,11 +118,6 @@ class RlooRecipe(GroupRecipe):
     stage: Literal["rloo"]
     rloo: RlooSpec
 
-    @property
-    def numbers(self) -> RlooSpec:
-        """The section that is named after the stage."""
-        return self.rloo
-
 
 class GrpoRecipe(GroupRecipe):
     """Clipped policy gradients on rewards relative to the other answers to the same prompt."""
@@ -129,19 +125,9 @@ class GrpoRecipe(GroupRecipe):
     stage: Literal["grpo"]
     grpo: GrpoSpec
 
-    @property
-    def numbers(self) -> GrpoSpec:
-        """The section that is named after the stage."""
-        return self.grpo
-
 
 class RejectionRecipe(GroupRecipe):
     """Supervised tuning on the best of the policy's own answers, again and again."""
 
     stage: Literal["rejection"]
     rejection: RejectionSpec
-
-    @property
-    def numbers(self) -> RejectionSpec:
-        """The section that is named after the stage."""
-        return self.rejection

@@ -247,6 +247,11 @@ class PpoRecipe(RewardedRecipe):
     ppo: PpoSpec
     ptx: PtxSpec | None = Field(None, description="documents to go on learning beside the reward")
 
+    @property
+    def numbers(self) -> PpoSpec:
+        """The section that is named after the stage."""
+        return self.ppo
+
     @model_validator(mode="after")
     def _the_best_is_looked_for(self) -> Self:
         if self.ppo.keep_best and not self.data.holdout:

@@ -39,7 +39,8 @@ class PreferenceRecipe(RewardedRecipe):
     @property
     def numbers(self) -> DpoSpec | KtoSpec:
         """The section that is named after the stage."""
-        raise NotImplementedError
+        section: DpoSpec | KtoSpec = getattr(self, self.stage)
+        return section
 
 
 class DpoSpec(Spec):
@@ -59,11 +60,6 @@ class DpoRecipe(PreferenceRecipe):
     stage: Literal["dpo"]
     dpo: DpoSpec = Field(default_factory=DpoSpec)
 
-    @property
-    def numbers(self) -> DpoSpec:
-        """The section that is named after the stage."""
-        return self.dpo
-
 
 class KtoSpec(Spec):
     """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306): answers count each by itself."""
@@ -82,11 +78,6 @@ class KtoRecipe(PreferenceRecipe):
 
     stage: Literal["kto"]
     kto: KtoSpec = Field(default_factory=KtoSpec)
-
-    @property
-    def numbers(self) -> KtoSpec:
-        """The section that is named after the stage."""
-        return self.kto
 
     @model_validator(mode="after")
     def _steps_have_other_prompts(self) -> Self:

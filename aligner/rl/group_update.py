@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -23,10 +24,10 @@ from aligner.rl.group import (
     token_weights,
 )
 from aligner.rl.kl import k3
+from aligner.rl.ranks import ALONE, Ranks
 from aligner.rl.rollout import Rollout
 from aligner.rl.score import Scored
-from aligner.rl.seeds import generator
-from aligner.rl.update import check_first_ratio, set_learning_rates
+from aligner.rl.steps import added, all_minibatches, check_first_ratio, set_learning_rates
 
 
 class GroupStats(NamedTuple):
@@ -72,45 +73,47 @@ class GroupUpdate:
     policy: LanguageActor
     weights: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
+    ranks: Ranks = ALONE
 
     def __call__(self, batch: GroupBatch, step: int) -> GroupStats:
         """`epochs` passes over the rollout batch, `minibatches` optimiser steps each, in an order of (seed, step)."""
         spec = self.recipe.numbers
         set_learning_rates(self.optimizer, step=step, steps=spec.steps)
         done: list[GroupStats] = []
-        for episodes in self._minibatches(batch.rollout, step):
+        order = all_minibatches(
+            batch.rollout, epochs=spec.epochs, minibatches=spec.minibatches, seed=self.recipe.seed, step=step
+        )
+        for episodes in order:
             found = self._accumulate(batch.select(episodes))
             if not done and not self.policy.drawing.autocast:
                 check_first_ratio(found.ratio_first_error)
+            self.ranks.add_gradients(self.weights.values())
             norm = nn.utils.clip_grad_norm_(list(self.weights.values()), spec.max_grad_norm)
             done.append(found._replace(grad_norm=self._finite(float(norm), "gradient norm")))
             self.optimizer.step()
         means = GroupStats(*(sum(column) / len(done) for column in zip(*done, strict=True)))
         return means._replace(ratio_first_error=done[0].ratio_first_error)
 
-    def _minibatches(self, rollout: Rollout, step: int) -> Iterator[Tensor]:
-        spec = self.recipe.numbers
-        for epoch in range(spec.epochs):
-            random = generator(self.recipe.seed, "minibatches", step, epoch)
-            yield from torch.randperm(len(rollout.prompts), generator=random).chunk(spec.minibatches)
-
     def _accumulate(self, batch: GroupBatch) -> GroupStats:
-        """Gradients of one optimiser step, some episodes at a time; every mean is over the step's own counts."""
+        """This rank's part of the gradients of one optimiser step, some episodes at a time, and all ranks' figures.
+
+        Every mean is over the step's own counts.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        spec, episodes = self.recipe.numbers, len(batch.rollout.prompts)
+        per_pass = self.recipe.numbers.rows_per_device or len(batch.rollout.prompts)
         weights_B = self._token_weights(batch.rollout.mask_BR)
-        total = GroupStats()
-        for rows in torch.split(torch.arange(episodes), spec.rows_per_device or episodes):
-            part = batch.select(rows)
-            if not part.rollout.num_tokens:
-                continue
-            loss, found = self._losses(part, weights_B[rows], batch)
-            self._finite(found.policy_loss, "loss")
-            torch.autograd.backward(loss)
-            worst = max(total.ratio_first_error, found.ratio_first_error)
-            total = GroupStats(*(a + b for a, b in zip(total, found, strict=True)))
-            total = total._replace(ratio_first_error=worst)
-        return total
+
+        def learn() -> GroupStats:
+            total = GroupStats()
+            for rows, weight in self.ranks.passes(batch.rollout, per_pass):
+                loss, found = self._losses(batch.select(rows), weights_B[rows], batch)
+                self._finite(found.policy_loss, "loss")
+                torch.autograd.backward(weight * loss)
+                if weight:
+                    total = added(total, found)
+            return total
+
+        return reduce(added, self.ranks.together(learn))
 
     def _token_weights(self, mask_BR: Tensor) -> Tensor:
         spec = self.recipe.numbers

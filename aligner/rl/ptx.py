@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aligner.rl.ranks import ALONE, Ranks
 from aligner.rl.seeds import rows_at
 from aligner.rl.state import Progress
 
@@ -31,9 +32,13 @@ class PtxMix:
     rows_per_device: int | None
     seed: int
     autocast: bool = False
+    ranks: Ranks = ALONE
 
     def add_gradient(self) -> float:
-        """Add the gradient of coef x the mean cross-entropy of the next rows; returns that mean, in nats."""
+        """Add the gradient of coef x the mean cross-entropy of the next rows; returns that mean, in nats.
+
+        Of several ranks each adds its share of the gradient, and all have the mean.
+        """
         rows = rows_at(
             self.progress.ptx_rows,
             self.rows_per_step,
@@ -44,12 +49,20 @@ class PtxMix:
         self.progress.ptx_rows += self.rows_per_step
         ids_BT = self.ids_NT[rows]
         num_tokens = ids_BT[:, 1:].numel()
-        nats = 0.0
-        for part_BT in torch.split(ids_BT, self.rows_per_device or len(ids_BT)):
-            loss = self._nats(part_BT) / num_tokens
-            torch.autograd.backward(self.coef * loss)
-            nats += float(loss.detach())
-        return nats
+        per_pass = (self.rows_per_device or len(ids_BT)) * self.ranks.count
+
+        def learn() -> float:
+            nats = 0.0
+            for part_BT in torch.split(ids_BT, per_pass):
+                own_BT = part_BT[self.ranks.rank :: self.ranks.count]
+                # A rank without a row in it reads another's at weight 0: see Ranks.passes.
+                weight = float(len(own_BT) > 0)
+                loss = weight * self._nats(own_BT if weight else part_BT[:1]) / num_tokens
+                torch.autograd.backward(self.coef * loss)
+                nats += float(loss.detach())
+            return nats
+
+        return sum(self.ranks.together(learn))
 
     def _nats(self, ids_BT: Tensor) -> Tensor:
         """Cross-entropy of every token but a block's first, summed."""

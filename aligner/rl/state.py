@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from aligner.errors import Problem, RunError
+from aligner.rl.ranks import Ranks
 from aligner.run.seed import rng_state, set_rng_state
 
 WEIGHT, MOMENT = "weight.", "adam."  # `adam.` whichever optimiser it is
+OTHERS = "random_of_ranks"  # the random states of all ranks but the first, by number
 
 
 @dataclass
@@ -50,6 +52,23 @@ def training_state(
             tensors[f"{MOMENT}{key}.{name}"] = value
     random = rng_state()
     return tensors | random.tensors, {"random": random.state}
+
+
+def random_of_ranks(ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The random states of all ranks but the first, whose own `training_state` has; nothing where it is alone."""
+    others = dict(enumerate(ranks.together(rng_state)[1:], start=1))
+    tensors = {f"rank{rank}.{name}": t for rank, one in others.items() for name, t in one.tensors.items()}
+    return tensors, {OTHERS: {str(rank): one.state for rank, one in others.items()}} if others else {}
+
+
+def restore_random(ranks: Ranks, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Put this rank's random states back; the first's where it had none, since there were fewer ranks."""
+    prefix, own = f"rank{ranks.rank}.", state.get(OTHERS, {}).get(str(ranks.rank))
+    if own is None:
+        set_rng_state(tensors, state["random"])
+    else:
+        mine = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        set_rng_state(mine, own)
 
 
 def restore(

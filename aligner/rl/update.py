@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from aligner.errors import Problem, TrainingError
+from aligner.errors import TrainingError
 from aligner.recipe.ppo import PpoSpec
 from aligner.rl.advantages import gae, masked_mean, masked_whiten
 from aligner.rl.finite import Stopped, check_finite, check_weights, finite
 from aligner.rl.losses import explained_variance, policy_loss, value_loss
-from aligner.rl.rollout import Rollout, passes
+from aligner.rl.ranks import ALONE, Ranks
+from aligner.rl.rollout import Rollout
 from aligner.rl.score import Scored
-from aligner.rl.seeds import generator
-
-RATIO_TOLERANCE = (
-    1e-4  # float32 gives 1e-6 to 1e-5; a wrong mask, position or temperature gives 1e-2 and more
-)
+from aligner.rl.steps import added, all_minibatches, check_first_ratio, set_learning_rates
 
 
 class Evaluation(NamedTuple):
@@ -85,10 +83,11 @@ class Experience:
         fixed = (self.old_logprobs_BR, self.old_values_BR, self.advantages_BR, self.returns_BR)
         return Experience(rollout, *(x_BR[episodes, : rollout.mask_BR.shape[1]] for x_BR in fixed))
 
-    def parts(self, size: int | None) -> Iterator[Experience]:
-        """At most `size` episodes at a time; without it, as many as a forward pass takes."""
-        parts = passes(self.rollout, size)
-        yield from [self] if len(parts) == 1 else (self.select(episodes) for episodes in parts)
+    def parts(self, size: int | None, ranks: Ranks) -> Iterator[tuple[Experience, float]]:
+        """What this rank reads, at what weight: at most `size` episodes at a time, else what a forward pass takes."""
+        for episodes, weight in ranks.passes(self.rollout, size):
+            is_whole = len(episodes) == len(self.rollout.prompts)
+            yield self if is_whole else self.select(episodes), weight
 
 
 def update(
@@ -102,6 +101,7 @@ def update(
     same_numerics: bool = True,
     mix: Mix | None = None,
     check: Callable[[Experience], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> UpdateStats:
     """`spec.epochs` passes over the rollout batch, `spec.minibatches` optimiser steps each.
 
@@ -115,23 +115,31 @@ def update(
     float32) the ratio must be 1 before the first optimiser step; without it, the actor's own log-probabilities stand
     for the sampler's. `check` sees what will be learnt from, and may refuse it.
 
+    Of several `ranks`, each with the same `scored`, every one reads its share of each pass; gradients and figures are
+    summed before anything is decided by them, so all take the same step, as one rank alone would.
+
     Stopped where something is wrong before the first optimiser step; TrainingError where it is later.
     """
-    batch = prepare(actor, scored, spec, same_numerics=same_numerics)
+    batch = prepare(actor, scored, spec, same_numerics=same_numerics, ranks=ranks)
     if check is not None:
         check(batch)
     set_learning_rates(optimizer, step=step, steps=spec.steps)
     trained = actor.value_parameters() if step < spec.value_warmup_steps else None
     done: list[UpdateStats] = []
     try:
-        for episodes in all_minibatches(scored.rollout, spec, seed=seed, step=step):
-            part = _accumulate(actor, optimizer, batch.select(episodes), spec, trained)
+        order = all_minibatches(
+            scored.rollout, epochs=spec.epochs, minibatches=spec.minibatches, seed=seed, step=step
+        )
+        for episodes in order:
+            optimizer.zero_grad(set_to_none=True)
+            part = _accumulate(actor, batch.select(episodes), spec, trained, ranks)
             if same_numerics and not done:
                 check_first_ratio(part.ratio_first_error)
             if done and spec.target_kl is not None and part.kl_old_nats > spec.target_kl:
                 break
             if mix is not None and trained is None:
                 part = part._replace(ptx_nats=finite(mix.add_gradient(), "loss of ptx"))
+            ranks.add_gradients(actor.parameters())
             grad_norm = nn.utils.clip_grad_norm_(list(actor.parameters()), spec.max_grad_norm)
             done.append(part._replace(grad_norm=finite(float(grad_norm), "gradient norm")))
             optimizer.step()
@@ -143,12 +151,14 @@ def update(
     return _summary(done, explained_variance(batch.old_values_BR, batch.returns_BR, scored.rollout.mask_BR))
 
 
-def prepare(actor: Actor, scored: Scored, spec: PpoSpec, *, same_numerics: bool = True) -> Experience:
+def prepare(
+    actor: Actor, scored: Scored, spec: PpoSpec, *, same_numerics: bool = True, ranks: Ranks = ALONE
+) -> Experience:
     """Old values, advantages and returns of a rollout batch. Stopped where a number of it is none."""
     rollout = scored.rollout
     check_finite(rollout.logprobs_BR, rollout.mask_BR, "log-probabilities")
     check_finite(scored.rewards_BR, rollout.mask_BR, "rewards of tokens (scores and KL)")
-    logprobs_BR, values_BR = _as_sampled(actor, rollout, spec, same_numerics=same_numerics)
+    logprobs_BR, values_BR = _as_sampled(actor, rollout, spec, ranks, same_numerics=same_numerics)
     check_finite(values_BR, rollout.mask_BR, "values")
     advantages_BR = gae(scored.rewards_BR, values_BR, rollout.mask_BR, gamma=spec.gamma, lam=spec.lam)
     return Experience(
@@ -161,85 +171,54 @@ def prepare(actor: Actor, scored: Scored, spec: PpoSpec, *, same_numerics: bool 
 
 
 def _as_sampled(
-    actor: Actor, rollout: Rollout, spec: PpoSpec, *, same_numerics: bool
+    actor: Actor, rollout: Rollout, spec: PpoSpec, ranks: Ranks, *, same_numerics: bool
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and values of the policy that sampled: as it wrote them down, else by a pass of its own."""
     if same_numerics and rollout.values_BR is not None:
         return rollout.logprobs_BR, torch.where(rollout.mask_BR, rollout.values_BR, 0.0)
-    old = evaluate_in_parts(actor, rollout, rows_per_device=spec.rows_per_device)
+    old = evaluate_in_parts(actor, rollout, rows_per_device=spec.rows_per_device, ranks=ranks)
     return rollout.logprobs_BR if same_numerics else old.logprobs_BR, old.values_BR
 
 
 @torch.no_grad()
-def evaluate_in_parts(actor: Actor, rollout: Rollout, *, rows_per_device: int | None) -> Evaluation:
-    """The actor's view of a whole rollout, without gradient, a few episodes at a time; 0 on padding."""
-    whole = Evaluation(*(torch.zeros_like(rollout.logprobs_BR) for _ in Evaluation._fields))
-    for episodes in passes(rollout, rows_per_device):
+def evaluate_in_parts(
+    actor: Actor, rollout: Rollout, *, rows_per_device: int | None, ranks: Ranks = ALONE
+) -> Evaluation:
+    """The actor's view of a whole rollout, without gradient, a few episodes at a time; 0 on padding.
+
+    Of several ranks each reads its share, and all have the whole.
+    """
+    whole_3BR = rollout.logprobs_BR.new_zeros(3, *rollout.logprobs_BR.shape)
+    for episodes, weight in ranks.passes(rollout, rows_per_device):
         part = rollout.select(episodes)
         seen = actor.evaluate(part.prompts, part.ids_BR, part.mask_BR)
-        for whole_BR, seen_BR in zip(whole, seen, strict=True):
-            whole_BR[episodes, : part.mask_BR.shape[1]] = torch.where(part.mask_BR, seen_BR, 0.0)
-    return whole
-
-
-def all_minibatches(rollout: Rollout, spec: PpoSpec, *, seed: int, step: int) -> Iterator[Tensor]:
-    """Episode numbers of each minibatch of an update, epoch by epoch."""
-    for epoch in range(spec.epochs):
-        yield from shuffled_minibatches(rollout, spec.minibatches, seed=seed, step=step, epoch=epoch)
-
-
-def shuffled_minibatches(
-    rollout: Rollout, minibatches: int, *, seed: int, step: int, epoch: int
-) -> Iterator[Tensor]:
-    """A fresh order of the episodes, cut into equal parts: episode numbers of each minibatch."""
-    order = torch.randperm(len(rollout.prompts), generator=generator(seed, "minibatches", step, epoch))
-    yield from order.chunk(minibatches)
-
-
-def set_learning_rates(optimizer: torch.optim.Optimizer, *, step: int, steps: int) -> None:
-    """Each group's rate falls linearly from its own start to 0 after the last step; a function of the step alone."""
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-        group["lr"] = group["initial_lr"] * (1 - step / steps)
-
-
-def check_first_ratio(ratio_error: float) -> None:
-    """Before any optimiser step the actor must give the sampler's own probabilities; else TrainingError."""
-    if ratio_error < RATIO_TOLERANCE:
-        return
-    raise TrainingError(
-        Problem(
-            "ppo",
-            f"the policy's probabilities differ from the sampler's by a factor of up to {1 + ratio_error:.6f} "
-            "before the first optimiser step",
-            "dropout, another temperature or reduced precision can do this; set ppo.precision: fp32, or report it",
-        )
-    )
+        if weight:
+            for whole_BR, seen_BR in zip(whole_3BR, seen, strict=True):
+                whole_BR[episodes, : part.mask_BR.shape[1]] = torch.where(part.mask_BR, seen_BR, 0.0)
+    return Evaluation(*ranks.total(whole_3BR))
 
 
 def _accumulate(
-    actor: Actor,
-    optimizer: torch.optim.Optimizer,
-    batch: Experience,
-    spec: PpoSpec,
-    trained: Sequence[nn.Parameter] | None,
+    actor: Actor, batch: Experience, spec: PpoSpec, trained: Sequence[nn.Parameter] | None, ranks: Ranks
 ) -> UpdateStats:
-    """Gradients of one optimiser step, some episodes at a time; every mean is over the step's own token count.
+    """This rank's part of the gradients of one optimiser step, some episodes at a time, and the figures of all ranks.
 
-    Of `trained` alone, where it is given: the others have none, and Adam leaves such weights as they are.
+    Every mean is over the step's own token count. Of `trained` alone, where it is given: the others have none, and Adam
+    leaves such weights as they are.
     """
-    optimizer.zero_grad(set_to_none=True)
     num_tokens = batch.rollout.num_tokens
-    total = UpdateStats()
-    for part in batch.parts(spec.rows_per_device):
-        if part.rollout.num_tokens:
+
+    def learn() -> UpdateStats:
+        total = UpdateStats()
+        for part, weight in batch.parts(spec.rows_per_device, ranks):
             loss, figures = _losses(actor, part, spec, num_tokens=num_tokens)
             finite(float(loss.detach()), "loss")
-            torch.autograd.backward(loss, inputs=trained)
-            worst = max(total.ratio_first_error, figures.ratio_first_error)
-            total = UpdateStats(*(a + b for a, b in zip(total, figures, strict=True)))
-            total = total._replace(ratio_first_error=worst)
-    return total
+            torch.autograd.backward(weight * loss, inputs=trained)
+            if weight:
+                total = added(total, figures)
+        return total
+
+    return reduce(added, ranks.together(learn))
 
 
 def _losses(actor: Actor, part: Experience, spec: PpoSpec, *, num_tokens: int) -> tuple[Tensor, UpdateStats]:

@@ -54,18 +54,29 @@ def save_checkpoint(
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest undamaged checkpoint, or None. Damaged ones are told, renamed to `damaged-...` and passed over.
+    """The newest undamaged checkpoint, or None; see `newest_checkpoint`."""
+    path = newest_checkpoint(folder)
+    return load_checkpoint(path) if path else None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """What is in a folder that `newest_checkpoint` gave."""
+    from safetensors.torch import load_file
+
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    return Checkpoint(_step_of(path), load_file(path / "state.safetensors"), state)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Folder of the newest undamaged checkpoint. Damaged ones are told, renamed to `damaged-...` and passed over.
 
     RunError where there are only those of an old version, whose files are pickled: they are never read.
     """
-    from safetensors.torch import load_file
-
     for path in _newest_first(folder):
-        if fault := damage(path):
-            _set_aside(path, fault)
-            continue
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        return Checkpoint(_step_of(path), load_file(path / "state.safetensors"), state)
+        fault = damage(path)
+        if not fault:
+            return path
+        _set_aside(path, fault)
     if pickled := sorted(folder.glob("checkpoint-*")):
         what = "a checkpoint of an older version, whose files are pickled; such files are never read"
         remedy = "finish the run with that version, or throw it away with --fresh"

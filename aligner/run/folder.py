@@ -36,14 +36,18 @@ OWNED = (
 
 
 class RunFolder:
-    """The folder one stage writes to, locked until `close` (or the end of a `with`)."""
+    """The folder one stage writes to, locked until `close` (or the end of a `with`).
 
-    def __init__(self, path: Path, lock: FolderLock, manifest: Manifest) -> None:
-        """Use `RunFolder.open`."""
+    `leads`: this process writes; of several that were launched together the first does.
+    """
+
+    def __init__(self, path: Path, lock: FolderLock | None, manifest: Manifest) -> None:
+        """Use `RunFolder.open`. Without a lock this is a process beside the one that has it, and nothing is written."""
         self.path = path
         self.manifest = manifest
-        self.metrics = Metrics(path / "metrics.jsonl", seconds=self.seconds)
-        self.samples = JsonLines(self.samples_path)
+        self.leads = lock is not None
+        self.metrics = Metrics(path / "metrics.jsonl", seconds=self.seconds, writes=self.leads)
+        self.samples = JsonLines(self.samples_path, writes=self.leads)
         self._lock = lock
         self._opened = time.monotonic()
         # A killed session wrote no seconds to the manifest, but its metrics have them.
@@ -156,7 +160,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Give the folder back to other processes."""
-        self._lock.release()
+        if self._lock:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +178,8 @@ class RunFolder:
 
     def _note(self, **changes: Any) -> None:
         self.manifest = replace(self.manifest, **changes)
-        self.manifest.write(self.path)
+        if self.leads:
+            self.manifest.write(self.path)
 
     def _has_checkpoint(self) -> bool:
         return self.checkpoints.is_dir() and any(

@@ -14,14 +14,18 @@ JsonRow = dict[str, Any]
 
 
 class JsonLines:
-    """A file of JSON objects, one a line; "step" in a row says which step it belongs to."""
+    """A file of JSON objects, one a line; "step" in a row says which step it belongs to.
 
-    def __init__(self, path: Path) -> None:
+    Without `writes` nothing is written: another process does.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
 
     def append(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Add rows, durable when this returns; ValueError for NaN or infinity."""
-        if rows:
+        if rows and self.writes:
             append_lines(self.path, [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows])
 
     def rows(self) -> list[JsonRow]:
@@ -33,20 +37,21 @@ class JsonLines:
 
     def cut_back(self, step: int) -> None:
         """Drop the rows after `step`: a resumed run writes them again. -1 drops all rows that have a step."""
-        if not self.path.exists():
+        if not self.writes or not self.path.exists():
             return
         kept = [row for row in self.rows() if row.get("step", -1) <= step]
         write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
     def keep_first(self, count: int) -> None:
         """Drop every row after the first `count`."""
-        if self.path.exists():
+        if self.writes and self.path.exists():
             kept = self.rows()[:count]
             write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
     def clear(self) -> None:
         """Drop every row."""
-        self.path.unlink(missing_ok=True)
+        if self.writes:
+            self.path.unlink(missing_ok=True)
 
     def _parse(self, line: bytes, number: int) -> JsonRow:
         try:

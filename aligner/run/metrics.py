@@ -27,9 +27,9 @@ class ResultKey(NamedTuple):
 class Metrics:
     """metrics.jsonl: one line a logged step, `{"step", "seconds", "area/what_unit": number, ...}`."""
 
-    def __init__(self, path: Path, *, seconds: Callable[[], float]) -> None:
-        """`seconds` tells how long the run has trained, all its sessions together."""
-        self._lines = JsonLines(path)
+    def __init__(self, path: Path, *, seconds: Callable[[], float], writes: bool = True) -> None:
+        """`seconds` tells how long the run has trained, all its sessions together; `writes`: see `JsonLines`."""
+        self._lines = JsonLines(path, writes=writes)
         self._seconds = seconds
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from aligner.run import launch
 from aligner.run.numbers import duration, number
 
 if TYPE_CHECKING:
@@ -24,8 +25,12 @@ class Bar(Protocol):
 
 
 def say(text: str) -> None:
-    """One line to the user, on stderr as the progress is: stdout belongs to results."""
-    print(text, file=sys.stderr, flush=True)
+    """One line to the user, on stderr as the progress is: stdout belongs to results.
+
+    Of several processes the first one speaks.
+    """
+    if launch.rank() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -34,7 +39,7 @@ def progress(title: str, total: int, *, done: int = 0) -> Iterator[Bar]:
 
     One at a time: two would write over each other.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and launch.rank() == 0:
         with _moving_bar(title, total, done) as bar:
             yield bar
     else:

@@ -8,19 +8,11 @@ rollout. Tests hold the losses against TRL's on the same rollouts.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from aligner.data.build import build_prompts, build_training_prompts
-from aligner.data.tokens import PromptRow
-from aligner.errors import Interrupted, Problem
 from aligner.models.backbone import backbone_of
-from aligner.models.load import LoadedModel, load_model, save_model
-from aligner.models.sample import prompt_room
+from aligner.models.load import load_model, save_model
 from aligner.recipe.group import GroupRecipe, GroupSpec, RejectionSpec, RlooSpec
-from aligner.rl.actors import LanguageActor
 from aligner.rl.group_update import (
     GroupBatch,
     GroupStats,
@@ -30,34 +22,36 @@ from aligner.rl.group_update import (
     policy_optimizer,
     policy_weights,
 )
-from aligner.rl.rewards import Rewards, load_functions, load_rewards
-from aligner.rl.rollout import Rollout, prompts_for
+from aligner.rl.ranks import Ranks, ranks_of_launch
+from aligner.rl.rewards import load_functions, load_rewards
 from aligner.rl.score import score
-from aligner.rl.seeds import generator
-from aligner.rl.state import restore, training_state
-from aligner.rl.update import evaluate_in_parts
-from aligner.run.checkpoint import load_newest, save_checkpoint
 from aligner.run.folder import RunFolder
-from aligner.run.progress import progress, say
 from aligner.run.seed import seed_everything
-from aligner.stages.ppo_watch import Watch, gold_rewards, mean_of_known, tell_rewards, text_metrics
+from aligner.stages.ppo_watch import gold_rewards, mean_of_known, tell_rewards, text_metrics
+from aligner.stages.rollouts import (
+    RolloutJob,
+    check_start,
+    collect_step,
+    figures_of,
+    logprobs_of,
+    look_at,
+    looks_of,
+    marked,
+    read_prompts,
+    resume_state,
+    run_steps,
+    save_state,
+    watch_of,
+)
 from aligner.stages.stage import StageResult, new_model
-from aligner.stages.stop import gentle_stop
 from aligner.stages.watching import policy_of
 
 
 @dataclass(frozen=True)
-class GroupJob:
+class GroupJob(RolloutJob):
     """Everything a run works with."""
 
     recipe: GroupRecipe
-    run: RunFolder
-    loaded: LoadedModel
-    policy: LanguageActor
-    reference: LanguageActor
-    rewards: Rewards
-    prompts: list[PromptRow]
-    watch: Watch | None
     update: GroupUpdate
 
 
@@ -67,80 +61,71 @@ def train_group(recipe: GroupRecipe, run: RunFolder) -> StageResult:
     Raises Interrupted (with a checkpoint saved) after Ctrl-C, TrainingError when a loss is no number or the policy
     is not the one that sampled.
     """
-    job, area, spec = prepare(recipe, run), recipe.stage, recipe.numbers
-    done = resume(job)
-    with progress(area, spec.steps, done=done) as bar, gentle_stop() as stop:
-        if done == 0:
-            look(job, 0)
-        for step in range(done, spec.steps):
-            figures = train_step(job, step)
-            run.metrics.log(step + 1, figures)
-            reward, kl = figures[f"{area}/proxy_reward"], figures["kl/ref_nats_per_response"]
-            bar.advance(1, reward=reward, kl=kl)
-            last = step + 1 == spec.steps
-            if last or (step + 1) % spec.evaluate_every == 0:
-                look(job, step + 1)
-            due = spec.checkpoint_every and (step + 1) % spec.checkpoint_every == 0
-            if stop.asked or due:
-                save_checkpoint(
-                    run.checkpoints, step + 1, *training_state(job.update.weights, job.update.optimizer)
-                )
-            if stop.asked and not last:
-                fault = f"stopped at step {step + 1} of {spec.steps}; a checkpoint is saved"
-                raise Interrupted(Problem(str(run.path), fault, "the same command goes on from there"))
+    ranks = ranks_of_launch()
+    job = ranks.agree(lambda: prepare(recipe, run, ranks))
+    check_start(job)
+    weights, optimizer = job.update.weights, job.update.optimizer
+
+    def look(step: int) -> None:
+        look_at(job, step)
+
+    def save(step: int) -> None:
+        save_state(job, step, weights, optimizer, tensors={}, state={})
+
+    found = resume_state(job, weights, optimizer)
+    done = found.step if found else 0
+    run_steps(job, done, train_step=lambda step: train_step(job, step), look=look, save=save)
+    if not run.leads:
+        return StageResult(None, {})
     with new_model(run) as folder:
         save_model(job.loaded, folder, base_folder=run.base_dir)
-    return StageResult(run.model_dir, results(run))
+    looks = looks_of(run)
+    return StageResult(run.model_dir, figures_of(looks[-1]) | marked(looks[0], "start"))
 
 
-def prepare(recipe: GroupRecipe, run: RunFolder) -> GroupJob:
+def prepare(recipe: GroupRecipe, run: RunFolder, ranks: Ranks) -> GroupJob:
     """Open the doors: rewards (their mistakes cost nothing yet), model, prompts that leave room for an answer."""
     load_functions(recipe.reward)
     seed_everything(recipe.seed)
-    loaded, data, spec = load_model(recipe.model), recipe.data, recipe.numbers
+    loaded, spec = load_model(recipe.model), recipe.numbers
     is_bf16 = spec.precision == "bf16"
     policy = learner = policy_of(loaded, recipe.sampling, autocast=is_bf16)
     reference = policy.reference()
     rewards = load_rewards(recipe.reward, loaded.tokenizer, backbone_of(reference.model, loaded))
     tell_rewards(rewards)
-    limit = min(data.max_prompt_tokens, prompt_room(loaded.model, recipe.sampling.max_new_tokens))
-    train = build_training_prompts(data, loaded.tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
-    held = (
-        build_prompts(
-            data.holdout, loaded.tokenizer, max_prompt_tokens=limit, seed=recipe.seed, clean=data.clean
-        )
-        if data.holdout
-        else None
+    prompts = read_prompts(recipe, loaded)
+    rewards.check_prompts(prompts.all())
+    run.start(
+        parents={"base": loaded.identity} | rewards.identities(), data=prompts.reports(), seed=recipe.seed
     )
-    rewards.check_prompts([row.prompt for row in [*train.rows, *(held.rows if held else ())]])
-    reports = {"train": train.report.to_json()} | ({"holdout": held.report.to_json()} if held else {})
-    run.start(parents={"base": loaded.identity} | rewards.identities(), data=reports, seed=recipe.seed)
     if isinstance(spec, RejectionSpec):
         as_in_sft = recipe.sampling.model_copy(update={"temperature": 1.0})
         learner = policy_of(loaded, as_in_sft, autocast=is_bf16)
     weights = policy_weights(policy)
-    update = GroupUpdate(recipe, learner, weights, policy_optimizer(weights, spec, recipe.stage))
-    watched = held.rows[: data.holdout_rows] if held else []
-    watch = Watch(watched, rewards, reference, recipe.seed, spec.rows_per_device, recipe.stage)
+    optimizer = policy_optimizer(weights, spec, recipe.stage)
     return GroupJob(
-        recipe, run, loaded, policy, reference, rewards, train.rows, watch if watched else None, update
+        recipe=recipe,
+        run=run,
+        ranks=ranks,
+        loaded=loaded,
+        policy=policy,
+        reference=reference,
+        rewards=rewards,
+        prompts=prompts.train.rows,
+        watch=watch_of(recipe, prompts.holdout, rewards, reference, ranks),
+        update=GroupUpdate(recipe, learner, weights, optimizer, ranks),
     )
 
 
 def train_step(job: GroupJob, step: int) -> dict[str, float]:
     """Prompts, rollout, score, update; what happened, for metrics.jsonl."""
     recipe, spec, began = job.recipe, job.recipe.numbers, time.perf_counter()
-    chosen = prompts_for(
-        step, num_prompts=len(job.prompts), prompts_per_step=spec.prompts_per_step, seed=recipe.seed
-    )
-    rows = [job.prompts[i] for i in chosen for _ in range(spec.samples_per_prompt)]
-    rollout = job.policy.sample([row.input_ids for row in rows], generator(recipe.seed, "rollout", step))
-    answered = job.rewards.answered([row.prompt for row in rows], rollout)
-    proxy_B = job.rewards(answered)
-    reference_BR = _logprobs(job, job.reference, rollout)
+    answered, earned = collect_step(job, step)
+    rollout, proxy_B = answered.rollout, earned.total()
+    reference_BR = logprobs_of(job, job.reference, rollout)
     kl_coef = spec.kl_coef if isinstance(spec, RlooSpec) else 0.0  # in the reward; GRPO's is in the loss
     scored = score(rollout, proxy_B, reference_BR, kl_coef=kl_coef, missing_eos=spec.missing_eos)
-    old_BR = _logprobs(job, job.policy, rollout) if job.policy.drawing.autocast else rollout.logprobs_BR
+    old_BR = logprobs_of(job, job.policy, rollout) if job.policy.drawing.autocast else rollout.logprobs_BR
     batch = GroupBatch(scored.rollout, old_BR, reference_BR, advantages(scored, spec))
     if isinstance(spec, RejectionSpec):
         batch = best_responses(batch, scored.scores_B, spec)
@@ -173,39 +158,3 @@ def told(stats: GroupStats, spec: GroupSpec) -> dict[str, float]:
             **{key: figures[key] for key in ("entropy_nats", "grad_norm")},
         }
     return figures
-
-
-def _logprobs(job: GroupJob, actor: LanguageActor, rollout: Rollout) -> Tensor:
-    return evaluate_in_parts(actor, rollout, rows_per_device=job.recipe.numbers.rows_per_device).logprobs_BR
-
-
-def look(job: GroupJob, step: int) -> None:
-    """Answer the held-out prompts, if there are any."""
-    if job.watch:
-        metrics, samples = job.watch.look(job.policy, step)
-        job.run.metrics.log(step, metrics)
-        job.run.samples.append(samples)
-
-
-def resume(job: GroupJob) -> int:
-    """Steps already done; weights, optimiser and random states are then those after them."""
-    found = load_newest(job.run.checkpoints)
-    job.run.metrics.cut_back(found.step if found else -1)
-    job.run.samples.cut_back(found.step if found else -1)
-    if found is None:
-        return 0
-    restore(job.update.weights, job.update.optimizer, found.tensors, found.state)
-    say(f"{job.run.path}: goes on from step {found.step}")
-    return found.step
-
-
-def results(run: RunFolder) -> dict[str, float]:
-    """The last look's figures, and the first's marked [start]; without held-out prompts, those of the steps."""
-    rows = run.metrics.rows()
-    looks = [row for row in rows if "kl/holdout_ref_nats_per_response" in row] or rows
-    start = {f"{key}[start]": value for key, value in _numbers(looks[0]).items()}
-    return _numbers(looks[-1]) | start
-
-
-def _numbers(row: Mapping[str, float]) -> dict[str, float]:
-    return {key: value for key, value in row.items() if "/" in key}

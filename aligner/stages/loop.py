@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,11 +28,12 @@ from transformers import (
 from aligner.data.mix import Mix
 from aligner.errors import Interrupted, Problem, TrainingError
 from aligner.recipe.training import TrainSpec
-from aligner.run.checkpoint import load_newest, save_checkpoint
+from aligner.rl.ranks import Ranks
+from aligner.run.checkpoint import save_checkpoint
 from aligner.run.folder import RunFolder
 from aligner.run.progress import Bar, progress, say
 from aligner.stages.order import Curriculum, FixedOrder, row_order, with_curriculum
-from aligner.stages.resume import GoOn, check_room, cut_back, state_of
+from aligner.stages.resume import GoOn, check_room, cut_back, newest_for_all, state_of
 from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
 from aligner.stages.stop import Stop, gentle_stop
 
@@ -93,8 +94,17 @@ class StageTrainer(Trainer):
         raise NotImplementedError
 
     def more_metrics(self) -> dict[str, float]:
-        """What else the stage has to say since the last line of metrics."""
+        """What else the stage has to say since the last line of metrics; of all ranks together (see `totals`)."""
         return {}
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes of this training."""
+        return Ranks(self.accelerator.process_index, self.accelerator.num_processes)
+
+    def totals(self, numbers: Sequence[float]) -> list[float]:
+        """Each number, added up over the ranks; all of them have to ask."""
+        return [sum(column) for column in zip(*self.ranks.together(lambda: numbers), strict=True)]
 
     def compute_loss(
         self,
@@ -128,7 +138,7 @@ class StageTrainer(Trainer):
     ) -> Tensor:
         """Forward and backward of one micro-batch; a loss that is no number ends the run."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self._check_finite("loss", loss)
+        self._check_finite("loss", self.ranks.total(loss))  # one that is no number makes the sum none
         tokens = _num_tokens(inputs)
         self.plan.sums["tokens"] += tokens
         self.plan.sums["padding"] += inputs["input_ids"].numel() - tokens
@@ -211,7 +221,7 @@ class RunCallback(TrainerCallback):
             self.since += time.perf_counter() - began
         if state.global_step == state.max_steps:
             control.should_log = True  # a training shorter than `log_every` has a loss, too
-        if self.stop.asked:
+        if self.trainer.ranks.any(self.stop.asked):
             self.stopped = True
             control.should_save = control.should_training_stop = True
         return control
@@ -219,9 +229,9 @@ class RunCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """A checkpoint, where one is due or the run is to stop."""
-        if state.is_world_process_zero:
-            save_checkpoint(self.run.checkpoints, state.global_step, *state_of(self.trainer, self.run))
+        """A checkpoint, where one is due or the run is to stop; every process has a part in it."""
+        parts = state_of(self.trainer, self.run)
+        self.trainer.ranks.first(lambda: save_checkpoint(self.run.checkpoints, state.global_step, *parts))
 
     def on_log(
         self,
@@ -235,11 +245,12 @@ class RunCallback(TrainerCallback):
         if "loss" not in logs:  # the summary at the end of train()
             return
         now = time.perf_counter()
+        (tokens,) = self.trainer.totals([self.trainer.plan.sums["tokens"]])
         values = {
             self.trainer.loss_metric: logs["loss"],
             "train/learning_rate": logs["learning_rate"],
             "train/grad_norm": float(logs["grad_norm"]),
-            "train/tokens_per_second": self.trainer.plan.sums["tokens"] / max(now - self.since, 1e-9),
+            "train/tokens_per_second": tokens / max(now - self.since, 1e-9),
             **self.trainer.more_metrics(),
         }
         self.trainer.plan.sums.clear()
@@ -262,13 +273,14 @@ def run_training(
     look, every: figures on the hold-out for metrics.jsonl, every so many steps; `from_start`: before the first, too.
     Raises Interrupted after Ctrl-C (or SIGTERM), with a checkpoint saved; TrainingError when the loss is no number.
     """
-    found = load_newest(run.checkpoints)
+    found = newest_for_all(trainer.ranks, run.checkpoints)
     trainer.done = found.step if found else 0
     cut_back(run, found)
-    check_room(trainer, run)
+    trainer.ranks.agree(lambda: check_room(trainer, run))
     go_on = GoOn(trainer, found) if found else None
     found = None  # which lets go of it: a second copy of weights and moments
     with progress(title, trainer.args.max_steps, done=trainer.done) as bar, gentle_stop() as stop:
+        look = look if run.leads else None  # the other processes wait
         callback = RunCallback(run, trainer, bar, stop, look=look, every=every, from_start=from_start)
         trainer.remove_callback(PrinterCallback)
         if go_on:

@@ -6,32 +6,40 @@ Ziegler et al. 2019 (arXiv:1909.08593), Stiennon et al. 2020 (arXiv:2009.01325),
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from safetensors.torch import save
 from torch import Tensor
 
-from aligner.errors import Interrupted, Problem, RecipeError
+from aligner.errors import RecipeError
 from aligner.models.load import save_model
 from aligner.recipe.ppo import PpoRecipe, PpoSpec
 from aligner.rl.answered import Answered
 from aligner.rl.finite import Stopped
 from aligner.rl.kl import adapted_coefficient
+from aligner.rl.ranks import ranks_of_launch
 from aligner.rl.rollout import Rollout
 from aligner.rl.score import Scored, score
-from aligner.rl.seeds import generator
-from aligner.rl.state import restore, training_state
-from aligner.rl.update import Experience, UpdateStats, evaluate_in_parts, update
-from aligner.run.checkpoint import load_newest, save_checkpoint
+from aligner.rl.update import Experience, UpdateStats, update
 from aligner.run.folder import RunFolder
-from aligner.run.progress import progress, say
 from aligner.run.write import write_bytes
-from aligner.stages.ppo_job import Job, prepare, rows_for
+from aligner.stages.ppo_job import Job, prepare
 from aligner.stages.ppo_watch import gold_rewards, mean_of_known, text_metrics
+from aligner.stages.rollouts import (
+    check_start,
+    collect_step,
+    figures_of,
+    logprobs_of,
+    look_at,
+    looks_of,
+    marked,
+    resume_state,
+    run_steps,
+    save_state,
+)
 from aligner.stages.stage import StageResult, new_model
-from aligner.stages.stop import gentle_stop
 
 
 def train_ppo(recipe: PpoRecipe, run: RunFolder) -> StageResult:
@@ -40,41 +48,27 @@ def train_ppo(recipe: PpoRecipe, run: RunFolder) -> StageResult:
     Raises Interrupted (with a checkpoint saved) after Ctrl-C, TrainingError when something is no number, the policy is
     not the one that sampled, or a guard stops the run: with a checkpoint saved, where no weight has changed yet.
     """
-    job = prepare(recipe, run)
-    steps = recipe.ppo.steps
-    done = resume(job)
-    with progress("ppo", steps, done=done) as bar, gentle_stop() as stop:
-        if done == 0:
-            look(job, 0)
-        for step in range(done, steps):
-            with kept_when_stopped(job, step):
-                figures = train_step(job, step)
-            run.metrics.log(step + 1, figures)
-            bar.advance(1, reward=figures["ppo/proxy_reward"], kl=figures["kl/ref_nats_per_response"])
-            last = step + 1 == steps
-            if last or (step + 1) % recipe.ppo.evaluate_every == 0:
-                look(job, step + 1)
-            if stop.asked or is_due(step + 1, recipe.ppo.checkpoint_every):
-                save_step(job, step + 1)
-            if stop.asked and not last:
-                fault = f"stopped at step {step + 1} of {steps}; a checkpoint is saved"
-                raise Interrupted(Problem(str(run.path), fault, "the same command goes on from there"))
+    ranks = ranks_of_launch()
+    job = ranks.agree(lambda: prepare(recipe, run, ranks))
+    check_start(job)
+
+    def step_of(step: int) -> dict[str, float]:
+        with kept_when_stopped(job, step):
+            return train_step(job, step)
+
+    run_steps(job, resume(job), train_step=step_of, look=partial(look, job), save=partial(save_step, job))
     return finish(job)
 
 
 def train_step(job: Job, step: int) -> dict[str, float]:
     """Prompts, rollout, score, update; what happened, for metrics.jsonl."""
     recipe, spec, began = job.recipe, job.recipe.ppo, time.perf_counter()
-    rows = rows_for(job, step)
-    rollout = job.policy.sample([row.input_ids for row in rows], generator(recipe.seed, "rollout", step))
-    answered = job.rewards.answered([row.prompt for row in rows], rollout)
-    earned = job.rewards.earned(answered)
-    reference_BR = evaluate_in_parts(job.reference, rollout, rows_per_device=spec.rows_per_device).logprobs_BR
-    kl_coef = job.progress.kl_coef
+    answered, earned = collect_step(job, step)
+    rollout, kl_coef = answered.rollout, job.progress.kl_coef
     scored = score(
         rollout,
         earned.scores_B,
-        reference_BR,
+        logprobs_of(job, job.reference, rollout),
         kl_coef=kl_coef,
         missing_eos=spec.missing_eos,
         tokens_BR=earned.tokens_BR,
@@ -89,6 +83,7 @@ def train_step(job: Job, step: int) -> dict[str, float]:
         same_numerics=not job.policy.drawing.autocast,
         mix=job.ptx,
         check=guard(job, rollout, scored),
+        ranks=job.ranks,
     )
     job.progress.kl_coef = next_kl_coef(spec, kl_coef, float(scored.kl_B.mean()), step=step)
     figures = {
@@ -143,18 +138,10 @@ def _of_counted(x_B: Tensor, scored: Scored) -> Tensor:
 
 
 def look(job: Job, step: int) -> None:
-    """Answer the held-out prompts, if there are any."""
-    if job.watch:
-        metrics, samples = job.watch.look(job.policy, step)
-        job.run.metrics.log(step, metrics)
-        job.run.samples.append(samples)
-        if by := job.recipe.ppo.keep_best:
-            job.best.consider(step, metrics[f"ppo/holdout_{by}_reward"])
-
-
-def is_due(step: int, every: int | None) -> bool:
-    """Whether something done every so many steps is done after this one."""
-    return every is not None and step % every == 0
+    """Answer the held-out prompts, if there are any, and keep the policy if it is the best so far."""
+    metrics, by = look_at(job, step), job.recipe.ppo.keep_best
+    if metrics and by:
+        job.best.consider(step, metrics[f"ppo/holdout_{by}_reward"])
 
 
 @contextmanager
@@ -175,46 +162,39 @@ def kept_when_stopped(job: Job, step: int) -> Iterator[None]:
 
 def save_step(job: Job, step: int) -> None:
     """A checkpoint of everything that decides the steps after this one."""
-    tensors, state = training_state(job.policy.named_parameters(), job.optimizer)
-    state |= {"progress": job.progress.to_json()}
-    save_checkpoint(job.run.checkpoints, step, tensors | job.best.tensors(), state)
+    state = {"progress": job.progress.to_json()}
+    weights = job.policy.named_parameters()
+    save_state(job, step, weights, job.optimizer, tensors=job.best.tensors(), state=state)
 
 
 def resume(job: Job) -> int:
     """Steps already done; weights, optimiser and random states are then those after them."""
-    found = load_newest(job.run.checkpoints)
-    job.run.metrics.cut_back(found.step if found else -1)
-    job.run.samples.cut_back(found.step if found else -1)
+    found = resume_state(job, job.policy.named_parameters(), job.optimizer)
     if found is None:
         return 0
-    restore(job.policy.named_parameters(), job.optimizer, found.tensors, found.state)
     job.progress.restore(found.state.get("progress", {}))
     job.best.restore(found.tensors)
-    say(f"{job.run.path}: goes on from step {found.step}")
     return found.step
 
 
 def finish(job: Job) -> StageResult:
-    """Save the policy and its critic, as they are or as they were at their best.
+    """Save the policy and its critic, as they are or as they were at their best; the first rank does.
 
     The figures of that look are the results; the first look's are marked [start], and the last's [last] where it is
     another one.
     """
     run, best_step = job.run, job.progress.best_step
+    if not run.leads:
+        return StageResult(None, {})
     if best_step is not None:
         job.best.put_back()
     with new_model(run) as folder:
         save_model(job.loaded, folder, base_folder=run.base_dir)
     write_bytes(run.path / "value_head.safetensors", save(job.policy.critic_state()))
-    looks = [row for row in run.metrics.rows() if "ppo/holdout_proxy_reward" in row] or run.metrics.rows()
-    start = {f"{key}[start]": value for key, value in _numbers(looks[0]).items()}
+    looks = looks_of(run)
+    start, last = marked(looks[0], "start"), looks[-1]
     if best_step is None:
-        return StageResult(run.model_dir, _numbers(looks[-1]) | start)
+        return StageResult(run.model_dir, figures_of(last) | start)
     kept = next(row for row in looks if row["step"] == best_step)
-    last = {f"{key}[last]": value for key, value in _numbers(looks[-1]).items()}
-    results = _numbers(kept) | start | (last if kept is not looks[-1] else {})
+    results = figures_of(kept) | start | (marked(last, "last") if kept is not last else {})
     return StageResult(run.model_dir, results | {"ppo/best_step": float(best_step)})
-
-
-def _numbers(row: Mapping[str, float]) -> dict[str, float]:
-    return {key: value for key, value in row.items() if "/" in key}

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from aligner.data.build import build_documents, build_prompts, build_training_prompts
+from aligner.data.build import build_documents
 from aligner.data.packing import Block, pack_documents
 from aligner.data.report import DataReport
-from aligner.data.tokens import PromptRow
 from aligner.errors import DataError, ModelError, Problem, RecipeError
 from aligner.models.backbone import Backbone, backbone_of
 from aligner.models.heads import ValueHead
 from aligner.models.load import LoadedModel, load_model
-from aligner.models.sample import prompt_room
 from aligner.models.wrapped import context_length, device_of, text_config
 from aligner.recipe.data import PretrainDataSpec
 from aligner.recipe.ppo import PpoRecipe
@@ -24,28 +22,22 @@ from aligner.rl.actors import Drawing, LanguageActor, build_optimizer
 from aligner.rl.critic import value_head_of, value_trunk_of
 from aligner.rl.guards import Guards
 from aligner.rl.ptx import PtxMix
+from aligner.rl.ranks import Ranks
 from aligner.rl.rewards import Rewards, load_functions, load_rewards
-from aligner.rl.rollout import prompts_for
 from aligner.rl.state import Progress
 from aligner.run.folder import RunFolder
 from aligner.run.progress import say
 from aligner.run.seed import seed_everything
 from aligner.stages.ppo_best import BestPolicy
-from aligner.stages.ppo_watch import Watch, tell_rewards
+from aligner.stages.ppo_watch import tell_rewards
+from aligner.stages.rollouts import RolloutJob, read_prompts, watch_of
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(RolloutJob):
     """Everything a run of PPO works with."""
 
     recipe: PpoRecipe
-    run: RunFolder
-    loaded: LoadedModel
-    policy: LanguageActor
-    reference: LanguageActor
-    rewards: Rewards
-    prompts: list[PromptRow]
-    watch: Watch | None
     optimizer: torch.optim.Optimizer
     progress: Progress
     ptx: PtxMix | None
@@ -53,7 +45,7 @@ class Job:
     best: BestPolicy
 
 
-def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
+def prepare(recipe: PpoRecipe, run: RunFolder, ranks: Ranks) -> Job:
     """Open the doors: rewards (their mistakes cost nothing yet), model, prompts that leave room for an answer."""
     load_functions(recipe.reward)
     seed_everything(recipe.seed)
@@ -64,36 +56,28 @@ def prepare(recipe: PpoRecipe, run: RunFolder) -> Job:
     backbone = backbone_of(reference.model, loaded)
     rewards = load_rewards(recipe.reward, tokenizer, backbone)
     tell_rewards(rewards)
-    data = recipe.data
-    limit = min(data.max_prompt_tokens, prompt_room(loaded.model, recipe.sampling.max_new_tokens))
-    train = build_training_prompts(data, tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
-    held = (
-        build_prompts(data.holdout, tokenizer, max_prompt_tokens=limit, seed=recipe.seed, clean=data.clean)
-        if data.holdout
-        else None
-    )
-    rewards.check_prompts([row.prompt for row in [*train.rows, *(held.rows if held else ())]])
+    prompts = read_prompts(recipe, loaded)
+    rewards.check_prompts(prompts.all())
     text = build_text(recipe, loaded) if recipe.ptx else None
-    built = {"train": train, "holdout": held, "ptx": text}
-    reports = {name: part.report.to_json() for name, part in built.items() if part}
+    reports = prompts.reports() | ({"ptx": text.report.to_json()} if text else {})
     run.start(parents={"base": loaded.identity} | rewards.identities(), data=reports, seed=recipe.seed)
     start_critic(recipe, policy, backbone, rewards)
     optimizer = build_optimizer(policy, recipe.ppo)
-    watched = held.rows[: data.holdout_rows] if held else []
-    if recipe.ppo.keep_best == "gold" and not any(row.prompt.gold for row in watched):
+    watch = watch_of(recipe, prompts.holdout, rewards, reference, ranks)
+    if recipe.ppo.keep_best == "gold" and not (watch and any(row.prompt.gold for row in watch.rows)):
         fault = "no held-out prompt has a gold answer to compare looks by"
         raise RecipeError(Problem("ppo.keep_best", fault, "write proxy, or hold out prompts with gold"))
-    watch = Watch(watched, rewards, reference, recipe.seed, recipe.ppo.rows_per_device) if watched else None
     progress = Progress(recipe.ppo.kl_coef)
-    ptx = ptx_mix(recipe, policy, text.blocks, progress) if text else None
+    ptx = ptx_mix(recipe, policy, text.blocks, progress, ranks) if text else None
     return Job(
         recipe=recipe,
         run=run,
+        ranks=ranks,
         loaded=loaded,
         policy=policy,
         reference=reference,
         rewards=rewards,
-        prompts=train.rows,
+        prompts=prompts.train.rows,
         watch=watch,
         optimizer=optimizer,
         progress=progress,
@@ -131,7 +115,9 @@ def build_text(recipe: PpoRecipe, loaded: LoadedModel) -> Text:
     return Text(blocks, documents.report)
 
 
-def ptx_mix(recipe: PpoRecipe, policy: LanguageActor, blocks: Sequence[Block], progress: Progress) -> PtxMix:
+def ptx_mix(
+    recipe: PpoRecipe, policy: LanguageActor, blocks: Sequence[Block], progress: Progress, ranks: Ranks
+) -> PtxMix:
     """The blocks as tensors where the policy is."""
     assert recipe.ptx is not None
     return PtxMix(
@@ -143,6 +129,7 @@ def ptx_mix(recipe: PpoRecipe, policy: LanguageActor, blocks: Sequence[Block], p
         rows_per_device=recipe.ppo.rows_per_device,
         seed=recipe.seed,
         autocast=policy.drawing.autocast,
+        ranks=ranks,
     )
 
 
@@ -173,12 +160,3 @@ def start_critic(recipe: PpoRecipe, policy: LanguageActor, backbone: Backbone, r
             )
     if spec.value_init == "reward":
         policy.value_head.load_state_dict(value_head_of(rewards, policy.model).state_dict())
-
-
-def rows_for(job: Job, step: int) -> list[PromptRow]:
-    """The prompts of one step, each as often as the recipe samples it."""
-    spec = job.recipe.ppo
-    chosen = prompts_for(
-        step, num_prompts=len(job.prompts), prompts_per_step=spec.prompts_per_step, seed=job.recipe.seed
-    )
-    return [job.prompts[i] for i in chosen for _ in range(spec.samples_per_prompt)]

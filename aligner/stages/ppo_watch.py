@@ -13,7 +13,9 @@ from aligner.evals.gold_rows import score_rows
 from aligner.evals.responses import response_statistics
 from aligner.rl.actors import LanguageActor
 from aligner.rl.answered import Answered
+from aligner.rl.collect import collect
 from aligner.rl.kl import k1, nats_per_response
+from aligner.rl.ranks import ALONE, Ranks
 from aligner.rl.rewards import Rewards
 from aligner.rl.seeds import generator
 from aligner.rl.update import evaluate_in_parts
@@ -32,15 +34,23 @@ class Watch:
     seed: int
     rows_per_device: int | None
     area: str = "ppo"  # before the names of its figures: the stage that is watched
+    ranks: Ranks = ALONE
 
     def look(self, policy: LanguageActor, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Metrics and the rows for samples.jsonl of the policy after `step` steps."""
-        prompts = [row.input_ids for row in self.rows]
-        rollout = policy.sample(prompts, generator(self.seed, "holdout"), with_values=False)
-        answered = self.rewards.answered([row.prompt for row in self.rows], rollout)
-        proxy_B = self.rewards(answered) if self.rewards.parts else None
-        gold = gold_rewards(answered)
-        seen = evaluate_in_parts(self.reference, rollout, rows_per_device=self.rows_per_device)
+        answered, earned = collect(
+            policy,
+            self.rewards,
+            self.rows,
+            generator(self.seed, "holdout"),
+            ranks=self.ranks,
+            with_values=False,
+        )
+        proxy_B = earned.total() if self.rewards.parts else None
+        gold, rollout = gold_rewards(answered), answered.rollout
+        seen = evaluate_in_parts(
+            self.reference, rollout, rows_per_device=self.rows_per_device, ranks=self.ranks
+        )
         kl_B = nats_per_response(k1(rollout.logprobs_BR, seen.logprobs_BR), rollout.mask_BR)
         metrics = {"kl/holdout_ref_nats_per_response": float(kl_B.mean())}
         if proxy_B is not None:

@@ -73,6 +73,8 @@ def train_preference(recipe: PreferenceRecipe, run: RunFolder) -> StageResult:
         every=train.evaluate_every,
         from_start=True,
     )
+    if not run.leads:
+        return StageResult(None, {})
     if watched:
         run.metrics.log(trainer.state.global_step, look())
     with new_model(run) as folder:

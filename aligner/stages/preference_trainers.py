@@ -46,10 +46,11 @@ class ReferenceTrainer(StageTrainer):
     def more_metrics(self) -> dict[str, float]:
         """Implicit rewards of the training pairs since the last line of metrics."""
         sums = self.plan.sums
+        wins, gaps, chosen, pairs = self.totals([sums[name] for name in ("wins", "gaps", "chosen", "pairs")])
         return {
-            f"{self.area}/accuracy_share": sums["wins"] / sums["pairs"],
-            f"{self.area}/margin_mean": sums["gaps"] / sums["pairs"],
-            f"{self.area}/chosen_reward_mean": sums["chosen"] / sums["pairs"],
+            f"{self.area}/accuracy_share": wins / pairs,
+            f"{self.area}/margin_mean": gaps / pairs,
+            f"{self.area}/chosen_reward_mean": chosen / pairs,
         }
 
 

@@ -71,6 +71,8 @@ def train_pretrain(recipe: PretrainRecipe, run: RunFolder) -> StageResult:
 
     trainer = block_trainer(model, tokenizer, blocks, recipe, run)
     run_training(trainer, run, title="pretrain", look=holdout, every=recipe.train.evaluate_every)
+    if not run.leads:
+        return StageResult(None, {})
     found = holdout()
     if found:
         run.metrics.log(trainer.state.global_step, found)

@@ -6,16 +6,25 @@ The rows are a function of (recipe, step), so the position in the data is the st
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import TrainerCallback
 
-from aligner.errors import ModelError, Problem, StorageError
-from aligner.rl.state import restore, restore_weights, training_state
-from aligner.run.checkpoint import KEPT, Checkpoint
+from aligner.errors import ModelError, Problem, RunError, StorageError
+from aligner.rl.ranks import Ranks
+from aligner.rl.state import (
+    MOMENT,
+    WEIGHT,
+    random_of_ranks,
+    restore,
+    restore_random,
+    restore_weights,
+    training_state,
+)
+from aligner.run.checkpoint import KEPT, Checkpoint, load_checkpoint, newest_checkpoint
 from aligner.run.folder import RunFolder
-from aligner.run.seed import set_rng_state
 
 if TYPE_CHECKING:
     from aligner.stages.loop import StageTrainer
@@ -34,18 +43,39 @@ def state_of(trainer: StageTrainer, run: RunFolder) -> tuple[dict[str, Any], dic
             Problem("train.checkpoint_every", what, "train on whole copies (DDP), or leave it out")
         )
     tensors, state = training_state(trained(trainer), trainer.optimizer)
-    told = {
+    since_told = trainer.ranks.together(lambda: _since_told(trainer))
+    of_ranks, random = random_of_ranks(trainer.ranks)
+    rows = {"metrics": len(run.metrics.rows()), "samples": len(run.samples.rows())}
+    schedule = trainer.lr_scheduler.state_dict()
+    more = {"schedule": schedule, "since_told": since_told, "rows": rows}
+    return tensors | of_ranks, state | random | more
+
+
+def _since_told(trainer: StageTrainer) -> dict[str, Any]:
+    """What one rank has added up since the last line of metrics."""
+    return {
         "sums": dict(trainer.plan.sums),
         "loss": float(trainer._tr_loss),
         "step": trainer._globalstep_last_logged,
     }
-    rows = {"metrics": len(run.metrics.rows()), "samples": len(run.samples.rows())}
-    return tensors, state | {"schedule": trainer.lr_scheduler.state_dict(), "since_told": told, "rows": rows}
 
 
 def trained(trainer: StageTrainer) -> dict[str, nn.Parameter]:
     """The weights that learn, by name."""
     return {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+
+
+def newest_for_all(ranks: Ranks, folder: Path) -> Checkpoint | None:
+    """The newest checkpoint, if there is one; all ranks read the one that the first one found whole."""
+    path = ranks.first(lambda: newest_checkpoint(folder))
+    return ranks.agree(lambda: _load(path, ranks.rank) if path else None)
+
+
+def _load(path: Path, rank: int) -> Checkpoint:
+    if not path.is_dir():
+        fault = f"process {rank} does not see this checkpoint"
+        raise RunError(Problem(str(path), fault, "put the output on a disk that all machines share"))
+    return load_checkpoint(path)
 
 
 def cut_back(run: RunFolder, found: Checkpoint | None) -> None:
@@ -84,19 +114,25 @@ class GoOn(TrainerCallback):
         for group, rate in zip(trainer.optimizer.param_groups, saved["schedule"]["_last_lr"], strict=True):
             group["lr"] = rate
         state.global_step = self.found.step
-        trainer.plan.sums.update(saved["since_told"]["sums"])
-        trainer._tr_loss.fill_(saved["since_told"]["loss"])
-        trainer._globalstep_last_logged = saved["since_told"]["step"]
-        drawn = {name: tensor for name, tensor in self.found.tensors.items() if name.startswith("rng.")}
+        told = saved["since_told"]
+        trainer._globalstep_last_logged = told[0]["step"]
+        if (rank := trainer.ranks.rank) < len(told):  # of as many processes as then
+            trainer.plan.sums.update(told[rank]["sums"])
+            trainer._tr_loss.fill_(told[rank]["loss"])
+        drawn = {
+            name: tensor
+            for name, tensor in self.found.tensors.items()
+            if not name.startswith((WEIGHT, MOMENT))
+        }
         self.found = self.found._replace(tensors=drawn)  # the rest is in place, and large
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The generators come last: making the first batches has drawn from them."""
         if state.global_step == self.found.step:
-            set_rng_state(self.found.tensors, self.found.state["random"])
+            restore_random(self.trainer.ranks, self.found.tensors, self.found.state)
 
     def after_the_last_step(self) -> None:
         """The weights, where only measuring and saving are left to do."""
         restore_weights(trained(self.trainer), self.found.tensors)
-        set_rng_state(self.found.tensors, self.found.state["random"])
+        restore_random(self.trainer.ranks, self.found.tensors, self.found.state)
         self.trainer.state.global_step = self.found.step

@@ -81,10 +81,8 @@ class PairTrainer(StageTrainer):
     def more_metrics(self) -> dict[str, float]:
         """Accuracy and mean margin over the training pairs since the last line of metrics."""
         sums = self.plan.sums
-        return {
-            "reward/accuracy_share": sums["wins"] / sums["pairs"],
-            "reward/margin_mean": sums["gaps"] / sums["pairs"],
-        }
+        wins, gaps, pairs = self.totals([sums["wins"], sums["gaps"], sums["pairs"]])
+        return {"reward/accuracy_share": wins / pairs, "reward/margin_mean": gaps / pairs}
 
 
 class HeadTrainer(PairTrainer, RewardTrainer):
@@ -126,6 +124,8 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
 
     look = (lambda: holdout_metrics(gaps())) if data.holdout else None
     run_training(trainer, run, title="reward", look=look, every=recipe.train.evaluate_every)
+    if not run.leads:
+        return StageResult(None, {})
     found = gaps()
     if data.holdout:
         run.metrics.log(trainer.state.global_step, holdout_metrics(found))

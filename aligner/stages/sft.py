@@ -65,7 +65,7 @@ class AnswerTrainer(StageTrainer, SFTTrainer):
 
     def more_metrics(self) -> dict[str, float]:
         """The share of padding."""
-        read, padding = self.plan.sums["tokens"], self.plan.sums["padding"]
+        read, padding = self.totals([self.plan.sums["tokens"], self.plan.sums["padding"]])
         return {"train/padding_share": padding / max(read + padding, 1)}
 
 
@@ -103,6 +103,8 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
 
     before = holdout()
     run_training(trainer, run, title="sft", look=holdout, every=recipe.train.evaluate_every)
+    if not run.leads:
+        return StageResult(None, {})
     after = holdout()
     if after:
         run.metrics.log(trainer.state.global_step, after)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from aligner.run import launch
+
 
 @dataclass
 class Stop:
@@ -22,6 +24,8 @@ class Stop:
 def gentle_stop() -> Iterator[Stop]:
     """Within, the first Ctrl-C (or SIGTERM) only sets `asked`; a second one acts as usual.
 
+    A launcher of several processes hands a terminal's Ctrl-C on to those that have it already, and kills after half a
+    minute what has not ended: there the second one does no more than the first.
     Off the main thread nothing is caught: Python takes no handlers there.
     """
     stop, before = Stop(), dict[int, Any]()
@@ -29,7 +33,8 @@ def gentle_stop() -> Iterator[Stop]:
 
     def ask(number: int, _frame: FrameType | None) -> None:
         stop.asked = True
-        signal.signal(number, before[number])
+        if launch.processes() == 1:
+            signal.signal(number, before[number])
 
     try:
         for number in (int(signal.SIGINT), int(signal.SIGTERM)) if in_main_thread else ():

@@ -1,5 +1,8 @@
 """Reward functions for tests, named in recipes as "tests.rl.planted:..."."""
 
+import os
+import random
+
 
 def vowels(rows, responses, finished):
     """Share of vowels among the characters."""
@@ -47,3 +50,15 @@ def failing(rows, responses, finished):
     return (
         vowels(rows, responses, finished) if CALLS["left"] >= 0 else not_a_number(rows, responses, finished)
     )
+
+
+def dice(rows, responses, finished):
+    """As vowels, and some luck: of the process's own generator."""
+    return [worth + random.random() for worth in vowels(rows, responses, finished)]
+
+
+def failing_beside(rows, responses, finished):
+    """As vowels, but the second process of a launch has no number for its rows from the third time on."""
+    CALLS["beside"] = CALLS.get("beside", 0) + 1
+    fails = os.environ.get("RANK") == "1" and CALLS["beside"] > 2
+    return not_a_number(rows, responses, finished) if fails else vowels(rows, responses, finished)

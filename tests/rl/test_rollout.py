@@ -4,7 +4,7 @@ import torch
 
 from aligner.rl.rollout import PASS_TOKENS, Rollout, passes, prompts_for, real_width
 from aligner.rl.seeds import derived_seed
-from aligner.rl.update import shuffled_minibatches
+from aligner.rl.steps import shuffled_minibatches
 
 
 def rollout():

@@ -10,10 +10,10 @@ from aligner.errors import TrainingError
 from aligner.recipe.ppo import PpoSpec
 from aligner.rl.score import Scored, score
 from aligner.rl.seeds import generator
+from aligner.rl.steps import set_learning_rates
 from aligner.rl.update import (
     evaluate_in_parts,
     prepare,
-    set_learning_rates,
     update,
 )
 from tests.rl.tabular import NO_RULE, Environment, Tabular, earned, prefixes

@@ -1,0 +1,45 @@
+"""What tests of whole stages on two processes have each of them do."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import aligner.stages.ppo
+from aligner import pipeline
+from aligner.errors import AlignerError
+from aligner.recipe.stage import StageRecipe
+from aligner.rl.ranks import ranks_of_launch
+
+
+def run_on_ranks(plan: StageRecipe, stop_at: int | None = None) -> tuple[str, dict[str, float]]:
+    """Run a stage as the command does; Ctrl-C comes to the second process alone, in step `stop_at`."""
+    with _interrupted(stop_at):
+        try:
+            if ranks_of_launch().rank > 0:
+                pipeline.follow()
+                return "", {}
+            results = pipeline.run_stage(plan).results
+            pipeline._call_others(None)
+            return "", dict(results)
+        except AlignerError as error:
+            return f"{type(error).__name__}: {error}", {}
+
+
+@contextmanager
+def _interrupted(stop_at: int | None) -> Iterator[None]:
+    real = aligner.stages.ppo.train_step
+
+    def acting(job: Any, step: int) -> dict[str, float]:
+        if step == stop_at and job.ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(job, step)
+
+    aligner.stages.ppo.train_step = acting
+    try:
+        yield
+    finally:
+        aligner.stages.ppo.train_step = real
