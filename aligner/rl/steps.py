@@ -19,7 +19,7 @@ Figures = TypeVar("Figures", bound=tuple[float, ...])  # a NamedTuple with a `ra
 
 
 def all_minibatches(
-    rollout: Rollout, *, epochs: int, minibatches: int, seed: int, step: int
+    rollout: Rollout, epochs: int, minibatches: int, *, seed: int, step: int
 ) -> Iterator[Tensor]:
     """Episode numbers of each minibatch of an update, epoch by epoch."""
     for epoch in range(epochs):
