@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple, Protocol
@@ -115,8 +116,8 @@ def update(
     float32) the ratio must be 1 before the first optimiser step; without it, the actor's own log-probabilities stand
     for the sampler's. `check` sees what will be learnt from, and may refuse it.
 
-    Of several `ranks`, each with the same `scored`, every one reads its share of each pass; gradients and figures are
-    summed before anything is decided by them, so all take the same step, as one rank alone would.
+    Of several `ranks`, each with the same `scored`, every one reads a share; gradients and figures are summed before
+    anything is decided by them, so all take the step that one alone would.
 
     Stopped where something is wrong before the first optimiser step; TrainingError where it is later.
     """
@@ -126,11 +127,8 @@ def update(
     set_learning_rates(optimizer, step=step, steps=spec.steps)
     trained = actor.value_parameters() if step < spec.value_warmup_steps else None
     done: list[UpdateStats] = []
-    try:
-        order = all_minibatches(
-            scored.rollout, epochs=spec.epochs, minibatches=spec.minibatches, seed=seed, step=step
-        )
-        for episodes in order:
+    with _stopped_before_the_first(done):
+        for episodes in all_minibatches(scored.rollout, spec, seed=seed, step=step):
             optimizer.zero_grad(set_to_none=True)
             part = _accumulate(actor, batch.select(episodes), spec, trained, ranks)
             if same_numerics and not done:
@@ -139,16 +137,27 @@ def update(
                 break
             if mix is not None and trained is None:
                 part = part._replace(ptx_nats=finite(mix.add_gradient(), "loss of ptx"))
-            ranks.add_gradients(actor.parameters())
-            grad_norm = nn.utils.clip_grad_norm_(list(actor.parameters()), spec.max_grad_norm)
-            done.append(part._replace(grad_norm=finite(float(grad_norm), "gradient norm")))
+            done.append(part._replace(grad_norm=clipped(actor, spec.max_grad_norm, ranks)))
             optimizer.step()
+    check_weights(actor.parameters())
+    return _summary(done, explained_variance(batch.old_values_BR, batch.returns_BR, scored.rollout.mask_BR))
+
+
+@contextmanager
+def _stopped_before_the_first(done: Sequence[UpdateStats]) -> Iterator[None]:
+    """What goes wrong before an optimiser step is done is Stopped: no weight has changed."""
+    try:
+        yield
     except TrainingError as error:
         if done:
             raise
         raise Stopped(error.problems) from error
-    check_weights(actor.parameters())
-    return _summary(done, explained_variance(batch.old_values_BR, batch.returns_BR, scored.rollout.mask_BR))
+
+
+def clipped(actor: Actor, max_norm: float, ranks: Ranks) -> float:
+    """The norm of all ranks' gradient, which is what the weights have afterwards, cut at `max_norm`."""
+    ranks.add_gradients(actor.parameters())
+    return finite(float(nn.utils.clip_grad_norm_(list(actor.parameters()), max_norm)), "gradient norm")
 
 
 def prepare(
