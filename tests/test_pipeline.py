@@ -73,7 +73,7 @@ stages:
 RECIPES = {"base": BASE, "sft": SFT, "reward": REWARD, "ppo": PPO, "all": PIPELINE}
 
 
-def _rows() -> dict[str, list[dict[str, object]]]:
+def pipeline_rows() -> dict[str, list[dict[str, object]]]:
     words = ["red", "blue", "green", "black", "white", "brown", "pink", "grey"]
     asked = [f"Which colour has ball {i}?" for i in range(len(words))]
     chats = [
@@ -96,7 +96,7 @@ def _rows() -> dict[str, list[dict[str, object]]]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in RECIPES.items():
         (tmp_path / f"{name}.yaml").write_text(text)
-    for name, rows in _rows().items():
+    for name, rows in pipeline_rows().items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setenv("ALIGNER_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
@@ -597,8 +597,8 @@ def test_the_hub_and_streams_train_like_files(
 ) -> None:
     """A base and an SFT of them: `check` says what is not known, a finished run stays finished, a new commit counts."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
-    keep_data_set(folder / "cache", "you/text", {"train": _rows()["documents"]})
-    keep_data_set(folder / "cache", "you/chats", {"sft": _rows()["chats"]})
+    keep_data_set(folder / "cache", "you/text", {"train": pipeline_rows()["documents"]})
+    keep_data_set(folder / "cache", "you/chats", {"sft": pipeline_rows()["chats"]})
     (folder / "base.yaml").write_text(BASE.replace("path: documents.jsonl", "path: hub:you/text"))
     streamed = "data.train=[{path: hub:you/chats, split: sft, streaming: true, take: 6}]"
     (planned,) = check_recipe(Path("sft.yaml"), [streamed]).stages
@@ -611,7 +611,7 @@ def test_the_hub_and_streams_train_like_files(
     assert (source["path"], source["rows_read"], source["rows_used"]) == ("hub:you/chats", 6, 6)
     before = pretrain_fingerprint(_base())
     shutil.rmtree(folder / "cache" / "you___text")
-    keep_data_set(folder / "cache", "you/text", {"train": _rows()["documents"]}, commit="2" * 40)
+    keep_data_set(folder / "cache", "you/text", {"train": pipeline_rows()["documents"]}, commit="2" * 40)
     assert pretrain_fingerprint(_base()) != before
     with pytest.raises(DataError, match="hub:you/chts: the Hub cannot be reached"):
         run_recipe(Path("sft.yaml"), ["data.train=[{path: hub:you/chts}]", "output=runs/none"])

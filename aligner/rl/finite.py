@@ -5,8 +5,7 @@ B = episodes, R = response positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +17,6 @@ _REMEDY = "lower ppo.learning_rate, or the reward's scale; the newest checkpoint
 
 class Stopped(TrainingError):
     """The run ends before an update: the weights are still those that the step began with."""
-
-
-@contextmanager
-def nothing_changed_before(done: Sequence[object]) -> Iterator[None]:
-    """Inside, a TrainingError before the first optimiser step is `done` is a Stopped."""
-    try:
-        yield
-    except TrainingError as error:
-        if done:
-            raise
-        raise Stopped(error.problems) from error
 
 
 def finite(value: float, what: str) -> float:

@@ -80,10 +80,7 @@ class GroupUpdate:
         spec = self.recipe.numbers
         set_learning_rates(self.optimizer, step=step, steps=spec.steps)
         done: list[GroupStats] = []
-        order = all_minibatches(
-            batch.rollout, epochs=spec.epochs, minibatches=spec.minibatches, seed=self.recipe.seed, step=step
-        )
-        for episodes in order:
+        for episodes in all_minibatches(batch.rollout, spec, seed=self.recipe.seed, step=step):
             found = self._accumulate(batch.select(episodes))
             if not done and not self.policy.drawing.autocast:
                 check_first_ratio(found.ratio_first_error)

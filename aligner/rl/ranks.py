@@ -25,11 +25,7 @@ from aligner.rl.rollout import Rollout, passes
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(days=2)  # for the first rank, which evaluates and saves while the others wait
-
-
-MOST_AT_ONCE = (
-    1 << 26
-)  # numbers of one message, 256 MiB: many weights' gradients need no second copy of all of them
+MOST_AT_ONCE = 1 << 26  # numbers of one message: 256 MiB, not a second copy of all gradients
 
 
 class Pass(NamedTuple):
@@ -132,7 +128,7 @@ class Ranks:
             flat = self.total(torch.cat([grad.flatten().float() for grad in grads]))
             parts = torch.split(flat, [weight.numel() for weight in bucket])
             for weight, summed in zip(bucket, parts, strict=True):
-                weight.grad = summed.view_as(weight).to(weight.dtype).clone()
+                weight.grad = summed.view_as(weight).to(weight.dtype)
 
     def check_same(self, tensors: Iterable[Tensor], what: str) -> None:
         """ModelError where the ranks do not hold the same bits."""

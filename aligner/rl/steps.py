@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from aligner.errors import Problem, TrainingError
+from aligner.recipe.group import GroupSpec
+from aligner.recipe.ppo import PpoSpec
 from aligner.rl.rollout import Rollout
 from aligner.rl.seeds import generator
 
@@ -18,12 +20,10 @@ RATIO_TOLERANCE = (
 Figures = TypeVar("Figures", bound=tuple[float, ...])  # a NamedTuple with a `ratio_first_error`
 
 
-def all_minibatches(
-    rollout: Rollout, epochs: int, minibatches: int, *, seed: int, step: int
-) -> Iterator[Tensor]:
+def all_minibatches(rollout: Rollout, spec: PpoSpec | GroupSpec, *, seed: int, step: int) -> Iterator[Tensor]:
     """Episode numbers of each minibatch of an update, epoch by epoch."""
-    for epoch in range(epochs):
-        yield from shuffled_minibatches(rollout, minibatches, seed=seed, step=step, epoch=epoch)
+    for epoch in range(spec.epochs):
+        yield from shuffled_minibatches(rollout, spec.minibatches, seed=seed, step=step, epoch=epoch)
 
 
 def shuffled_minibatches(

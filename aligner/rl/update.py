@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple, Protocol
@@ -10,9 +11,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from aligner.errors import TrainingError
 from aligner.recipe.ppo import PpoSpec
 from aligner.rl.advantages import gae, masked_mean, masked_whiten
-from aligner.rl.finite import check_finite, check_weights, finite, nothing_changed_before
+from aligner.rl.finite import Stopped, check_finite, check_weights, finite
 from aligner.rl.losses import explained_variance, policy_loss, value_loss
 from aligner.rl.ranks import ALONE, Ranks
 from aligner.rl.rollout import Rollout
@@ -114,7 +116,8 @@ def update(
     float32) the ratio must be 1 before the first optimiser step; without it, the actor's own log-probabilities stand
     for the sampler's. `check` sees what will be learnt from, and may refuse it.
 
-    Of several `ranks`, all with the same `scored`, each reads its share of every pass, and gradients are summed.
+    Of several `ranks`, each with the same `scored`, every one reads a share; gradients and figures are summed before
+    anything is decided by them, so all take the step that one alone would.
 
     Stopped where something is wrong before the first optimiser step; TrainingError where it is later.
     """
@@ -124,9 +127,8 @@ def update(
     set_learning_rates(optimizer, step=step, steps=spec.steps)
     trained = actor.value_parameters() if step < spec.value_warmup_steps else None
     done: list[UpdateStats] = []
-    order = all_minibatches(scored.rollout, spec.epochs, spec.minibatches, seed=seed, step=step)
-    with nothing_changed_before(done):
-        for episodes in order:
+    with _stopped_before_the_first(done):
+        for episodes in all_minibatches(scored.rollout, spec, seed=seed, step=step):
             optimizer.zero_grad(set_to_none=True)
             part = _accumulate(actor, batch.select(episodes), spec, trained, ranks)
             if same_numerics and not done:
@@ -135,21 +137,27 @@ def update(
                 break
             if mix is not None and trained is None:
                 part = part._replace(ptx_nats=finite(mix.add_gradient(), "loss of ptx"))
-            grad_norm = _optimiser_step(actor, optimizer, ranks, max_grad_norm=spec.max_grad_norm)
-            done.append(part._replace(grad_norm=grad_norm))
+            done.append(part._replace(grad_norm=clipped(actor, spec.max_grad_norm, ranks)))
+            optimizer.step()
     check_weights(actor.parameters())
     return _summary(done, explained_variance(batch.old_values_BR, batch.returns_BR, scored.rollout.mask_BR))
 
 
-def _optimiser_step(
-    actor: Actor, optimizer: torch.optim.Optimizer, ranks: Ranks, *, max_grad_norm: float
-) -> float:
-    """One step along the gradients of all ranks, clipped; their norm before that."""
-    weights = list(actor.parameters())
-    ranks.add_gradients(weights)
-    norm = finite(float(nn.utils.clip_grad_norm_(weights, max_grad_norm)), "gradient norm")
-    optimizer.step()
-    return norm
+@contextmanager
+def _stopped_before_the_first(done: Sequence[UpdateStats]) -> Iterator[None]:
+    """What goes wrong before an optimiser step is done is Stopped: no weight has changed."""
+    try:
+        yield
+    except TrainingError as error:
+        if done:
+            raise
+        raise Stopped(error.problems) from error
+
+
+def clipped(actor: Actor, max_norm: float, ranks: Ranks) -> float:
+    """The norm of all ranks' gradient, which is what the weights have afterwards, cut at `max_norm`."""
+    ranks.add_gradients(actor.parameters())
+    return finite(float(nn.utils.clip_grad_norm_(list(actor.parameters()), max_norm)), "gradient norm")
 
 
 def prepare(

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import aligner.stages.ppo
@@ -27,6 +28,19 @@ def run_on_ranks(plan: StageRecipe, stop_at: int | None = None) -> tuple[str, di
             return "", dict(results)
         except AlignerError as error:
             return f"{type(error).__name__}: {error}", {}
+
+
+def run_pipeline_on_ranks(folder: Path) -> str:
+    """Run all.yaml of a folder as the command does; how it ended, "" on the second process."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        if ranks_of_launch().rank > 0:
+            pipeline.follow()
+            return ""
+        return pipeline.run_recipe(Path("all.yaml")).status
+    finally:
+        os.chdir(before)
 
 
 @contextmanager

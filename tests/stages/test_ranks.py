@@ -22,9 +22,11 @@ from aligner.run.manifest import Manifest
 from aligner.stages.sft import train_sft
 from tests.pair import Pair
 from tests.stages.ppo_world import assert_same_run, lines, recipe, run_it, write_world
-from tests.stages.ranks_work import run_on_ranks
+from tests.stages.ranks_work import run_on_ranks, run_pipeline_on_ranks
 from tests.stages.test_sft import recipe as sft_recipe
-from tests.stages.tools import open_run, weights
+from tests.stages.tools import open_run, weights, write_jsonl
+from tests.test_pipeline import RECIPES as PIPELINE_RECIPES
+from tests.test_pipeline import pipeline_rows
 from tests.tiny import SENTENCES
 
 ADAPTER = "model/adapter_model.safetensors"
@@ -109,6 +111,21 @@ def test_sft_on_two_ranks_is_sft_on_one(pair: Pair, tmp_path: Path) -> None:
     assert logged[1] == pytest.approx(logged[0], rel=1e-5)
     kept = load_newest(tmp_path / "two" / "checkpoints")
     assert kept is not None and kept.step == 6 and "rank1.rng.torch" in kept.tensors  # both had a part in it
+
+
+def test_a_pipeline_runs_on_two_ranks_and_is_left_alone_when_it_is_finished(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """Pretraining, SFT and reward model by Hugging Face's loop, PPO by ours."""
+    for name, text in PIPELINE_RECIPES.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    for name, rows in pipeline_rows().items():
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    assert pair(run_pipeline_on_ranks, tmp_path) == ["done", ""]
+    stages = [Manifest.read(tmp_path / "runs/all" / name) for name in ("base", "sft", "reward", "ppo")]
+    assert [stage.status for stage in stages] == ["finished"] * 4
+    assert all(stage.artifacts for stage in stages)
+    assert pair(run_pipeline_on_ranks, tmp_path) == ["already_done", ""]
 
 
 def test_the_command_runs_under_a_launcher(world: Path, tmp_path: Path) -> None:
