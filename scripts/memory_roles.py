@@ -52,7 +52,7 @@ def main(size: str) -> None:
         base = (folder / "base" / "model.safetensors").stat().st_size / 2**20
         for way in WAYS:
             command = [sys.executable, "-m", "scripts.memory_roles", str(folder), way]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             opened, peak = json.loads(done.stdout.splitlines()[-1])
             table.add_row(way, f"{opened:.0f}", f"{opened / base:.2f}", f"{peak:.0f}")
         Console().print(table)

@@ -80,7 +80,7 @@ class GroupUpdate:
         done: list[GroupStats] = []
         for episodes in self._minibatches(batch.rollout, step):
             found = self._accumulate(batch.select(episodes))
-            if not done and not self.policy.drawing.autocast:
+            if not done and self.policy.same_numerics:
                 check_first_ratio(found.ratio_first_error)
             norm = nn.utils.clip_grad_norm_(list(self.weights.values()), spec.max_grad_norm)
             done.append(found._replace(grad_norm=self._finite(float(norm), "gradient norm")))
