@@ -52,8 +52,9 @@ def main(size: str) -> None:
         base = (folder / "base" / "model.safetensors").stat().st_size / 2**20
         for way in WAYS:
             command = [sys.executable, "-m", "scripts.memory_roles", str(folder), way]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             opened, peak = json.loads(done.stdout.splitlines()[-1])
+            print(f"{way}: {opened:.0f} MiB, at most {peak:.0f}", flush=True)
             table.add_row(way, f"{opened:.0f}", f"{opened / base:.2f}", f"{peak:.0f}")
         Console().print(table)
         print(passes_line(folder / "base"))
@@ -69,7 +70,7 @@ def measure(folder: Path, way: str) -> None:
             "reward": [{"model": str(folder / reward)}],
             "data": {"train": [{"path": str(folder / "prompts.jsonl"), "format": "prompts"}]},
             "sampling": {"max_new_tokens": 48, "temperature": 1.0},
-            "ppo": {"steps": 1, "prompts_per_step": 32, "value": value},
+            "ppo": {"steps": 1, "prompts_per_step": 32, "epochs": 1, "value": value},
         }
     )  # fmt: skip
     with RunFolder.open(recipe, recipe_text="") as run:

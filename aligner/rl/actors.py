@@ -44,12 +44,14 @@ class LanguageActor:
         self.value_trunk: ValueTrunk | None = None
         self.drawing = drawing
         self.entropy_gradient = entropy_gradient
+        # Sampler and full pass give the same numbers. Not where activations are rounded: by autocast, or to the 8 bits
+        # of LLM.int8, where an input that is off by 1e-7 may give the next step of 127.
+        self.same_numerics = not drawing.autocast and not _has_int8(self.model)
 
     def sample(self, prompts: list[list[int]], rng: torch.Generator, *, with_values: bool = True) -> Rollout:
         """One response to each prompt, with the critic's values as it was drawn.
 
-        Those of a critic with a trunk of its own take a pass more, and are left out where autocast would make others of
-        them in the update.
+        Those of a critic with a trunk of its own take a pass more, and are left out where the update makes its own.
         """
         drawing = self.drawing
         drawn = sample_responses(
@@ -66,7 +68,7 @@ class LanguageActor:
         rollout = Rollout(
             prompts, drawn.ids_BR, drawn.mask_BR, drawn.logprobs_BR, drawn.finished_B, drawn.values_BR
         )
-        if self.value_trunk is None or not with_values or drawing.autocast:
+        if self.value_trunk is None or not with_values or not self.same_numerics:
             return rollout
         return replace(rollout, values_BR=self._values_in_parts(rollout))
 
@@ -140,6 +142,10 @@ class LanguageActor:
         for weight in frozen.parameters():
             weight.requires_grad_(False)
         return frozen
+
+
+def _has_int8(model: nn.Module) -> bool:
+    return any(weight.dtype == torch.int8 for weight in model.parameters())
 
 
 def build_optimizer(actor: LanguageActor, spec: PpoSpec) -> torch.optim.Adam:

@@ -82,7 +82,7 @@ class GroupUpdate:
         done: list[GroupStats] = []
         for episodes in all_minibatches(batch.rollout, spec, seed=self.recipe.seed, step=step):
             found = self._accumulate(batch.select(episodes))
-            if not done and not self.policy.drawing.autocast:
+            if not done and self.policy.same_numerics:
                 check_first_ratio(found.ratio_first_error)
             self.ranks.add_gradients(self.weights.values())
             norm = nn.utils.clip_grad_norm_(list(self.weights.values()), spec.max_grad_norm)

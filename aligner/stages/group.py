@@ -125,7 +125,7 @@ def train_step(job: GroupJob, step: int) -> dict[str, float]:
     reference_BR = logprobs_of(job, job.reference, rollout)
     kl_coef = spec.kl_coef if isinstance(spec, RlooSpec) else 0.0  # in the reward; GRPO's is in the loss
     scored = score(rollout, proxy_B, reference_BR, kl_coef=kl_coef, missing_eos=spec.missing_eos)
-    old_BR = logprobs_of(job, job.policy, rollout) if job.policy.drawing.autocast else rollout.logprobs_BR
+    old_BR = rollout.logprobs_BR if job.policy.same_numerics else logprobs_of(job, job.policy, rollout)
     batch = GroupBatch(scored.rollout, old_BR, reference_BR, advantages(scored, spec))
     if isinstance(spec, RejectionSpec):
         batch = best_responses(batch, scored.scores_B, spec)

@@ -80,7 +80,7 @@ def train_step(job: Job, step: int) -> dict[str, float]:
         spec,
         seed=recipe.seed,
         step=step,
-        same_numerics=not job.policy.drawing.autocast,
+        same_numerics=job.policy.same_numerics,
         mix=job.ptx,
         check=guard(job, rollout, scored),
         ranks=job.ranks,

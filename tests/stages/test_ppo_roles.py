@@ -12,6 +12,7 @@ from aligner.models.heads import RewardStats, write_stats
 from aligner.models.load import LoadedModel, load_reward_base, load_trained, save_model
 from aligner.recipe.model import LoraSpec, ModelSpec
 from aligner.run.folder import RunFolder
+from aligner.stages.ppo import train_step
 from aligner.stages.ppo_job import prepare
 from tests.models.runs import save_reward, write_base
 from tests.stages.ppo_world import assert_same_run, interrupt_in, lines, recipe, run_it, write_world
@@ -25,6 +26,7 @@ def world(tmp_path_factory):
     """With a wider base, and a reward run whose adapter lies over it."""
     folder = write_world(tmp_path_factory.mktemp("world"))
     write_base(folder / "wide", hidden=64)  # 4bit works in blocks of 64
+    write_base(folder / "wider", hidden=256, layers=4)
     save_reward(folder / "adapter", ModelSpec(base=str(folder / "wide"), lora=LoraSpec(rank=2, alpha=4)))
     return folder
 
@@ -55,16 +57,17 @@ def test_four_roles_on_one_backbone_train_adapters_alone(world, tmp_path, capsys
     backbone = set.intersection(*layers)
     numel = {w.data_ptr(): w.numel() for w in job.policy.model.parameters() if not w.requires_grad}
     assert backbone == set(numel)  # the whole of it, in all four
-    before = {n: w.detach().clone() for n, w in job.policy.model.named_parameters() if not w.requires_grad}
+    before = {n: w.detach().clone() for n, w in job.policy.model.named_parameters()}
+    train_step(job, 0)
+    moved = {n for n, w in job.policy.model.named_parameters() if not torch.equal(w, before[n])}
+    assert moved and all("lora_" in name or "modules_to_save" in name for name in moved)
     run_it(plan)
     rows = steps_of(tmp_path / "run")
-    assert (
-        len(rows) == 3
-        and abs(rows[0]["kl/ref_nats_per_response"]) < 1e-4 < rows[2]["kl/ref_nats_per_response"]
-    )
-    assert all(row["ppo/ratio_first_error"] < 1e-4 for row in rows)
-    after = dict(job.policy.model.named_parameters())
-    assert all(torch.equal(after[n], w) for n, w in before.items())
+    noise = 1e-2 if quantize == "8bit" else 1e-4  # LLM.int8 rounds activations, each pass for itself
+    kls = [abs(row["kl/ref_nats_per_response"]) for row in rows]
+    assert len(kls) == 3 and kls[0] < noise < kls[2]
+    assert all(row["ppo/ratio_first_error"] < noise for row in rows)
+    assert job.policy.same_numerics is (quantize != "8bit")
     saved = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
     assert saved and all("lora_" in name or "norm" in name for name in saved)
     assert any(w.any() for name, w in saved.items() if "lora_B" in name)
@@ -73,6 +76,16 @@ def test_four_roles_on_one_backbone_train_adapters_alone(world, tmp_path, capsys
         w.any() for n, w in critic.items() if "lora_B" in n
     )
     assert load_trained(tmp_path / "run").model is not None  # over the base as it is, unquantised
+
+
+def test_rounded_activations_do_not_stop_a_wider_model(world, tmp_path):
+    """The sampler's log-probabilities and those of a full pass part by percents there, which is no mistake."""
+    pytest.importorskip("bitsandbytes", reason="needs the [quant] extra")
+    plan = plan_of(world, tmp_path / "run", quantize="8bit", reward="reward", steps=2)
+    run_it(plan.model_copy(update={"model": plan.model.model_copy(update={"base": str(world / "wider")})}))
+    rows = steps_of(tmp_path / "run")
+    assert all(row["ppo/ratio_first_error"] < 0.1 for row in rows)
+    assert abs(rows[0]["kl/ref_nats_per_response"]) < 0.1
 
 
 def test_sharing_changes_no_number(world, tmp_path, monkeypatch):
