@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -46,7 +47,7 @@ def examine(folder: Path) -> list[Section]:
     return [*sections, Section("places", list(_places(folder))), Section("hub", list(_hub()))]
 
 
-def tested_versions(lock: Path | None = None) -> dict[str, str]:
+def versions_tested(lock: Path | None = None) -> dict[str, str]:
     """The versions all tests ran with, by library: requirements.lock of the package or its checkout; {} without one."""
     package = Path(aligner.__file__).parent
     for path in (
@@ -83,8 +84,8 @@ def _software() -> Iterator[Finding]:
     enough = (int(python[0]), int(python[1])) >= NEEDED_PYTHON
     yield Finding("python", platform.python_version(), "needs 3.11 or later", "ok" if enough else "problem")
     yield Finding("aligner", aligner.__version__, str(Path(aligner.__file__).parent))
-    tested = tested_versions()
-    for line in requires("aligner") or []:
+    tested = versions_tested()
+    for line in _requirements():
         wanted = Requirement(line)
         extra = _extra(line)
         if extra != "dev":
@@ -92,6 +93,19 @@ def _software() -> Iterator[Finding]:
             yield library_finding(
                 name, _installed(wanted.name), str(wanted.specifier), tested.get(name), extra=extra
             )
+
+
+def _requirements() -> list[str]:
+    """What the package asks for, as its metadata says, or the pyproject.toml of the checkout it runs from."""
+    project = Path(aligner.__file__).parents[1] / "pyproject.toml"
+    if not project.exists():
+        return requires("aligner") or []
+    asked = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+    extras = asked["optional-dependencies"].items()
+    return [
+        *asked["dependencies"],
+        *(f'{line}; extra == "{name}"' for name, lines in extras for line in lines),
+    ]
 
 
 def _machine() -> Iterator[Finding]:

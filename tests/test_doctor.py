@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from aligner.cli import app
-from aligner.doctor import examine, library_finding, tested_versions
+from aligner.doctor import examine, library_finding, versions_tested
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,7 +55,7 @@ def test_a_library_is_as_tested_or_other_or_will_not_do(
 
 
 def test_the_tested_set_is_the_lock_file() -> None:
-    tested = tested_versions()
+    tested = versions_tested()
     assert f"\naccelerate=={tested['accelerate']}\n" in (ROOT / "requirements.lock").read_text()
     assert "huggingface-hub" in tested  # by the name the index compares
 

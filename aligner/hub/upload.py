@@ -150,14 +150,14 @@ def _facts(
     kind: Kind = "adapter" if is_adapter else "model"
     if has_head:
         kind = "reward_adapter" if is_adapter else "reward"
-    if is_adapter:
-        return CardFacts(
-            repo_id, kind, str(adapter["base_model_name_or_path"]), adapter.get("revision"), merged
-        )
     base = manifest.parents.get("base", "")
-    if "#" in base or "@" not in base:
-        return CardFacts(repo_id, kind, None, None, merged)
     name, _, revision = base.rpartition("@")
+    if is_adapter:
+        hub_base = str(adapter["base_model_name_or_path"])
+        commit = revision if name == hub_base else None  # which one it was trained on, named or not
+        return CardFacts(repo_id, kind, hub_base, adapter.get("revision") or commit, merged)
+    if "#" in base or not name:
+        return CardFacts(repo_id, kind, None, None, merged)
     return CardFacts(repo_id, kind, name, revision, merged)
 
 

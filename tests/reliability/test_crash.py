@@ -29,7 +29,13 @@ from tests.reliability.worlds import STAGES, STEPS, moved
 from tests.run.fake import sft_recipe
 from tests.tiny import tiny_model, tiny_tokenizer
 
-FAULTS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE)
+ONCE, FOR_EVER = False, True
+FAULTS = [(errno.ENOSPC, FOR_EVER), (errno.EIO, ONCE)]
+FAULTS += [  # the others by the same road
+    pytest.param(number, ever, marks=pytest.mark.slow)
+    for number in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE)
+    for ever in (ONCE, FOR_EVER)
+]
 
 
 def save(folder: Path, step: int) -> None:
@@ -72,8 +78,7 @@ def test_a_checkpoint_is_usable_whichever_call_the_process_dies_at(tmp_path: Pat
     pytest.fail("the save never ended")
 
 
-@pytest.mark.parametrize("ever", [False, True], ids=["once", "for ever"])
-@pytest.mark.parametrize("number", FAULTS, ids=errno.errorcode.get)
+@pytest.mark.parametrize(("number", "ever"), FAULTS)
 def test_a_write_that_fails_is_told_and_costs_nothing(tmp_path: Path, number: int, ever: bool) -> None:
     for call in range(1, 200):
         folder = prepared(tmp_path / str(call))
