@@ -73,7 +73,13 @@ def test_every_recipe_field_is_read_by_some_stage() -> None:
     given_on = {
         name for path in specs for name in property_reads(ast.parse(path.read_text(encoding="utf-8")))
     }
-    sections = {"dpo", "kto", "grpo", "rloo", "rejection"}  # `numbers` reads the one that is named after the stage
+    sections = {
+        "dpo",
+        "kto",
+        "grpo",
+        "rloo",
+        "rejection",
+    }  # `numbers` reads the one that is named after the stage
     assert sorted(declared - read - given_on - sections) == []
 
 
