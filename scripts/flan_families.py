@@ -99,9 +99,10 @@ def draw(seeds: Sequence[Seed], out: Path) -> None:
             points = [values_of(seeds, measure, arm, count) for count in COUNTS]
             axes.plot(COUNTS, [mean(values) for values in points], marker="o", label=name)
             axes.fill_between(COUNTS, [min(v) for v in points], [max(v) for v in points], alpha=0.2)
-        axes.set(xlabel="families tuned on", ylabel=f"{label}, five unseen families", xticks=COUNTS)
+        axes.set(xlabel="families tuned on", ylabel=label, xticks=COUNTS)
         axes.set_ylim(bottom=0)
     panels[0].legend(frameon=False)
+    figure.suptitle("Five families that none was tuned on")
     figure.savefig(out, dpi=110)
 
 
