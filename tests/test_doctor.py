@@ -62,7 +62,7 @@ def test_the_tested_set_is_the_lock_file() -> None:
 
 def test_a_secret_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
-    result = CliRunner().invoke(app, ["doctor", str(tmp_path)], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, ["doctor", str(tmp_path)], env={"COLUMNS": "400"})
     assert result.exit_code == 0 and "nothing stands in the way" in result.stdout
     assert "hf_secret" not in result.output and finding(tmp_path, "token")[0] == "there"
 
@@ -70,7 +70,7 @@ def test_a_secret_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_what_would_not_work_is_a_problem_and_an_exit_code(tmp_path: Path) -> None:
     missing = tmp_path / "file"
     missing.write_text("")
-    result = CliRunner().invoke(app, ["doctor", str(missing)], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, ["doctor", str(missing)], env={"COLUMNS": "400"})
     assert result.exit_code == 2 and "to mend" in result.stdout and "local disk" in result.stdout
 
 
