@@ -79,7 +79,7 @@ def test_bad_rows_and_wrong_rewards_are_told_before_any_base_is_trained(folder: 
     ("stage", "changes", "told"),
     [
         ("dpo", ["watch.holdout=[]"], "reward is measured on answers to watch.holdout"),
-        ("dpo", ["dpo.los=ipo"], 'did you mean "loss"'),
+        ("dpo", ["dpo.los=ipo"], 'did you mean "dpo.loss"'),
         ("kto", ["train.rows_per_step=1"], "take 2 or more"),
         ("kto", ["data.train.0.format=messages"], "these rows do not fit here"),
         ("grpo", ["grpo.samples_per_prompt=1"], "more than 1"),

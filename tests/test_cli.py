@@ -203,7 +203,7 @@ def test_intervals_stand_beside_their_numbers_or_below_where_a_terminal_is_narro
 ) -> None:
     gains = {"ppo/gold_gain": 0.307, "ppo/gold_gain_low": 0.27, "ppo/gold_gain_high": 0.345}
     results = gains | {key.replace("ppo", "grpo"): value for key, value in gains.items()}
-    pipeline(run_recipe=lambda *_, **__: Outcome(results=results))
+    pipeline(run_recipe=lambda *_, **__: Outcome(results=results), part=lambda: None, follow=lambda: None)
     monkeypatch.setattr(printing, "NO_TERMINAL", columns)
     lines = [line.split() for line in invoke("run", "r.yaml").output.splitlines()]
     beside = ["(0.270", "to", "0.345)"] * 2
@@ -243,7 +243,7 @@ def test_init_copies_recipes_and_data_and_never_overwrites(
         (starter / name).parent.mkdir(parents=True, exist_ok=True)
         (starter / name).write_text(name)
     monkeypatch.setattr(starter_files, "_starter_root", lambda: starter)
-    assert "4 files written" in invoke("init", str(target)).output
+    assert "5 files written" in invoke("init", str(target)).output
     assert (target / "recipes/real/all.yaml").read_text() == "recipes/real/all.yaml"
     (target / "data/world/a.jsonl").write_text("mine")
     (target / "recipes/quickstart.yaml").unlink()

@@ -442,7 +442,7 @@ def test_a_root_from_outside_holds_for_the_recipes_that_are_named(
         run_recipe(Path("base.yaml"))
     assert len(told.value.problems) == 1  # and not a line for every file
     (planned,) = check_recipe(Path("sft.yaml"), ["root=moved"]).stages
-    assert {row.name: row.value for row in planned.rows}["before"] == "pretrain"
+    assert {row.name: row.value for row in planned.rows}["before"] == "base.yaml (pretrain)"
     show_recipe(Path("sft.yaml"), ["root=moved"], count=1)
     assert "<|assistant|>" in capsys.readouterr().out
     assert run_recipe(Path("sft.yaml"), ["root=moved"]).status == "done"
@@ -473,7 +473,7 @@ def test_check_and_show_say_what_would_happen_and_train_nothing(
     assert plan["ppo (ppo)"]["prompts"] == "8"
     assert not [rows for rows in plan.values() if "before" in rows]
     (alone,) = check_recipe(Path("sft.yaml")).stages
-    assert {row.name: row.value for row in alone.rows}["before"] == "pretrain"
+    assert {row.name: row.value for row in alone.rows}["before"] == "base.yaml (pretrain)"
     (packed,) = check_recipe(Path("sft.yaml"), ["train.packing=true"]).stages
     for stage, how in ((alone, "rows of about one length"), (packed, "rows packed to lines of 64 tokens")):
         (padding,) = [row for row in stage.rows if row.name == "padding"]

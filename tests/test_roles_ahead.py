@@ -46,7 +46,8 @@ def test_the_plan_tells_what_the_run_finds(
     (folder / "ppo.yaml").write_text(PPO.replace("{base: sft.yaml}", f"{{{ppo}}}"))
     before = rewards_in("ppo.yaml")
     assert before[0] == value and why in before[1]
-    assert rewards_in("all.yaml")[0] == value  # the same by the names of a pipeline's stages
+    if "base.yaml" not in reward:  # in the pipeline it stands on @sft, over which no second adapter goes
+        assert rewards_in("all.yaml")[0] == value  # the same by the names of a pipeline's stages
     run_recipe(Path("ppo.yaml"))
     assert f"reward.0: {value}" in capsys.readouterr().err
     assert rewards_in("ppo.yaml") == before

@@ -150,12 +150,13 @@ def _mend(node: MapNode, spec: type[BaseModel], root: Any, key: str) -> Iterator
     for name in [name for name in node.entries if name not in spec.model_fields]:
         entry = node.entries.pop(name)
         remedy = nearest(name, list(spec.model_fields))
+        meant = remedy.split('"')[1] if remedy.startswith("did you mean") else ""
+        needed = meant and spec.model_fields[meant].is_required() and meant not in node.entries
         before = f"{key}." if key and is_change(entry.place) else ""
         elsewhere = [whole for whole in dotted_keys(root) if whole.split(".")[-1] == name]
-        if elsewhere:
+        if elsewhere and not needed:
             remedy = f'it belongs at "{elsewhere[0]}"'
-        elif remedy.startswith("did you mean"):
-            meant = remedy.split('"')[1]
+        elif meant:
             node.entries.setdefault(meant, entry)
             remedy = f'did you mean "{before}{meant}"?'
         yield Problem(entry.place, f'unknown key "{f"{key}.{name}" if key else name}"', remedy)

@@ -173,7 +173,7 @@ def test_a_file_that_is_no_recipe_is_refused(folder: Path) -> None:
 
 def test_the_command_for_another_stage_names_the_right_one() -> None:
     assert mistakes(SMALL, stage="ppo") == [
-        ("r.yaml:1:8", "this is a sft recipe, not a ppo recipe", "run it with: aligner sft r.yaml")
+        ("r.yaml:1:8", "this recipe's stage is sft, not ppo", "run it with: aligner sft r.yaml")
     ]
     with pytest.raises(RecipeError, match="aligner run pipeline-complete.yaml"):
         load_recipe(Path("pipeline-complete.yaml"), stage="sft")

@@ -29,9 +29,9 @@ def test_it_says_whether_the_reward_rose_by_how_much_and_what_was_trained_on_wha
     assert told[1] == "The price of ppo: 3.400 nats of KL to sft a response; 10 → 11 tokens a response."
     assert (
         "base was trained from nothing, 900 steps over 20\u202f480 documents: held-out bits per byte "
-        in told[4]
+        in told[3]
     )
-    assert told[5].startswith("sft was tuned from base, 370 steps over 6\u202f000 conversations")
+    assert told[4].startswith("sft was tuned from base, 370 steps over 6\u202f000 conversations")
     assert len([line for line in told if line.startswith("base")]) == 1  # no policy: its gain is no verdict
 
 

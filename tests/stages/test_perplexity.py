@@ -219,7 +219,7 @@ def test_a_stage_is_named_in_a_pipeline_alone_and_must_be_an_earlier_one(recipes
         load_recipe(Path("base.yaml"), ["data.clean.perplexity.scores=@perplexity"])
     with pytest.raises(RecipeError, match='"@prplexity", which is no earlier stage'):
         check_recipe(Path("all.yaml"), ["stages.base.set={data.clean.perplexity.scores: '@prplexity'}"])
-    with pytest.raises(RecipeError, match='takes scores from "@small", which is a pretrain stage'):
+    with pytest.raises(RecipeError, match='takes scores from "@small", a stage of the kind pretrain'):
         check_recipe(Path("all.yaml"), ["stages.base.set={data.clean.perplexity.scores: '@small'}"])
 
 
