@@ -151,10 +151,9 @@ def _mend(node: MapNode, spec: type[BaseModel], root: Any, key: str) -> Iterator
         entry = node.entries.pop(name)
         remedy = nearest(name, list(spec.model_fields))
         meant = remedy.split('"')[1] if remedy.startswith("did you mean") else ""
-        needed = meant and spec.model_fields[meant].is_required() and meant not in node.entries
         before = f"{key}." if key and is_change(entry.place) else ""
         elsewhere = [whole for whole in dotted_keys(root) if whole.split(".")[-1] == name]
-        if elsewhere and not needed:
+        if elsewhere and (not meant or meant in node.entries):  # what is there already was not meant
             remedy = f'it belongs at "{elsewhere[0]}"'
         elif meant:
             node.entries.setdefault(meant, entry)
