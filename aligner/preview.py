@@ -26,7 +26,7 @@ from aligner.data.rows import Document, Origin, Prompt
 from aligner.data.show import show_documents, show_dropped, show_legend, show_rows, show_templates
 from aligner.data.show_page import StageView, drops_of, render_page
 from aligner.data.tokens import PairRow, PromptRow, TokenRow
-from aligner.errors import Problem, RecipeError
+from aligner.errors import Problem, RecipeError, nearest
 from aligner.models.wrapped import context_of
 from aligner.planning import (
     PlannedStage,
@@ -72,9 +72,12 @@ class Look:
         return plan_sources(self.reports[0], self.mix, self.mix.epoch(0))
 
 
-def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
-    """Print the first rows of each stage as the model will see them; of an evaluation, of each of its suites."""
-    for _, start, look in _looks(path, overrides, count):
+def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5, stage: str | None = None) -> None:
+    """Print the first rows of each stage as the model will see them; of an evaluation, of each of its suites.
+
+    stage: of a pipeline, this one alone. RecipeError where it has none of that name.
+    """
+    for _, start, look in _looks(path, overrides, count, stage):
         if look.rows or look.suites:
             show_legend()
         show_rows(look.rows[:count], start.tokenizer)
@@ -85,21 +88,25 @@ def show_recipe(path: Path, overrides: Sequence[str] = (), count: int = 5) -> No
         show_templates(look.templates)
 
 
-def show_dropped_rows(path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
-    """Print the rows that each stage drops, by source and reason, a few of each."""
-    for _, _, look in _looks(path, overrides, count):
+def show_dropped_rows(
+    path: Path, overrides: Sequence[str] = (), count: int = 5, stage: str | None = None
+) -> None:
+    """Print the rows that each stage drops, by source and reason, a few of each; `stage` as of `show_recipe`."""
+    for _, _, look in _looks(path, overrides, count, stage):
         for report in look.reports:
             show_dropped(report, count)
 
 
-def write_page(file: Path, path: Path, overrides: Sequence[str] = (), count: int = 5) -> None:
+def write_page(
+    file: Path, path: Path, overrides: Sequence[str] = (), count: int = 5, stage: str | None = None
+) -> None:
     """Write one HTML page of each stage's first rows, the accounts of its sources and a few dropped rows.
 
-    RecipeError where `file` has another ending than .html or cannot be written.
+    stage: as of `show_recipe`. RecipeError where `file` has another ending than .html or cannot be written.
     """
     if file.suffix.lower() not in (".html", ".htm") or file.is_dir():
         raise RecipeError(Problem(str(file), "is not the name of a page", "name a file that ends with .html"))
-    views = [_view(stage, start, look, count) for stage, start, look in _looks(path, overrides, count)]
+    views = [_view(*found, count) for found in _looks(path, overrides, count, stage)]
     try:
         write_text(file, render_page(path.name, views))
     except OSError as error:
@@ -128,14 +135,20 @@ def _view(stage: PlannedStage, start: Start, look: Look, count: int) -> StageVie
     )
 
 
-def _looks(path: Path, overrides: Sequence[str], count: int) -> Iterator[tuple[PlannedStage, Start, Look]]:
+def _looks(
+    path: Path, overrides: Sequence[str], count: int, only: str | None
+) -> Iterator[tuple[PlannedStage, Start, Look]]:
     known: dict[str, Start] = {}
     planned = planned_stages(path, overrides)
+    if only and only not in (names := [stage.name for stage in planned]):
+        raise RecipeError(Problem(f"--stage {only}", f"{path} has no such stage", nearest(only, names)))
     for asked in planned:
         stage = measured_so_far(asked, planned)
+        start = known[stage.name] = start_of(stage, known)  # a later one may begin from it
+        if only not in (None, stage.name):
+            continue
         if perplexity_to_come(asked, stage):
             say(f"{stage.name}: shown with the rows that perplexity will drop, for it is yet to be measured")
-        start = known[stage.name] = start_of(stage, known)
         yield stage, start, _look(stage.recipe, start, count)
 
 

@@ -12,32 +12,42 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from aligner.data.build import build_conversations
+from transformers import PreTrainedTokenizerBase
+
+from aligner.data.build import Conversations, Pairs, build_conversations, build_pairs
 from aligner.data.kept import kept_conversations
-from aligner.data.token_rows import lengths_of
-from aligner.recipe.data import DataSpec
+from aligner.recipe.data import DataSpec, PairDataSpec
 from scripts.speed_rows import MAX_LENGTH, a_tokenizer, some_rows
 
 FEW, MANY = 10_000, 100_000
 LEARNT_FROM = 2000  # rows
 SAMPLES_A_SECOND = 200
 MIB = 1 << 20
+WAYS: dict[str, dict[str, object]] = {  # the cleaning of each
+    "rows": {"deduplicate": True},
+    "cleaned rows": {"deduplicate": True, "repair": True, "mask": ["email", "phone"]},
+    "pairs": {"deduplicate": True, "repair": True},
+}
 
 
-def memory_line() -> str:
-    """What ten times the rows take more, and how long a second start takes to read them again."""
-    few, many = measured(FEW), measured(MANY)
+def memory_lines() -> list[str]:
+    """What ten times the rows take more, of each way, and how long a second start takes to read them again."""
+    return [_line(way) for way in WAYS]
+
+
+def _line(way: str) -> str:
+    few, many = measured(way, FEW), measured(way, MANY)
     more = many["peak"] - few["peak"]
+    again = f"; read again in {many['again']:.2f} s of CPU" if way == "rows" else ""
     return (
-        f"memory of {FEW:,} rows on their way to tokens: {few['peak'] / MIB:.0f} MiB at most, of {MANY:,}"
-        f" ({many['tokens']:,} tokens): {many['peak'] / MIB:.0f} MiB, {more / (MANY - FEW):.0f} bytes a row more;"
-        f" read again in {many['again']:.2f} s of CPU"
+        f"memory of {FEW:,} {way} on their way to tokens: {few['peak'] / MIB:.1f} MiB at most, of {MANY:,}"
+        f" ({many['tokens']:,} tokens): {many['peak'] / MIB:.1f} MiB, {more / (MANY - FEW):.0f} bytes each more{again}"
     )
 
 
-def measured(rows: int) -> dict[str, float]:
+def measured(way: str, rows: int) -> dict[str, float]:
     """`peak`: bytes above what the process had before; `tokens`; `again`: CPU seconds of a second start."""
-    command = [sys.executable, "-m", "scripts.memory_rows", str(rows)]
+    command = [sys.executable, "-m", "scripts.memory_rows", way, str(rows)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(out.splitlines()[-1])
     return found
@@ -51,7 +61,7 @@ def anonymous() -> int:
     raise RuntimeError("there is no RssAnon in /proc/self/status: this measure is for Linux")
 
 
-def write_rows(path: Path, count: int) -> None:
+def write_rows(path: Path, way: str, count: int) -> None:
     """So many rows, each with a number of its own, so that none repeats another."""
     rows = [
         [{"role": turn.role, "content": turn.content} for turn in row.turns] for row in some_rows(LEARNT_FROM)
@@ -59,18 +69,32 @@ def write_rows(path: Path, count: int) -> None:
     with path.open("w", encoding="utf-8") as file:
         for number, turns in enumerate(islice(cycle(rows), count)):
             first = {**turns[0], "content": f"{number}: {turns[0]['content']}"}
-            file.write(json.dumps({"messages": [first, *turns[1:]]}) + "\n")
+            answer = turns[-1]["content"]
+            pair = {"prompt": [first, *turns[1:-1]], "chosen": answer, "rejected": f"{answer} {number}"}
+            file.write(json.dumps(pair if way == "pairs" else {"messages": [first, *turns[1:]]}) + "\n")
 
 
-def measure(rows: int, folder: Path) -> dict[str, float]:
+def built(
+    way: str, path: Path, tokenizer: PreTrainedTokenizerBase, kept: Path | None
+) -> Conversations | Pairs:
+    """The rows of a file, ready; `kept`: where conversations are kept."""
+    given = {"train": [{"path": str(path)}], "holdout": {"rows": 200}, "clean": WAYS[way]}
+    if way == "pairs":
+        rules = {"weigh": "prompt"}
+        asked = PairDataSpec.model_validate(given | {"max_length": MAX_LENGTH, "pairs": rules})
+        return build_pairs(asked, tokenizer, seed=0)
+    spec = DataSpec.model_validate(given | {"max_length": MAX_LENGTH})
+    if kept is None:
+        return build_conversations(spec, tokenizer, seed=0)
+    return kept_conversations(kept, spec, tokenizer, seed=0)
+
+
+def measure(way: str, rows: int, folder: Path) -> dict[str, float]:
     """As `measured`, here and now; a few rows go first, for what is made only once."""
     tokenizer = a_tokenizer(some_rows(LEARNT_FROM))
-    specs = {}
     for count in (LEARNT_FROM, rows):
-        write_rows(path := folder / f"{count}.jsonl", count)
-        given = {"train": [{"path": str(path)}], "holdout": {"rows": 200}, "clean": {"deduplicate": True}}
-        specs[count] = DataSpec.model_validate(given | {"max_length": MAX_LENGTH})
-    build_conversations(specs[LEARNT_FROM], tokenizer, seed=0)
+        write_rows(folder / f"{count}.jsonl", way, count)
+    built(way, folder / f"{LEARNT_FROM}.jsonl", tokenizer, None)
     start = anonymous()
     peak, done = [start], threading.Event()
 
@@ -80,17 +104,18 @@ def measure(rows: int, folder: Path) -> dict[str, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    made = kept_conversations(folder / "rows", specs[rows], tokenizer, seed=0)
+    made = built(way, folder / f"{rows}.jsonl", tokenizer, folder / "rows")
     done.set()
     watcher.join()
     began = time.process_time()
-    again = kept_conversations(folder / "rows", specs[rows], tokenizer, seed=0)
+    again = built(way, folder / f"{rows}.jsonl", tokenizer, folder / "rows")
     seconds = time.process_time() - began
     assert len(again.train) == len(made.train)
-    return {"peak": peak[0] - start, "tokens": sum(lengths_of(made.train)), "again": seconds}
+    tokens = sum(source.tokens for source in made.report.train)
+    return {"peak": peak[0] - start, "tokens": tokens, "again": seconds}
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with tempfile.TemporaryDirectory() as place:
-        print(json.dumps(measure(int(sys.argv[1]), Path(place))))
+        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), Path(place))))

@@ -37,7 +37,7 @@ from aligner.run.folder import RunFolder
 from aligner.stages.batches import labelled
 from aligner.stages.sft import answer_trainer
 from aligner.stages.stage import training_arguments
-from scripts.memory_rows import memory_line
+from scripts.memory_rows import memory_lines
 from scripts.speed_neardups import against_datatrove, quality
 from scripts.speed_rows import against_bare, against_trl
 
@@ -61,7 +61,8 @@ def main() -> None:
         )
     Console().print(table)
     if "rows" in wanted:
-        Console().print(memory_line())
+        for line in memory_lines():
+            Console().print(line)
     if {"neardups", "minhash"} & set(wanted):
         Console().print(quality())
 

@@ -167,16 +167,16 @@ def test_what_was_asked_reaches_the_pipeline(pipeline: Callable[..., None]) -> N
     assert invoke("ppo", "r.yaml", "-s", "a.b=1", "--set", "c=d=e", "--fresh").exit_code == 0
     assert invoke("run", "r.yaml").exit_code == 0
     assert invoke("show", "r.yaml", "-n", "7").exit_code == 0
-    assert invoke("show", "r.yaml", "--dropped").exit_code == 0
+    assert invoke("show", "r.yaml", "--dropped", "--stage", "sft").exit_code == 0
     assert invoke("show", "r.yaml", "--html", "rows.html", "-n", "2").output == "page: rows.html\n"
     twice = invoke("show", "r.yaml", "--html", "rows.html", "--dropped")
     assert twice.exit_code == 2 and "the page has the dropped rows, too" in twice.output
     assert calls == [
         (Path("r.yaml"), ["a.b=1", "c=d=e"], "ppo", True),
         (Path("r.yaml"), [], None, False),
-        (Path("r.yaml"), [], 7),
-        ("dropped", Path("r.yaml"), [], 5),
-        ("page", Path("rows.html"), Path("r.yaml"), [], 2),
+        (Path("r.yaml"), [], 7, None),
+        ("dropped", Path("r.yaml"), [], 5, "sft"),
+        ("page", Path("rows.html"), Path("r.yaml"), [], 2, None),
     ]
 
 

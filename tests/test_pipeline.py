@@ -481,6 +481,11 @@ def test_check_and_show_say_what_would_happen_and_train_nothing(
     show_recipe(Path("all.yaml"), count=1)
     shown = capsys.readouterr().out
     assert "<|assistant|>" in shown and "is rejected" in shown
+    show_recipe(Path("all.yaml"), count=1, stage="reward")
+    alone_shown = capsys.readouterr().out
+    assert "is rejected" in alone_shown and len(alone_shown) < len(shown)
+    with pytest.raises(RecipeError, match=r'all.yaml has no such stage\n +did you mean "reward"'):
+        show_recipe(Path("all.yaml"), stage="rewrad")
     write_page(Path("pages/rows.html"), Path("all.yaml"), count=1)
     page = Path("pages/rows.html").read_text(encoding="utf-8")
     assert [page.count(f">{name}") for name in ("base", "sft", "reward", "ppo")] == [1] * 4

@@ -107,6 +107,7 @@ def show(
     recipe: RecipeFile,
     overrides: Overrides = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="how many rows")] = 5,
+    stage: Annotated[str | None, typer.Option("--stage", help="of a pipeline, this stage alone")] = None,
     dropped: Annotated[bool, typer.Option("--dropped", help="rows that were dropped, by reason")] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="a page of all this, dropped rows too")
@@ -121,11 +122,11 @@ def show(
         from aligner.preview import show_dropped_rows, show_recipe, write_page
 
         if html:
-            write_page(html, recipe, overrides or [], count)
+            write_page(html, recipe, overrides or [], count, stage)
             typer.echo(f"page: {html}")
         else:
             look = show_dropped_rows if dropped else show_recipe
-            look(recipe, overrides or [], count)
+            look(recipe, overrides or [], count, stage)
 
 
 @app.command()

@@ -28,6 +28,7 @@ from aligner.data.mix import (
 from aligner.data.mixture import (
     cap_files,
     draw_holdout,
+    drop_families,
     drop_withheld,
     keep_measured,
     weigh,
@@ -170,9 +171,11 @@ def _withhold(
 ) -> tuple[list[SourceRows], list[list[int]]]:
     """The held-out rows, which are no longer among the others, and how often each counts."""
     held = asked.holdout
-    measured = [s for s, spec in zip(sources, asked.train, strict=True) if step.kind_of(spec) == step.kind]
+    given = [(s, step.kind_of(spec) == step.kind) for s, spec in zip(sources, asked.train, strict=True)]
+    measured = [source for source, alike in given if alike]
     if held.families:
         holdout = withhold_families([*measured, *early], held.families)
+        drop_families([source for source, alike in given if not alike], held.families)
         drop_withheld([*sources, *early], holdout)
     elif held.rows:
         holdout = draw_holdout(measured, held.rows, seed=seed)

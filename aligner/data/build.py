@@ -15,6 +15,7 @@ from aligner.data.assembly import Asked, Step, assemble
 from aligner.data.costs import RowCost
 from aligner.data.instances import Epochs, one_epoch
 from aligner.data.mix import Mix
+from aligner.data.pair_rows import PairStore
 from aligner.data.preferences import settle_pairs, share_weights
 from aligner.data.readers import SourceRows
 from aligner.data.refusals import check_cut_answers, refuse_forged
@@ -71,8 +72,8 @@ class Conversations:
 class Pairs:
     """Preference pairs as ids."""
 
-    train: list[PairRow]
-    holdout: list[PairRow]
+    train: Sequence[PairRow]
+    holdout: Sequence[PairRow]
     report: DataReport
     mix: Mix
 
@@ -141,10 +142,11 @@ def build_pairs(spec: PairDataSpec, tokenizer: PreTrainedTokenizerBase, *, seed:
         if spec.pairs.weigh == "prompt":
             share_weights(sources)
 
-    step = Step[PairRow]("pair", refuse_forged(tokenizer), convert, _pair_cost, settle=settle, share=share)
+    refuse = refuse_forged(tokenizer)
+    step = Step[PairRow]("pair", refuse, convert, _pair_cost, PairStore, settle=settle, share=share)
     built = assemble(_asked(spec), step, seed=seed)
     check_cut_answers(built.answers, spec)
-    return Pairs(list(built.train), list(built.holdout), built.report, built.mix)
+    return Pairs(built.train, built.holdout, built.report, built.mix)
 
 
 def build_prompts(

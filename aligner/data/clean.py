@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
+from typing import Protocol
 
 from aligner.data.cleaning.c4 import cut_lines
 from aligner.data.cleaning.language import language_judge
@@ -31,9 +33,12 @@ from aligner.data.rows import Document, Pair, Row, row_contents, row_text, with_
 from aligner.recipe.clean import CleanSpec
 
 Judge = Callable[[Measured], str | None]
-Change = Callable[
-    [str, Counter[str]], str
-]  # a text, and a counter of what is changed in it -> the text changed
+
+
+class Change(Protocol):
+    """Changes a text, and counts what it changed in it."""
+
+    def __call__(self, text: str, changed: Counter[str]) -> str: ...
 
 
 def clean_sources(sources: Sequence[SourceRows], spec: CleanSpec) -> None:
@@ -49,11 +54,8 @@ def clean_sources(sources: Sequence[SourceRows], spec: CleanSpec) -> None:
     changes, lines = _changes(spec), line_rules(spec.rules)
     judge = cleaner(spec)
     for source in sources:
-        for change in changes:
-            source.rows = [_apply(change, row, source.changed) for row in source.rows]
-        if lines:
-            source.rows = [_without_lines(row, lines, source.changed) for row in source.rows]
         if changes or lines:
+            source.change(partial(_changed, changes=changes, lines=lines, changed=source.changed))
             source.keep(_spoiled)
         source.keep(judge)
 
@@ -164,8 +166,10 @@ def _changes(spec: CleanSpec) -> list[Change]:
     return changes
 
 
-def _apply(change: Change, row: Row, changed: Counter[str]) -> Row:
-    return with_contents(row, lambda text: change(text, changed))
+def _changed(row: Row, changes: Sequence[Change], lines: Sequence[str], changed: Counter[str]) -> Row:
+    for change in changes:
+        row = with_contents(row, partial(change, changed=changed))
+    return _without_lines(row, lines, changed) if lines else row
 
 
 def _without_lines(row: Row, rules: Sequence[str], changed: Counter[str]) -> Row:

@@ -191,7 +191,7 @@ def later_epochs(
     """
     owners = list(zip(mix.sources, mix.numbers, strict=True)) if any(s.of_tasks for s in sources) else []
     examples = sum(_example(sources, *owner) is not None for owner in owners)
-    added, places = list[tuple[int, int]](), [list(range(len(owners)))]
+    added, rendered = list[tuple[int, int]](), list[dict[int, int]]()
     for epoch in range(1, epochs(mix.rows_per_epoch) if examples else 1):
         read = dict.fromkeys(owners[place] for place in mix.epoch(epoch))
         anew = [(owner, row) for owner in read if (row := _example(sources, *owner))]
@@ -203,13 +203,13 @@ def later_epochs(
         ):
             values.append(value, cost(value))
         added += found
-        places.append([found.get(owner, place) for place, owner in enumerate(owners)])
+        rendered.append({place: found[owner] for place, owner in enumerate(owners) if owner in found})
     if not examples:
         return order, mix
     every = np.concatenate([order, np.arange(len(added)) + len(values.costs) - len(added)])
     given = array("i", [*mix.sources, *(source for source, _ in added)])
     numbers = array("q", [*mix.numbers, *(number for _, number in added)])
-    return every, Mix(given, numbers, values.costs.picked(every), mix.draws, places)
+    return every, Mix(given, numbers, values.costs.picked(every), mix.draws, rendered, len(added))
 
 
 def _example(sources: Sequence[SourceRows], source: int, number: int) -> Example | None:

@@ -42,7 +42,7 @@ LIBRARIES_THAT_MATTER = (
 )  # fmt: skip
 
 # Whole, and begun by a process that died; `.safetensors` is what they were before.
-_OUR_NAME = re.compile(r"[0-9a-f]{16}\.(rows|safetensors)|\.tmp-.*\.(rows|safetensors).*")
+_OUR_NAME = re.compile(r"[0-9a-f]{16}(-\d+)*\.(rows|safetensors)|\.tmp-.*\.(rows|safetensors).*")
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +63,7 @@ def kept_conversations(
     fingerprint = rows_fingerprint(spec, tokenizer, seed=seed) if folder else None
     if folder is None or fingerprint is None:
         return build_conversations(spec, tokenizer, seed=seed, epochs=epochs)
-    path = folder / f"{fingerprint}.rows"
-    if found := read_conversations(path, epochs):
-        with suppress(OSError):
-            path.touch()  # the files that were used last stay
+    if found := _found(folder, fingerprint, epochs):
         return found
     asked: Asked = []
 
@@ -77,12 +74,25 @@ def kept_conversations(
     made = build_conversations(spec, tokenizer, seed=seed, epochs=noted)
     # a file that was changed while it was read has rows that are of no fingerprint
     if len(made.train) >= FEWEST_ROWS and rows_fingerprint(spec, tokenizer, seed=seed) == fingerprint:
+        # rows of tasks are rendered anew for each epoch, so recipes of unequal epochs have a file each
+        begun = "".join(f"-{count}" for _, count in asked)
+        path = folder / f"{fingerprint}{begun}.rows"
         try:
             write_conversations(path, made, asked)
         except OSError as error:
             logger.warning("the tokenised rows are not kept: %s cannot be written (%s)", path, error.strerror)
         _clear(folder)
     return made
+
+
+def _found(folder: Path, fingerprint: str, epochs: Epochs) -> Conversations | None:
+    """The rows of a file with this fingerprint that begins as many epochs."""
+    for path in sorted(folder.glob(f"{fingerprint}*.rows")):
+        if found := read_conversations(path, epochs):
+            with suppress(OSError):
+                path.touch()  # the files that were used last stay
+            return found
+    return None
 
 
 def _clear(folder: Path) -> None:

@@ -81,15 +81,17 @@ class Made:
 class Mix:
     """Of each training row its source, its number there (copies of a row have the same), and its cost.
 
-    Without `draws` an epoch reads every training row once. `places`: where each row lies in each epoch, where there are
-    tasks, whose rows are rendered anew for each; after the last, the first comes again.
+    Without `draws` an epoch reads every training row of the first once. `rendered`: of each later epoch, where its
+    rendering of a task's row lies, which it reads instead of the first epoch's; after the last, the first comes again.
+    These `renderings` are the last of the training rows.
     """
 
     sources: Sequence[int]
     numbers: Sequence[int]
     costs: Sequence[RowCost]
     draws: Draws | None = None
-    places: list[list[int]] = field(default_factory=list)
+    rendered: list[dict[int, int]] = field(default_factory=list)
+    renderings: int = 0
 
     @property
     def rows_per_epoch(self) -> int:
@@ -98,12 +100,13 @@ class Mix:
 
     def epoch(self, number: int) -> Sequence[int]:
         """Numbers of the training rows that an epoch (from 0) reads, in no order to train in."""
-        read = self.draws.epoch(number) if self.draws else range(len(self._first))
-        return [self.places[number % len(self.places)][row] for row in read] if self.places else read
+        read = self.draws.epoch(number) if self.draws else self._first
+        turn = number % (len(self.rendered) + 1)
+        return [self.rendered[turn - 1].get(row, row) for row in read] if turn else read
 
     @property
     def _first(self) -> Sequence[int]:
-        return self.places[0] if self.places else self.sources
+        return range(len(self.sources) - self.renderings)
 
 
 def make(

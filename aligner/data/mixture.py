@@ -16,6 +16,8 @@ from aligner.data.readers.files import plain_stem
 from aligner.data.rows import Document, Example, Pair, Row, row_text, turns_text
 from aligner.errors import DataError, Problem, nearest
 
+KEY_BYTES = 16  # of a `group_of`
+
 
 def chance(row: Row, *, seed: int, purpose: str) -> int:
     """A row's random number, 64 bits: a function of seed, purpose, file name, line and text alone.
@@ -82,12 +84,19 @@ def _moved(
     return [source.with_rows(rows) for source, rows in zip(sources, drawn, strict=True) if rows]
 
 
+def numbered(keys: bytes | bytearray) -> NDArray[np.intp]:
+    """A number from 0 for each key of 16 bytes, which lie end to end; equal keys have equal numbers."""
+    each = np.frombuffer(keys, dtype=f"S{KEY_BYTES}")  # of equal length, so no zero at an end tells two apart
+    numbers: NDArray[np.intp] = np.unique(each, return_inverse=True)[1]
+    return numbers
+
+
 class _Groups:
     """Rows by the 16 bytes of their keys, one after the other; the group of each is `of_row`."""
 
     def __init__(self, keys: bytearray, lots: array[int]) -> None:
-        each = np.frombuffer(keys, dtype="S16")  # of equal length, so no zero at an end tells two apart
-        _, first, self.of_row = np.unique(each, return_index=True, return_inverse=True)
+        self.of_row = numbered(keys)
+        _, first = np.unique(self.of_row, return_index=True)
         self._first = first
         self._luck = np.full(len(first), np.iinfo(np.uint64).max, dtype=np.uint64)
         np.minimum.at(self._luck, self.of_row, np.asarray(lots))
@@ -97,10 +106,9 @@ class _Groups:
     def __len__(self) -> int:
         return len(self._first)
 
-    def by_luck(self) -> list[int]:
+    def by_luck(self) -> Iterator[int]:
         """All groups: the one whose luckiest row has the lowest lot first."""
-        order: list[int] = np.lexsort((self._first, self._luck)).tolist()
-        return order
+        return map(int, np.lexsort((self._first, self._luck)))
 
     def members(self, group: int) -> list[int]:
         """Numbers of a group's rows, in order."""
@@ -149,6 +157,13 @@ def withhold_families(sources: Sequence[SourceRows], families: Sequence[str]) ->
     for source in sources:
         source.keep(lambda row: "held_out" if wanted & _families_of(row) else None)
     return [source for source in held if source.rows]
+
+
+def drop_families(sources: Sequence[SourceRows], families: Sequence[str]) -> None:
+    """Drop, as `in_holdout`, rows of withheld families that are not measured: plain documents beside conversations."""
+    wanted = set(families)
+    for source in sources:
+        source.keep(lambda row: "in_holdout" if wanted & _families_of(row) else None)
 
 
 def _families_of(row: Row) -> set[str]:

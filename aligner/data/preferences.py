@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import cast
 
-from aligner.data.mixture import group_of
+import numpy as np
+from numpy.typing import NDArray
+
+from aligner.data.mixture import KEY_BYTES, group_of, numbered
 from aligner.data.readers import SourceRows
-from aligner.data.rows import Pair, Row, Turn
+from aligner.data.rows import Pair
 from aligner.recipe.data import PairRules
 
-Verdict = tuple[tuple[Turn, ...], str, str]  # prompt, chosen, rejected
+Numbers = NDArray[np.intp]
 
 
 def settle_pairs(sources: Sequence[SourceRows], rules: PairRules) -> None:
@@ -23,17 +27,19 @@ def settle_pairs(sources: Sequence[SourceRows], rules: PairRules) -> None:
     `conflicting_pair` (as many do, or the rule is "drop") and `repeated_pair` (an earlier row says the same).
     A row of either sort that stays is counted in the source's `noted`, by the last two of these names.
     """
-    votes = Counter(_verdict(row) for source in sources for row in source.rows)
-    seen: set[Verdict] = set()
+    verdicts, opposites = _verdicts(sources)
+    votes = np.bincount(verdicts, minlength=int(opposites.max(initial=-1)) + 1)
+    seen = np.zeros(len(votes), dtype=bool)
+    both = zip(verdicts.tolist(), opposites.tolist(), strict=True)
 
-    def reason_against(row: Row, noted: Counter[str]) -> str | None:
-        prompt, chosen, rejected = verdict = _verdict(row)
-        against = votes.get((prompt, rejected, chosen), 0)
-        reason = _conflict(votes[verdict], against, rules) if against else None
+    def reason_against(noted: Counter[str]) -> str | None:
+        verdict, opposite = next(both)
+        against = int(votes[opposite])
+        reason = _conflict(int(votes[verdict]), against, rules) if against else None
         if reason is not None:
             return reason
-        repeated = verdict in seen
-        seen.add(verdict)
+        repeated = bool(seen[verdict])
+        seen[verdict] = True
         if repeated and rules.repeats == "once":
             return "repeated_pair"
         noted["conflicting_pair"] += bool(against)
@@ -42,13 +48,18 @@ def settle_pairs(sources: Sequence[SourceRows], rules: PairRules) -> None:
 
     for source in sources:
         noted: Counter[str] = Counter()
-        source.keep(lambda row, noted=noted: reason_against(row, noted))
+        source.judge(reason_against(noted) for _ in range(len(source.rows)))
         source.noted += noted
 
 
-def _verdict(row: Row) -> Verdict:
-    pair = cast(Pair, row)
-    return pair.prompt, pair.chosen, pair.rejected
+def _verdicts(sources: Sequence[SourceRows]) -> tuple[Numbers, Numbers]:
+    """A number for what each pair says, and the one for its opposite: equal pairs have equal numbers."""
+    said, opposite = bytearray(), bytearray()
+    for row in (cast(Pair, row) for source in sources for row in source.rows):
+        for keys, answers in ((said, (row.chosen, row.rejected)), (opposite, (row.rejected, row.chosen))):
+            keys += blake2b(repr((row.prompt, *answers)).encode(), digest_size=KEY_BYTES).digest()
+    numbers = numbered(said + opposite)
+    return numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
 
 
 def _conflict(votes: int, against: int, rules: PairRules) -> str | None:
@@ -65,6 +76,7 @@ def share_weights(sources: Sequence[SourceRows]) -> None:
     one prompt's pairs are much alike; this is the same mean. Prompts are told apart as in `draw_holdout`. Copies that
     a source's `weight` asks for are not counted: they make a prompt count more.
     """
-    pairs = Counter(group_of(row) for source in sources for row in source.rows)
+    prompts = numbered(b"".join(group_of(row) for source in sources for row in source.rows))
+    shares = iter((1 / np.bincount(prompts)[prompts]).tolist())
     for source in sources:
-        source.rows = [replace(cast(Pair, row), weight=1 / pairs[group_of(row)]) for row in source.rows]
+        source.change(lambda row: replace(cast(Pair, row), weight=next(shares)))

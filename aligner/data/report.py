@@ -23,7 +23,8 @@ class SourceReport:
     `prompts_cut` and `answers_cut` count used rows that were too long. `noted` counts rows that were not dropped for
     what was found in them (see `settle_pairs` and `TokenRow.rewritten`), `changed` what cleaning changed in the rows
     that were read, dropped later or not (see `clean_sources`). `agreement`: Krippendorff's alpha by criterion, over all
-    the answers in the files that several annotators could rate. `samples`: a few dropped rows by reason, to look at,
+    the answers in the files that several annotators could rate. `identity`: of a data set on the Hub its id,
+    configuration, split and commit. `samples`: a few dropped rows by reason, to look at,
     never written.
     """
 
@@ -41,6 +42,7 @@ class SourceReport:
     noted: dict[str, int] = field(default_factory=dict)
     agreement: dict[str, float | None] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
+    identity: str = ""
     samples: dict[str, list[Row | Dropped]] = field(default_factory=dict, repr=False)
 
 
@@ -70,8 +72,12 @@ class DataReport:
 def _plain(source: SourceReport) -> dict[str, Any]:
     plain = asdict(replace(source, samples={}))
     del plain["samples"]
-    if not source.changed:
-        del plain["changed"]  # a run of an older version, which had no such key, goes on from its checkpoint
+    for key in (
+        "changed",
+        "identity",
+    ):  # a run of an older version, which had none, goes on from its checkpoint
+        if not plain[key]:
+            del plain[key]
     return plain
 
 
@@ -101,5 +107,6 @@ def report_source(source: SourceRows, costs: Iterable[RowCost], copies: Iterable
         noted=dict(sorted(noted.items())),
         agreement=agreement_by_criterion(source.rated),
         changed=dict(sorted(source.changed.items())),
+        identity=source.identity,
         samples=source.samples,
     )

@@ -11,6 +11,7 @@ import secrets
 import struct
 import zlib
 from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from aligner.data.instances import Epochs
 from aligner.data.mix import Mix
 from aligner.data.report import DataReport, SourceReport
 from aligner.data.shares import Draws, Part
-from aligner.data.token_rows import TokenRows, TokenStore, Words
+from aligner.data.token_rows import Names, TokenRows, TokenStore, Words
 
 Arrays = dict[str, NDArray[Any]]
 Asked = list[
@@ -44,18 +45,20 @@ def write_conversations(path: Path, data: Conversations, asked: Asked) -> None:
     store = data.train.store
     arrays = {
         "ends": np.asarray(store.ends),
-        "families": np.asarray(store.families),
+        "families": np.asarray(store.families.places),
         "costs": np.asarray(store.costs.numbers),
         "train": data.train.places,
         "holdout": data.holdout.places,
         "sources": np.asarray(data.mix.sources),
         "numbers": np.asarray(data.mix.numbers),
+        "rendered": _columns(data.mix.rendered),
     }
     told = {
-        "names": store.names,
+        "names": store.families.different,
         "templates": list(store.costs.templates),
         "asked": asked,
-        "places": data.mix.places,
+        "later": len(data.mix.rendered),
+        "renderings": data.mix.renderings,
         "draws": asdict(data.mix.draws) if data.mix.draws else None,
         "words": data.report.words,
         "reports": {part: [_told(source) for source in getattr(data.report, part)] for part in REPORTS},
@@ -112,8 +115,8 @@ def _read(path: Path) -> tuple[Words, bytes]:
 
 def _conversations(words: Words, arrays: Arrays, told: dict[str, Any]) -> Conversations:
     costs = Costs(array("i", arrays["costs"].tobytes()), told["templates"])
-    ends, families = array("q", arrays["ends"].tobytes()), array("i", arrays["families"].tobytes())
-    store = TokenStore.of(words, ends, families, told["names"], costs)
+    families = Names(array("i", arrays["families"].tobytes()), told["names"])
+    store = TokenStore.of(words, array("q", arrays["ends"].tobytes()), families, costs)
     reports = {part: [SourceReport(**source) for source in told["reports"][part]] for part in REPORTS}
     report, draws = DataReport(**reports, words=told["words"]), told["draws"]
     mix = Mix(
@@ -121,9 +124,23 @@ def _conversations(words: Words, arrays: Arrays, told: dict[str, Any]) -> Conver
         array("q", arrays["numbers"].tobytes()),
         costs.picked(arrays["train"]),
         Draws([Part(**part) for part in draws["parts"]], draws["quotas"]) if draws else None,
-        told["places"],
+        _rendered(arrays["rendered"], told["later"]),
+        told["renderings"],
     )
     return Conversations(store.picked(arrays["train"]), store.picked(arrays["holdout"]), report, mix)
+
+
+def _columns(rendered: Sequence[Mapping[int, int]]) -> NDArray[np.int64]:
+    """Epoch, row and where it lies then, of each row that is rendered anew: (R, 3)."""
+    rows = [(epoch, *found) for epoch, each in enumerate(rendered) for found in each.items()]
+    return np.array(rows, dtype=np.int64).reshape(-1, 3)
+
+
+def _rendered(columns: NDArray[np.int64], epochs: int) -> list[dict[int, int]]:
+    found: list[dict[int, int]] = [{} for _ in range(epochs)]
+    for epoch, row, place in columns.tolist():
+        found[epoch][row] = place
+    return found
 
 
 def _told(source: SourceReport) -> dict[str, Any]:

@@ -109,6 +109,19 @@ def test_families_are_held_out_and_their_equals_are_not_trained_on(tmp_path, mea
     assert built.report.holdout[0].dropped == ({"not_measured": 3} if measured else {})
 
 
+def test_plain_documents_of_a_withheld_family_are_not_learnt_either(tmp_path):
+    rows = [*alpaca(10), *({**row, "family": "sums"} for row in alpaca(6, word="Sum"))]
+    sums = write(tmp_path / "sums.jsonl", [{"text": f"How to add {i}."} for i in range(4)])
+    other = write(tmp_path / "other.jsonl", [{"text": f"The sea is {i} deep."} for i in range(3)])
+    chats = SourceSpec(path=write(tmp_path / "a.jsonl", rows))
+    train = [chats, SourceSpec(path=[sums, other], format="documents")]
+    spec = DataSpec(train=train, holdout=HoldoutSpec(families=["sums"]))
+    built = build_conversations(spec, tiny_tokenizer(), seed=0)
+    check_accounts(built.report)
+    assert built.report.train[1].dropped == {"in_holdout": 4} and built.report.train[1].rows_used == 3
+    assert len(built.holdout) == 6 and not any(row.family == "document" for row in built.holdout)
+
+
 def test_documents_in_instruction_tuning_are_learnt_whole(tmp_path):
     chats = write(tmp_path / "a.jsonl", [*alpaca(19), {"instruction": "a", "output": "word " * 200}])
     text = "before <|eos|> after. " + "The cat of Mia is red. " * 30

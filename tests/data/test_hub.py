@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
+from datasets.load import httpx
 from pydantic import ValidationError
 
 from aligner.data import kept
 from aligner.data.build import build_conversations
 from aligner.data.kept import kept_conversations, rows_fingerprint
 from aligner.data.readers import read_source
+from aligner.data.readers.hub import HubSplit
 from aligner.data.rows import Conversation, Origin, Turn
 from aligner.errors import DataError
 from aligner.recipe.data import DataSpec, SourceSpec
@@ -74,6 +77,18 @@ def test_what_is_not_there_is_told(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said) as told:
         read_source(source(**keys), "conversation")
     assert told.value.exit_code == 2
+
+
+def test_a_connection_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Iterator[dict[str, Any]]:
+        yield from CHATS[:3]
+        raise httpx.ReadTimeout("timed out")
+
+    split = HubSplit("hub:you/chats/train", "", broken())
+    with pytest.raises(
+        DataError, match=r"hub:you/chats/train: the connection .* broke \(ReadTimeout: timed out\)"
+    ):
+        list(split.records())
 
 
 def test_of_several_configurations_one_has_to_be_named(cache: Path) -> None:

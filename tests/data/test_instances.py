@@ -382,10 +382,11 @@ def test_sources_without_tasks_are_the_same_in_every_epoch(tmp_path):
         "".join(json.dumps({"instruction": f"Say {i}", "output": f"{i}"}) + "\n" for i in range(9))
     )
     alone = build([SourceSpec(path=str(chats))], epochs=5)
-    assert len(alone.train) == 9 and alone.mix.places == []
+    assert len(alone.train) == 9 and alone.mix.rendered == []
     both = build([SourceSpec(path=str(chats), weight=2.0), *tasks(write_task(tmp_path))], epochs=3)
     first, *others = epochs_of(both, 3)
     assert len(first) == both.mix.rows_per_epoch == 18 + 40 and len(both.train) == 58 + 2 * 40
+    assert [len(found) for found in both.mix.rendered] == [40, 40]  # not the rows that read the same
     for rows in others:
         assert all(now == before for now, before in zip(rows, first, strict=True) if not before.template)
         assert sum(now != before for now, before in zip(rows, first, strict=True)) > 15

@@ -75,13 +75,18 @@ def test_rows_that_are_read_again_are_the_rows_that_were_made(name: str, tmp_pat
         assert [data.mix.epoch(n) for n in range(4)] == [made.mix.epoch(n) for n in range(4)]
 
 
-def test_more_epochs_make_the_rows_of_tasks_again(tmp_path: Path) -> None:
+def test_recipes_of_unequal_epochs_keep_their_rows_of_tasks_beside_each_other(tmp_path: Path) -> None:
     spec, tokenizer = specs(tmp_path)["tasks"], tiny_tokenizer()
-    for count in (1, 2, 1):
+    written: dict[Path, int] = {}
+    for count in (1, 2, 1, 2):
         epochs = partial(min, count)
         data = kept_conversations(tmp_path / "kept", spec, tokenizer, seed=1, epochs=epochs)
         made = build_conversations(spec, tokenizer, seed=1, epochs=epochs)
         assert (data.train, data.mix) == (made.train, made.mix)
+        files = {path: path.stat().st_ino for path in (tmp_path / "kept").iterdir()}
+        assert files.items() >= written.items()  # none is written again
+        written = files
+    assert len(written) == 2
 
 
 def test_the_fingerprint_changes_with_anything_that_changes_a_row(tmp_path: Path) -> None:
@@ -237,6 +242,6 @@ def test_nothing_of_a_row_is_left_out(tmp_path: Path) -> None:
             "template",
             "shots",
         ],
-        ["sources", "numbers", "costs", "draws", "places"],
+        ["sources", "numbers", "costs", "draws", "rendered", "renderings"],
         ["train", "holdout", "curriculum", "words", "against"],
     ]

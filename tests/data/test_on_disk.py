@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from aligner.data import mix, spool, token_rows
-from aligner.data.build import build_conversations
+from aligner.data.build import Conversations, Pairs, build_conversations, build_pairs
 from aligner.data.costs import Costs, RowCost
+from aligner.data.pair_rows import PairStore
 from aligner.data.rows import Document, Origin, Row
 from aligner.data.spool import Spool
 from aligner.data.token_rows import TokenStore, lengths_of
-from aligner.data.tokens import TokenRow
-from aligner.recipe.data import DataSpec
+from aligner.data.tokens import PairRow, TokenRow
+from aligner.recipe.data import DataSpec, PairDataSpec
 from tests.stages.tools import write_jsonl
 from tests.tiny import tiny_tokenizer
 
@@ -90,24 +93,70 @@ def test_costs_are_what_was_given() -> None:
     assert costs.picked(np.array([4, 4, 0])) == [given[4], given[4], given[0]]
 
 
-def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stored_pair(chooser: random.Random, n: int) -> PairRow:
+    prompt = [chooser.randrange(1 << 31) for _ in range(n % 4)]
+    chosen, rejected = ([*prompt, *(chooser.randrange(1 << 31) for _ in range(n % k))] for k in (5, 7))
+    margin = None if n % 3 else n / 7 - 2
+    return PairRow(
+        chosen, rejected, margin, f"kind {n % 3}", len(prompt), n % 2 == 0, n % 5 == 0, 1 / (1 + n)
+    )
+
+
+@pytest.mark.usefixtures("_small_pieces")
+def test_ready_pairs_come_back_whole() -> None:
+    chooser = random.Random(0)
+    pairs = [stored_pair(chooser, n) for n in range(60)]
+    store = PairStore()
+    for pair in pairs:
+        store.append(pair, RowCost(prompt_cut=pair.prompt_cut, answer_cut=pair.answer_cut))
+    order = np.array([*chooser.sample(range(60), 40), 3, 3])
+    picked, wanted = store.picked(order), [pairs[place] for place in order]
+    assert picked == wanted and list(picked) == wanted and picked[5:9] == wanted[5:9] and len(picked) == 42
+    assert {type(pair.chosen_ids[0]) for pair in picked if pair.chosen_ids} == {int}
+
+
+CHANGED = {"deduplicate": True, "repair": True, "mask": ["email"]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "build", "clean", "more"),
+    [
+        (DataSpec, build_conversations, {"deduplicate": True}, {}),
+        (DataSpec, build_conversations, CHANGED, {}),
+        (PairDataSpec, build_pairs, CHANGED, {"pairs": {"weigh": "prompt"}}),
+    ],
+    ids=["rows", "cleaned", "pairs"],
+)
+def test_memory_does_not_grow_with_the_rows(
+    spec: type[DataSpec],
+    build: Callable[..., Conversations | Pairs],
+    clean: dict[str, Any],
+    more: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Reading, cleaning, a hold-out, templates and tokens; beside it, what the same rows take in lists."""
     monkeypatch.setattr(spool, "CHUNK_ROWS", 100)
     monkeypatch.setattr(mix, "BATCH_ROWS", 200)
     monkeypatch.setattr(token_rows, "PENDING_TOKENS", 1 << 14)
     tokenizer = tiny_tokenizer()
 
+    def row(number: int) -> dict[str, str]:
+        answer = f"{number} is a number, says a@b.org. " * 12
+        if spec is DataSpec:
+            return {"instruction": f"say {number}", "output": answer}
+        return {"prompt": f"say {number}", "chosen": answer, "rejected": f"{number}"}
+
     def built(count: int) -> tuple[int, int]:
-        rows = ({"instruction": f"say {n}", "output": f"{n} is a number. " * 20} for n in range(count))
-        path = write_jsonl(tmp_path / f"{count}.jsonl", list(rows))
-        spec = {"train": [{"path": str(path)}], "holdout": {"rows": 50}, "clean": {"deduplicate": True}}
-        asked = DataSpec.model_validate(spec | {"max_length": 400})
+        path = write_jsonl(tmp_path / f"{count}.jsonl", list(map(row, range(count))))
+        given = {"train": [{"path": str(path)}], "holdout": {"rows": 50}, "clean": clean, "max_length": 600}
+        asked = spec.model_validate(given | more)
         tracemalloc.start()
-        made = build_conversations(asked, tokenizer, seed=0)
+        made = build(asked, tokenizer, seed=0)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert len(made.train) == count - 50
-        return peak, sum(lengths_of(made.train))
+        return peak, made.report.train[0].tokens
 
     built(200)
     (few, few_tokens), (many, many_tokens) = built(600), built(2400)

@@ -456,6 +456,63 @@ def test_folders_skip_licences_and_repeat_no_file(tmp_path):
     assert source.format == "text, documents"
 
 
+def test_hidden_folders_are_skipped_and_data_is_not_for_its_name(tmp_path):
+    for folder in (".ipynb_checkpoints", "__MACOSX"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "._x.jsonl", GOOD["documents"])
+    write(tmp_path / ".ipynb_checkpoints" / "x-checkpoint.jsonl", GOOD["documents"])
+    write(tmp_path / "license-questions.jsonl", GOOD["documents"])
+    (tmp_path / "LOUD.JSONL.GZ").write_bytes(gzip.compress(b'{"text": "loud"}\n'))
+    source = read(tmp_path, "document")
+    assert [file.name for file in source.files] == ["LOUD.JSONL.GZ", "license-questions.jsonl"]
+    assert source.rows[0].text == "loud"
+    (tmp_path / "b.jsonl.bz2").write_bytes(b"BZh")
+    with pytest.raises(DataError, match=r"b.jsonl.bz2: .bz2 files are not read\n    unpack it"):
+        read(tmp_path, "document")
+    write(tmp_path / "b.jsonl", GOOD["documents"])  # it is there unpacked, too
+    assert len(read(tmp_path, "document").files) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", gzip.compress(b"Once."), r"a.txt: the file is packed as .gz\n    rename it to a.txt.gz"),
+        ("a.jsonl", gzip.compress(b'{"text": "x"}\n'), "the file is packed as .gz"),
+        ("a.csv", pa.compress(b"text\nx\n", "zstd", asbytes=True), "packed as .zst\n    rename it to a.csv.zst"),
+        ("a.jsonl.gz", pa.compress(b"{}", "zstd", asbytes=True), "packed as .zst\n    rename it to a.jsonl.zst"),
+        ("a.parquet", gzip.compress(b"PAR1"), "the file is packed as .gz"),
+        ("a.txt", b"PK\x03\x04\x00\x00", "a.txt: no text: there are zero bytes in it"),
+        ("a.txt", "Once.".encode("utf-16-le"), "no text: there are zero bytes in it"),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_not_read_as_such(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read(tmp_path / name, "document")
+
+
+def test_packed_files_of_several_parts_are_read_to_their_end(tmp_path):
+    """As `cat a.gz b.gz`, `pzstd` and logs that are appended to make them."""
+    parts = [b'{"text": "one"}\n', b'{"text": "two"}\n', b'{"text": "three"}\n']
+    (tmp_path / "a.jsonl.gz").write_bytes(b"".join(map(gzip.compress, parts)))
+    (tmp_path / "a.jsonl.zst").write_bytes(
+        b"".join(pa.compress(part, "zstd", asbytes=True) for part in parts)
+    )
+    for name in ("a.jsonl.gz", "a.jsonl.zst"):
+        assert [row.text for row in read(tmp_path / name, "document").rows] == ["one", "two", "three"]
+
+
+def test_files_as_windows_writes_them(tmp_path):
+    """A byte-order mark, "\\r\\n", in cells too, and Notepad's "Unicode"."""
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfinstruction,output\r\nAsk,"one\r\ntwo"\r\n')
+    (row,) = read(tmp_path / "a.csv", "conversation").rows
+    assert [turn.content for turn in row.turns] == ["Ask", "one\ntwo"]
+    (tmp_path / "a.txt").write_bytes("Är det så?\r\nJa.\r\n".encode("utf-16"))
+    assert [row.text for row in read(tmp_path / "a.txt", "document").rows] == ["Är det så?\nJa."]
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "x"}\r\n\r\n{"text": "y"}\r\n')
+    assert [row.origin.line for row in read(tmp_path / "a.jsonl", "document").rows] == [1, 3]
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.one_of(

@@ -54,6 +54,10 @@ from tests.tiny import tiny_tokenizer
         ("ifeval/input_response_data_gpt4_20231107_145030.jsonl", "completions", "conversation", 300, {}),
         ("llamafactory_demo/c4_demo.jsonl", "documents", "document", 200, {}),
         ("dolma/documents-000.json.gz", "documents", "document", 10, {}),
+        ("dolma/cc_en_head-0091.jsonl", "documents", "document", 10, {}),
+        ("gsm8k/test.jsonl", "gsm8k", "conversation", 660, {}),
+        ("alpaca_eval/text_davinci_003/model_outputs.json", "alpaca", "conversation", 473, None),
+        ("alpaca_eval/vicuna-7b/model_outputs.json", "alpaca", "conversation", 473, None),
     ],
 )
 def test_every_row_is_read_or_dropped_by_name(name, data_format, kind, read, dropped):
@@ -171,6 +175,27 @@ def test_books_and_plain_text_lose_nothing_but_their_frame():
     assert "".join("".join(texts).split()) == "".join(Path(play).read_text().split())
     assert max(map(len, texts)) <= 2000
     assert len(read_source(SourceSpec(path=real("wikitext-2")), "document").rows) > 500
+
+
+@pytest.mark.parametrize(
+    ("name", "data_format", "files"),
+    [
+        ("gutenberg/**/*.txt", "text", 11),
+        ("gutenberg/**/*.htm", "html", 4),
+        ("movie_reviews", "text", 300),
+        ("udhr2", "text", 13),
+        ("llamafactory_demo/wiki_demo.txt", "text", 1),
+        ("tinyshakespeare", "text", 1),
+        ("article-extraction/html", "html", 27),
+    ],
+)
+def test_files_of_text_and_pages_all_give_documents(name, data_format, files):
+    if data_format == "html":
+        pytest.importorskip("trafilatura")
+    first, *rest = name.split("/")
+    source = read_source(SourceSpec(path="/".join([real(first), *rest])), "document")
+    assert source.format == data_format and len(source.files) == files and not source.dropped
+    assert {row.origin.path for row in source.rows} == set(map(str, source.files))
 
 
 def test_the_real_stages_find_their_rows():

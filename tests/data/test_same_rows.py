@@ -22,6 +22,7 @@ from aligner.data.build import (
     build_pairs,
     build_training_prompts,
 )
+from aligner.data.mix import Mix
 from aligner.recipe.data import DataSpec, PairDataSpec, PretrainDataSpec
 from aligner.recipe.ppo import PromptsSpec
 from tests.tiny import tiny_tokenizer
@@ -84,6 +85,12 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps([plain(value) for value in values]).encode()).hexdigest()[:16]
 
 
+def where_rows_lie(mix: Mix) -> list[list[int]]:
+    """Of each epoch where there are tasks: the place of every row of the first one."""
+    first = range(len(mix.sources) - mix.renderings) if any(cost.template for cost in mix.costs) else []
+    return [[found.get(row, row) for row in first] for found in ({}, *mix.rendered)] if first else []
+
+
 def of_mixed(built: Conversations | Pairs) -> str:
     mix = built.mix
     epochs = [list(mix.epoch(number)) for number in range(4)]
@@ -95,7 +102,7 @@ def of_mixed(built: Conversations | Pairs) -> str:
         mix.sources,
         mix.numbers,
         costs,
-        mix.places,
+        where_rows_lie(mix),
         epochs,
     )
 

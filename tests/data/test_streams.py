@@ -67,6 +67,14 @@ def test_what_follows_is_never_read(tmp_path: Path) -> None:
     assert read_source(stream(path, 60), "conversation").rows_read == 60
 
 
+def test_malformed_rows_are_rows_of_the_stream(tmp_path: Path) -> None:
+    """In a wrong format no row is good; whoever counts the good ones alone reads to the end of the Hub."""
+    path = tmp_path / "endless.jsonl"
+    path.write_text('{"text": 1}\n' * 50)
+    with pytest.raises(DataError, match="20 rows cannot be read, the first 3 as told; 0 can"):
+        read_source(stream(path, 20), "document")
+
+
 def test_a_stream_is_a_source_like_any_other(tmp_path: Path) -> None:
     """The same build as from a file of these rows alone: order, hold-out and accounts."""
     path, short = packed(tmp_path, ".jsonl"), tmp_path / "short" / "chats.jsonl"

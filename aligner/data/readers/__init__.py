@@ -84,6 +84,10 @@ class SourceRows:
         """Whether there may be rows of tasks, which are in memory."""
         return "tasks" in self.format.split(", ")
 
+    def change(self, changed: Callable[[Row], Row]) -> None:
+        """Put in the place of each row what `changed` makes of it, one after the other."""
+        self.rows = self._spooled(map(changed, self.rows))
+
     def keep(self, reason_against: Callable[[Row], str | None]) -> None:
         """Drop, and count, the rows that have a reason against them."""
         self.judge(map(reason_against, self.rows))
@@ -119,7 +123,7 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
     Raises `DataError` where a file is missing, the format gives rows of another kind or has no use for the source's
     criteria, or there is no row at all; and for malformed rows, the first few of them and how many more there are.
     """
-    faults: list[DataError] = []
+    faults = _Faults()
     formats: list[str] = []
     tasks = _task_files(_named_files(spec), spec)
     check_tasks(tasks, spec)
@@ -137,23 +141,48 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
 
     for item in items():
         if isinstance(item, DataError):
-            faults.append(item)
-            continue
-        if isinstance(item, Rated):
+            faults.note(item)
+        elif isinstance(item, Rated):
             source.rated.append(item)
-            continue
-        given = as_kind(item, kind) if kind and not isinstance(item, Dropped) else item
-        if isinstance(given, Dropped):
-            source.drop(given, given.reason)
         else:
-            rows.append(given)
-        if source.rows_read == spec.take:
+            given = as_kind(item, kind) if kind and not isinstance(item, Dropped) else item
+            if isinstance(given, Dropped):
+                source.drop(given, given.reason)
+            else:
+                rows.append(given)
+        if source.rows_read + faults.count == spec.take:
             break
     if tasks:
         check_rationales(spec, rows)
     source.format = ", ".join(dict.fromkeys(formats))
-    _check_rows(source, faults)
+    faults.check(source)
+    if not source.rows_read:
+        remedy = "name other files, or take the source out of the recipe"
+        raise fault(source.path, "there are no rows", remedy)
     return source
+
+
+@dataclass
+class _Faults:
+    """The malformed rows of a source: how many, and what is wrong with the first few."""
+
+    count: int = 0
+    told: list[Problem] = field(default_factory=list)
+
+    def note(self, error: DataError) -> None:
+        """Count one. The errors themselves are not kept: each holds its row, and there may be millions."""
+        self.count += 1
+        if self.count <= MAX_FAULTS:
+            self.told += error.problems
+
+    def check(self, source: SourceRows) -> None:
+        """`DataError` where there are any."""
+        if self.count > MAX_FAULTS:
+            read = f"the first {MAX_FAULTS} as told; {source.rows_read:,} can"
+            what = f"{self.count:,} rows cannot be read, {read}"
+            self.told.append(Problem(source.path, what, "mend or delete them, or name another format"))
+        if self.told:
+            raise DataError(self.told)
 
 
 class _Part(NamedTuple):
@@ -240,18 +269,3 @@ def _named_files(spec: SourceSpec) -> list[Path]:
     if spec.hub_id:
         return []
     return find_files(spec.path, TASK_SUFFIXES) if spec.format == "tasks" else find_files(spec.path)
-
-
-def _check_rows(source: SourceRows, faults: list[DataError]) -> None:
-    told = [problem for error in faults[:MAX_FAULTS] for problem in error.problems]
-    if len(faults) > MAX_FAULTS:
-        what = (
-            f"{len(faults):,} rows cannot be read, the first {MAX_FAULTS} as told; {source.rows_read:,} can"
-        )
-        told.append(Problem(source.path, what, "mend or delete them, or name another format"))
-    if told:
-        raise DataError(told)
-    if not source.rows_read:
-        raise fault(
-            source.path, "there are no rows", "name other files, or take the source out of the recipe"
-        )

@@ -21,6 +21,8 @@ SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *PAGE_SUFFIXES, ".json", ".jsonl", 
 ROW_SUFFIXES = (".jsonl", *TABLE_SUFFIXES, ".parquet")  # of files that are read row by row
 TASK_SUFFIXES = (".yaml", ".yml")
 _PACKED = (".gz", ".zst")
+_NOT_READ = (".bz2", ".xz", ".lz4", ".zip", ".7z")  # packed in ways that are not read
+_MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}  # how packed files begin
 _NOT_DATA = ("license", "readme", "copying", "notice")
 
 
@@ -52,26 +54,49 @@ def _matches(path: str, suffixes: tuple[str, ...]) -> Iterator[Path]:
     if has_magic(path) and not Path(path).exists():
         yield from (file for name in sorted(glob(path, recursive=True)) if (file := Path(name)).is_file())
     elif Path(path).is_dir():
-        yield from sorted(
-            file for file in Path(path).rglob("*") if file.is_file() and _is_data(file, suffixes)
-        )
+        yield from sorted(_in_folder(Path(path), suffixes))
     elif Path(path).is_file():
         yield Path(path)
 
 
+def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """The data files in a folder and the folders in it, hidden ones (.git, .ipynb_checkpoints) aside.
+
+    `DataError` where one is packed in a way that is not read, and does not lie there unpacked, too.
+    """
+    for file in folder.rglob("*"):
+        if not file.is_file() or any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue
+        if _is_data(file, suffixes):
+            yield file
+        elif _is_closed_data(file, suffixes):
+            what, remedy = f"{file.suffix} files are not read", "unpack it, or pack it as .gz or .zst"
+            raise DataError(Problem(at(file), what, remedy))
+
+
+def _is_closed_data(file: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether it holds data, packed in a way that is not read, which does not lie beside it unpacked."""
+    packed = file.suffix.lower() in _NOT_READ and Path(file.stem).suffix.lower() in suffixes
+    return packed and not file.with_suffix("").is_file()
+
+
 def plain_suffix(path: Path) -> str:
     """The suffix that says how the file is written, `.gz` or `.zst` aside, in lower case."""
-    return Path(path.stem if path.suffix in _PACKED else path.name).suffix.lower()
+    return _plain(path).suffix.lower()
 
 
 def plain_stem(path: Path) -> str:
     """The file's name without its suffixes: "add" of add.jsonl.gz."""
-    return Path(path.stem if path.suffix in _PACKED else path.name).stem
+    return _plain(path).stem
+
+
+def _plain(path: Path) -> Path:
+    return Path(path.stem if path.suffix.lower() in _PACKED else path.name)
 
 
 def _is_data(path: Path, suffixes: tuple[str, ...]) -> bool:
-    name = path.name.lower()
-    return plain_suffix(path) in suffixes and not name.startswith((".", *_NOT_DATA))
+    about = path.name.lower().startswith(_NOT_DATA) and plain_suffix(path) in (*TEXT_SUFFIXES, *PAGE_SUFFIXES)
+    return plain_suffix(path) in suffixes and not about
 
 
 def files_sha256(files: list[Path]) -> str:
@@ -102,15 +127,27 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         packed = path.open("rb")
     except OSError as error:
         raise _unreadable(path, error) from error
+    suffix = path.suffix.lower()
     try:
-        with packed, _unpacked(packed, path.suffix) as file:
-            yield file
+        with packed:
+            _check_packing(path, packed.read(4), suffix)
+            packed.seek(0)
+            with _unpacked(packed, suffix) as file:
+                yield file
     except (OSError, EOFError, zlib.error) as error:
-        if path.suffix not in _PACKED:
+        if suffix not in _PACKED:
             raise _unreadable(path, error) from error
-        what = f"not a whole {'gzip' if path.suffix == '.gz' else 'zstd'} file ({error})"
+        what = f"not a whole {'gzip' if suffix == '.gz' else 'zstd'} file ({error})"
         problem = Problem(at(path), what, "fetch the file again, or rename it if it is plain")
         raise DataError(problem) from error
+
+
+def _check_packing(path: Path, start: bytes, suffix: str) -> None:
+    """`DataError` where a file is packed and its name does not say so: it would be read as if it were text."""
+    found = next((packing for magic, packing in _MAGIC.items() if start.startswith(magic)), suffix)
+    if found != suffix and plain_suffix(path) != ".warc":  # whose reader unpacks
+        name = f"{path.stem if suffix in _PACKED else path.name}{found}"
+        raise DataError(Problem(at(path), f"the file is packed as {found}", f"rename it to {name}"))
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

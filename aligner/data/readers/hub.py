@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ def open_split(spec: PlaceSpec) -> HubSplit:
     assert spec.hub_id is not None, "the source is of the Hub"
     split = spec.split or DEFAULT_SPLIT
     with _told(f"{HUB}{spec.hub_id}"):
-        builder = load_dataset_builder(spec.hub_id, spec.config, revision=spec.revision)
+        # a bare id would be a folder here, where there is one of that name
+        builder = load_dataset_builder(f"hf://datasets/{spec.hub_id}", spec.config, revision=spec.revision)
         _check_commit(spec, builder.hash)
         if not spec.streaming:
             builder.download_and_prepare()
@@ -58,23 +60,43 @@ def open_split(spec: PlaceSpec) -> HubSplit:
 
 
 def _check_commit(spec: PlaceSpec, found: str | None) -> None:
-    """Without a network, `datasets` takes whatever revision is in its cache."""
-    wanted = spec.revision or ""
-    if _COMMIT.fullmatch(wanted) and found != wanted:
-        what = f"revision {wanted} is not in the cache, which has {found}"
-        raise DataError(Problem(f"{HUB}{spec.hub_id}", what, "run once with a network, or name the other"))
+    """Without a network, `datasets` takes whatever it kept last, of whatever revision.
+
+    Which commit a branch or a tag was at when the Hub was last asked is in the Hub client's own cache.
+    """
+    assert spec.hub_id is not None, "the source is of the Hub"
+    revision = spec.revision or "main"
+    wanted = revision if _COMMIT.fullmatch(revision) else _last_commit(spec.hub_id, revision)
+    if wanted == found or (wanted is None and spec.revision is None):
+        return
+    named = f"revision {revision}" + (f" ({wanted})" if wanted and wanted != revision else "")
+    what = f"{named} is not in the cache, which has {found}"
+    raise DataError(Problem(f"{HUB}{spec.hub_id}", what, "run once with a network, or name the other"))
+
+
+def _last_commit(hub_id: str, revision: str) -> str | None:
+    """The commit of a branch or tag when the Hub was last asked for it; None where it never was."""
+    from datasets import config
+
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(config.HF_CACHE_HOME) / "hub")
+    ref = cache.expanduser() / f"datasets--{hub_id.replace('/', '--')}" / "refs" / revision
+    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
 
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
     """Turns what the library says of a data set that cannot be read into one `DataError`."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from datasets.load import httpx  # whichever library of that kind the Hub's client takes
 
     try:
         yield
     except ConnectionError as error:
         what = "the Hub cannot be reached, and the data set is not in the cache of datasets (HF_HOME)"
         raise DataError(Problem(name, what, _near_id(name) or "check the network and the id")) from error
+    except httpx.TransportError as error:
+        what = f"the connection to the Hub broke ({type(error).__name__}: {error})"
+        raise DataError(Problem(name, what, "check the network, and start again")) from error
     except DatasetNotFoundError as error:
         remedy = (
             _near_id(name) or "check the id and the revision and, for a private data set, `hf auth login`"
@@ -93,14 +115,15 @@ def _near_id(name: str) -> str:
     from datasets import config
 
     folders = Path(config.HF_DATASETS_CACHE).expanduser().glob("*___*")
-    near = nearest(name.removeprefix(HUB), sorted(folder.name.replace("___", "/", 1) for folder in folders))
+    known, asked = {folder.name.replace("___", "/", 1) for folder in folders}, name.removeprefix(HUB)
+    near = "" if asked in known else nearest(asked, sorted(known))  # a right id is not what is wrong
     return near if near.startswith("did you mean") else ""
 
 
 def _near_config(error: Exception) -> str:
     """The configurations there are, where the library names them."""
     after = re.split("available", str(error), maxsplit=1, flags=re.IGNORECASE)[1:]
-    names = re.findall(r"'([^']+)'", "".join(after))
+    names = re.findall(r"'([^']+)'", "".join(after).partition("]")[0])  # an example of a call may follow
     asked = re.search(r"[Cc]onfig '([^']+)'", str(error))
     if not names:
         return "look at the data set's page on the Hub"

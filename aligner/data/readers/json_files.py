@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from aligner.data.readers.files import read_bytes, read_lines
+from aligner.data.readers.files import plain_suffix, read_bytes, read_lines
 from aligner.data.readers.records import Record, fault, kind_of
 from aligner.data.rows import Origin
 from aligner.errors import DataError, at
@@ -22,7 +22,7 @@ def read_json(path: Path) -> Iterator[Record | DataError]:
     A row is an object, or a bare string, which is a prompt and nothing else: {"prompt": string}. A row that is neither
     is given as its error, so that the rows behind it can be read, too.
     """
-    if ".jsonl" in path.suffixes:
+    if plain_suffix(path) == ".jsonl":
         yield from _line_records(path, read_lines(path))
         return
     data = read_bytes(path).removeprefix(BOM)

@@ -16,6 +16,9 @@ from aligner.data.rows import Origin
 from aligner.errors import DataError, at
 
 _TOOLS = ("tools", "tool_calls", "function_call")
+BUFFER_BYTES = (
+    1 << 20
+)  # read at once of a column of Parquet; without it all of a group of rows, however many it has
 CELL_CHARS = 2**31 - 1  # the longest cell; csv's own limit of 131072 is shorter than many documents
 
 
@@ -71,8 +74,8 @@ def _cells(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
     line = 1
     try:
         for cells in reader:
-            if cells:
-                yield line, cells
+            if cells:  # line ends in a cell are those of the file
+                yield line, [cell.replace("\r\n", "\n") for cell in cells]
             line = reader.line_num + 1
     except csv.Error as error:
         raise fault(at(path, line), f"not a row of a table ({error})", "mend or delete this row") from error
@@ -118,7 +121,7 @@ def read_parquet(path: Path) -> Iterator[Record]:
     number = 0
     with _parquet_bytes(path) as file:
         try:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=1000):
+            for batch in pq.ParquetFile(file, buffer_size=BUFFER_BYTES).iter_batches(batch_size=1000):
                 for row in batch.to_pylist():
                     number += 1
                     yield Record(Origin(str(path), number), unpadded(row))

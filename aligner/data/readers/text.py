@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from aligner.data.readers.files import read_bytes
+from aligner.data.readers.records import fault
 from aligner.data.rows import Document, Origin
+from aligner.errors import at
 
 GROUP_CHARS = 2000
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _START = re.compile(r"^\s*\*{3}\s*START OF (THIS|THE) PROJECT GUTENBERG EBOOK", re.IGNORECASE)
 _OLD_START = re.compile(r"^\s*\*END\s?\*\s?THE SMALL PRINT", re.IGNORECASE)
 _END = re.compile(
@@ -20,13 +24,17 @@ _END = re.compile(
 def read_text(path: Path) -> Iterator[Document]:
     """Documents of a plain text file.
 
-    Bytes are UTF-8 (a byte-order mark is skipped), or Latin-1 where they are not; line ends become "\\n". What
+    Bytes are UTF-8 or, with its byte-order mark, UTF-16 (marks are skipped), or Latin-1 where they are not; line ends
+    become "\\n". `DataError` where there are zero bytes, as in no text. What
     stands before Project Gutenberg's start marker and after its end marker goes, where such lines are there.
     Paragraphs (parted by blank lines) are put together, in order, as long as a document stays within 2000
     characters; a paragraph longer than that is taken line by line, and a line longer than that stays whole.
     `Origin.line` is the document's first line in the file.
     """
-    lines = _decode(read_bytes(path)).splitlines()
+    text = _decode(read_bytes(path))
+    if "\0" in text:
+        raise fault(at(path), "no text: there are zero bytes in it", "save it as UTF-8, or leave it out")
+    lines = text.splitlines()
     start, end = _body(lines)
     for first_line, text in _grouped(_units(lines, start, end)):
         yield Document(Origin(str(path), first_line), text=text)
@@ -34,7 +42,7 @@ def read_text(path: Path) -> Iterator[Document]:
 
 def _decode(data: bytes) -> str:
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n")

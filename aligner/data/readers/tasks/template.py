@@ -14,7 +14,9 @@ from aligner.data.readers.tasks.sandbox import CompiledTemplate, template_proble
 from aligner.data.rows import Origin
 from aligner.errors import DataError, Problem
 
-FAILED_SHARE = 0.01  # of the rows that a template is tried on; where it fails on more, the template is wrong
+FAILED_SHARE = (
+    0.01  # of the rows that a template is tried on; where it fails on more, and on several, it is wrong
+)
 CHOICES, SHUFFLED = "answer_choices", "shuffled_choices"
 
 Luck = Callable[[int], int]  # number of a draw -> a random number of 64 bits
@@ -113,7 +115,7 @@ class Trials:
             self.first.setdefault(key, (template, origin, found.error))
 
     def check(self) -> None:
-        """`DataError` with each template that failed on more than `FAILED_SHARE` of the rows it was tried on."""
+        """`DataError` with each template that failed on more rows than may be: all, or several and `FAILED_SHARE`."""
         problems = [
             Problem(
                 template.written.where,
@@ -122,7 +124,8 @@ class Trials:
                 self._remedy(key),
             )
             for key, (template, origin, error) in self.first.items()
-            if self.failed[key] > FAILED_SHARE * self.tried[key]
+            if self.failed[key] > max(FAILED_SHARE * self.tried[key], 1)
+            or self.failed[key] == self.tried[key]
         ]
         if problems:
             raise DataError(problems)
@@ -130,7 +133,7 @@ class Trials:
     def _remedy(self, key: tuple[str, str]) -> str:
         rows = "the row" if self.failed[key] == 1 else "the rows"
         guard = "guard it in the template: {% if field is defined %} ... {% endif %}"
-        return f"mend or delete {rows}, or {guard}; one row in {round(1 / FAILED_SHARE)} may fail"
+        return f"mend or delete {rows}, or {guard}; one row, or one in {round(1 / FAILED_SHARE)}, may fail"
 
 
 def in_random_order(count: int, luck: Luck) -> Iterator[int]:
