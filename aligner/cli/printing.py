@@ -57,13 +57,14 @@ def _print_table(columns: Sequence[str], metrics: Sequence[ResultTable]) -> None
     from rich.table import Column, Table
 
     console = _console()
+    endless = console.options.update(max_width=10_000)  # else a measure is never more than the terminal's width
     for beside in (" ", "\n"):
         table = Table(Column("", no_wrap=True), *columns, box=None)
         for metric in metrics:
             for row in metric.rows:
                 name = f"{metric.title}, {row.name}".removesuffix(", all")
                 table.add_row(escape(name), *(_marked(cell, beside) for cell in row.cells))
-        if Measurement.get(console, console.options, table).maximum <= console.width:
+        if Measurement.get(console, endless, table).maximum <= console.width:
             break
     console.print(table)
 
