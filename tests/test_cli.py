@@ -65,9 +65,11 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
     write_complete(tmp_path)
     Path("r.yaml").write_text(Path("sft-complete.yaml").read_text())
 
+    launched: dict[str, Callable[..., object]] = {"follow": lambda: None, "part": lambda: None}
+
     def install(**functions: Callable[..., object]) -> None:
         for module in ("aligner.pipeline", "aligner.check", "aligner.preview"):
-            monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**functions))  # type: ignore[arg-type]
+            monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**(launched | functions)))  # type: ignore[arg-type]
 
     return install
 
@@ -203,7 +205,7 @@ def test_intervals_stand_beside_their_numbers_or_below_where_a_terminal_is_narro
 ) -> None:
     gains = {"ppo/gold_gain": 0.307, "ppo/gold_gain_low": 0.27, "ppo/gold_gain_high": 0.345}
     results = gains | {key.replace("ppo", "grpo"): value for key, value in gains.items()}
-    pipeline(run_recipe=lambda *_, **__: Outcome(results=results), part=lambda: None, follow=lambda: None)
+    pipeline(run_recipe=lambda *_, **__: Outcome(results=results))
     monkeypatch.setattr(printing, "NO_TERMINAL", columns)
     lines = [line.split() for line in invoke("run", "r.yaml").output.splitlines()]
     beside = ["(0.270", "to", "0.345)"] * 2

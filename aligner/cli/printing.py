@@ -57,7 +57,9 @@ def _print_table(columns: Sequence[str], metrics: Sequence[ResultTable]) -> None
     from rich.table import Column, Table
 
     console = _console()
-    endless = console.options.update(max_width=10_000)  # else a measure is never more than the terminal's width
+    endless = console.options.update(
+        max_width=10_000
+    )  # else a measure is never more than the terminal's width
     for beside in (" ", "\n"):
         table = Table(Column("", no_wrap=True), *columns, box=None)
         for metric in metrics:

@@ -23,7 +23,7 @@ from aligner.recipe.data import DataSpec, PairDataSpec
 from tests.stages.tools import write_jsonl
 from tests.tiny import tiny_tokenizer
 
-BYTES_A_ROW = 300  # of memory, for rows of 200 tokens and more, which take 27 bytes a token in lists
+BYTES_A_ROW = 400  # of memory, for rows of 200 tokens and more, which take 27 bytes a token in lists
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def snapshots(monkeypatch: pytest.MonkeyPatch, run: Path, folder: Path) -> None:
         shutil.copytree(run, folder / str(step))
         return path
 
-    for stage in ("loop", "ppo"):
+    for stage in ("loop", "rollouts"):
         monkeypatch.setattr(f"aligner.stages.{stage}.save_checkpoint", save)
 
 

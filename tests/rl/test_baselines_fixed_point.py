@@ -33,7 +33,7 @@ NUMBERS = {
 def train(environment: Environment, spec: RlooSpec | GrpoSpec, *, seed: int = 0) -> float:
     """As in `aligner.stages.group`; the distance to the optimum at the end."""
     policy, reference = Tabular(environment.reference), Tabular(environment.reference)
-    policy.drawing = SimpleNamespace(autocast=False)  # type: ignore[assignment]
+    policy.same_numerics = True  # type: ignore[assignment]
     weights = {"logits": policy.logits}
     optimizer = torch.optim.Adam(weights.values(), lr=spec.learning_rate, eps=1e-5)
     recipe: Any = SimpleNamespace(

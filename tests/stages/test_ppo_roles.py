@@ -11,6 +11,7 @@ from aligner.errors import Interrupted
 from aligner.models.heads import RewardStats, write_stats
 from aligner.models.load import LoadedModel, load_reward_base, load_trained, save_model
 from aligner.recipe.model import LoraSpec, ModelSpec
+from aligner.rl.ranks import ALONE
 from aligner.run.folder import RunFolder
 from aligner.stages.ppo import train_step
 from aligner.stages.ppo_job import prepare
@@ -49,7 +50,7 @@ def test_four_roles_on_one_backbone_train_adapters_alone(world, tmp_path, capsys
         pytest.importorskip("bitsandbytes", reason="needs the [quant] extra")
     plan = plan_of(world, tmp_path / "run", quantize=quantize, value="adapter", learning_rate=1e-2)
     with RunFolder.open(plan.model_copy(update={"output": str(tmp_path / "look")}), recipe_text="") as run:
-        job = prepare(plan, run)
+        job = prepare(plan, run, ALONE)
     assert "reward.0: on the policy's backbone" in capsys.readouterr().err
     (reward,) = job.rewards.models().values()
     roles = [job.policy.model, job.reference.model, reward.model.model, job.policy.value_trunk]
