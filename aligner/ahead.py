@@ -87,7 +87,7 @@ def _override(stage: PlannedStage, planned: Mapping[str, PlannedStage]) -> str:
     """How the command line says so; of a recipe that another one names it says nothing."""
     if planned.get(stage.name) is not stage:
         return f" in {stage.path}"
-    name = f"{stage.name}." if len(planned) > 1 else ""
+    name = f"{stage.name}." if len(planned) > 1 or stage.name != stage.recipe.stage else ""
     return f", here or by -s {name}model.merge=false"
 
 

@@ -140,7 +140,9 @@ def _machine() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     whole = min(memory.total, _memory_limit() or memory.total)
     why = "the limit of this container" if whole < memory.total else "of the machine"
-    yield Finding("memory", f"{_gib(min(memory.available, whole))} of {_gib(whole)} free", why)
+    taken = Path("/sys/fs/cgroup/memory.current")
+    left = whole - int(taken.read_text()) if whole < memory.total and taken.exists() else whole
+    yield Finding("memory", f"{_gib(max(min(memory.available, left), 0))} of {_gib(whole)} free", why)
 
 
 def _places(folder: Path) -> Iterator[Finding]:
@@ -148,13 +150,14 @@ def _places(folder: Path) -> Iterator[Finding]:
     yield _durable(folder)
     home = cache_home()
     yield _disk("cache", home)._replace(name="cache (ALIGNER_HOME)")
+    yield _disk("rows in preparation (TMPDIR)", Path(tempfile.gettempdir()))
     rows = rows_home()
     value, why = (str(rows), "ALIGNER_KEEP_ROWS=0 keeps none") if rows else ("none", "ALIGNER_KEEP_ROWS is 0")
     yield Finding("tokenised rows kept", value, why)
 
 
 def _disk(name: str, folder: Path) -> Finding:
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    there = _there(folder)
     free = shutil.disk_usage(there).free
     if not os.access(there, os.W_OK):
         return Finding(name, str(folder), "cannot be written to; name another place", "problem")
@@ -162,10 +165,15 @@ def _disk(name: str, folder: Path) -> Finding:
     return Finding(name, str(folder), f"{_gib(free)} free", "note" if scarce else "ok")
 
 
+def _there(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there already."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+
+
 def _durable(folder: Path) -> Finding:
     """Whether this file system has the locks, fsync and renames that run folders stand on."""
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".aligner-doctor-") as file:
+        with tempfile.NamedTemporaryFile(dir=_there(folder), prefix=".aligner-doctor-") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(b"x" * 4096)
             began = time.perf_counter()
@@ -182,8 +190,9 @@ def _hub() -> Iterator[Finding]:
     yield Finding(
         "hub", "offline" if offline else "asked where a recipe names it", "HF_HUB_OFFLINE=1 keeps it out"
     )
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    kept = "HF_TOKEN" in os.environ or (home / "token").exists()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or cache / "huggingface").expanduser()
+    kept = "HF_TOKEN" in os.environ or Path(os.environ.get("HF_TOKEN_PATH") or home / "token").exists()
     value = "there" if kept else "none"
     yield Finding("token", value, "needed to publish and for gated models: hf auth login, or HF_TOKEN")
     yield _disk("hub cache", home)._replace(name="hub cache (HF_HOME)")

@@ -7,6 +7,8 @@ training that stopped itself, 1 our own fault, 130 interrupted.
 from __future__ import annotations
 
 import json
+import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,7 +110,9 @@ def show(
     overrides: Overrides = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="how many rows")] = 5,
     stage: Annotated[str | None, typer.Option("--stage", help="of a pipeline, this stage alone")] = None,
-    dropped: Annotated[bool, typer.Option("--dropped", help="rows that were dropped, by reason")] = False,
+    dropped: Annotated[
+        bool, typer.Option("--dropped", help="rows that were dropped, by reason, ten of each at most")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="a page of all this, dropped rows too")
     ] = None,
@@ -223,6 +227,9 @@ def _answering() -> Iterator[None]:
         raise typer.Exit(130) from None
     except typer.Exit:
         raise
+    except BrokenPipeError:  # whoever read the answer has left (| head), and would leave once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
     except Exception as error:
         traceback.print_exc()
         typer.echo(

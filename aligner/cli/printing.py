@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aligner.run.report_tables import Cell, ResultTable
 
 FEW_ROWS = 20
-NO_TERMINAL = 200  # columns of a file or pipe, where nothing is folded
+NO_TERMINAL = 10_000  # columns of a file or pipe, where nothing is folded
 
 
 def print_outcome(outcome: RunOutcome) -> None:

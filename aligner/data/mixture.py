@@ -198,8 +198,9 @@ def cap_files(source: SourceRows, cap: int | None, *, seed: int) -> None:
         lots.append(chance(row, seed=seed, purpose="cap"))
         files.append(numbers.setdefault(file_of(row), len(numbers)))
     kept = np.zeros(len(lots), dtype=bool)
-    for file in numbers.values():
-        of_file = np.flatnonzero(np.asarray(files) == file)
+    each = np.asarray(files)
+    begins = np.cumsum(np.bincount(each, minlength=len(numbers)))[:-1]
+    for of_file in np.split(np.argsort(each, kind="stable"), begins):
         kept[of_file] = _lowest(np.asarray(lots)[of_file], cap)
     source.judge(None if stays else "cap" for stays in kept.tolist())
 

@@ -89,7 +89,10 @@ def draws_of(parts: Sequence[Part], sources: Sequence[SourceSpec], mixture: Mixt
     """
     empty = set(range(len(sources))) - {part.source for part in parts}
     if empty:
-        what, remedy = "no rows are left of this source", "look at them with `aligner show --dropped`"
+        what, remedy = (
+            "no rows are left of this source",
+            "loosen what drops them (data.clean, cap, hold-out), or take it out",
+        )
         raise DataError([Problem(f"data.train.{number}", what, remedy) for number in sorted(empty)])
     if mixture.by == "epochs":
         quotas = [round((sources[part.source].epochs or 1) * len(part.rows)) for part in parts]

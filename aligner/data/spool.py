@@ -7,11 +7,25 @@ import sys
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, TypeVar, overload
+
+from aligner.errors import Problem, StorageError
 
 T = TypeVar("T")
 
 CHUNK_ROWS = 500  # written and read together
+
+
+@contextmanager
+def put_aside() -> Iterator[None]:
+    """StorageError where the disk of temporary files does not take rows."""
+    try:
+        yield
+    except OSError as error:
+        what = f"rows that are prepared cannot be put aside there ({error.strerror or error})"
+        remedy = "make room, or set TMPDIR to a folder on a larger disk"
+        raise StorageError(Problem(tempfile.gettempdir(), what, remedy)) from error
 
 
 class Spool(Sequence[T]):
@@ -47,10 +61,12 @@ class Spool(Sequence[T]):
         return other
 
     def _write(self, items: list[T]) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="aligner-rows-")  # noqa: SIM115 - open as long as it is read
-        self._starts.append(self._file.seek(0, 2))
-        pickle.dump(items, self._file, protocol=pickle.HIGHEST_PROTOCOL)
+        with put_aside():
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="aligner-rows-")  # noqa: SIM115 - open as long as it is read
+            self._starts.append(self._file.seek(0, 2))
+            pickle.dump(items, self._file, protocol=pickle.HIGHEST_PROTOCOL)
+            self._file.flush()
 
     def _at(self, number: int) -> T:
         chunk, place = divmod(number, self._chunk_rows)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligner.data.costs import Costs, RowCost
+from aligner.data.spool import put_aside
 from aligner.data.tokens import TokenRow
 
 PENDING_TOKENS = 1 << 18  # that wait to be written together
@@ -89,11 +90,12 @@ class TokenFile:
         return self._mapped
 
     def _write(self) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="aligner-tokens-")  # noqa: SIM115 - open as long as it is read
-        self._file.seek(0, 2)
-        self._pending.tofile(self._file)
-        self._file.flush()
+        with put_aside():
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="aligner-tokens-")  # noqa: SIM115 - open as long as it is read
+            self._file.seek(0, 2)
+            self._pending.tofile(self._file)
+            self._file.flush()
         self._pending = array("i")
         self._mapped = np.memmap(self._file, dtype=np.int32, mode="r")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
 from aligner.errors import Problem
@@ -31,6 +31,9 @@ def unknown_model(model_id: str) -> Problem | None:
         )
     try:
         HfApi().model_info(model_id, timeout=SECONDS)
+    except HFValidationError:
+        remedy = "check the folder; an id of the Hub is owner/name"
+        return Problem(model_id, f'no folder "{model_id}" is here, and it is no id of the Hub', remedy)
     except RepositoryNotFoundError:
         remedy = "check the folder or the id (owner/name); for a private model, `hf auth login`"
         return Problem(model_id, f"{here} the Hub has none of that name, or not for you", remedy)

@@ -237,7 +237,9 @@ class PretrainDataSpec(Spec):
 
     @model_validator(mode="after")
     def _streams_are_never_whole(self) -> Self:
-        if faults := stream_faults(self.holdout, self.train):
+        early = self.curriculum.sources if self.curriculum else []
+        faults = stream_faults(self.holdout, self.train)
+        if faults := [*faults, *stream_faults(self.holdout, early, part="curriculum.sources")]:
             raise ValueError("; ".join(faults))
         return self
 
@@ -248,12 +250,12 @@ class PretrainDataSpec(Spec):
         return [*self.train, *early, *self.holdout.sources]
 
 
-def stream_faults(holdout: HoldoutSpec, sources: Sequence[SourceSpec]) -> list[str]:
+def stream_faults(holdout: HoldoutSpec, sources: Sequence[SourceSpec], *, part: str = "train") -> list[str]:
     """What is asked of sources that needs all of their rows, and they are streams."""
     streams = [number for number, source in enumerate(sources) if source.streaming]
     if not (streams and holdout.families):
         return []
-    what = f"holdout.families: needs all rows, and train.{streams[0]} is a stream"
+    what = f"holdout.families: needs all rows, and {part}.{streams[0]} is a stream"
     return [f"{what}; withhold rows: N, or sources of their own"]
 
 

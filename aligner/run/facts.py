@@ -49,12 +49,14 @@ class StageFacts:
     @property
     def trained_rows(self) -> str:
         """Rows that are trained on, of all sources."""
-        return _rows(self.manifest.data, lambda part: part.startswith(("train", "curriculum")))
+        return _rows(
+            self.manifest.data, lambda part: part.removeprefix("pairs ").startswith(("train", "curriculum"))
+        )
 
     @property
     def rows_used(self) -> str:
-        """Rows used of all sources, the held-out ones aside."""
-        return _rows(self.manifest.data, lambda part: "holdout" not in part)
+        """Rows used of all sources, those held out or watched aside."""
+        return _rows(self.manifest.data, lambda part: "holdout" not in part and not part.startswith("watch"))
 
 
 def _rows(report: Any, counts: Callable[[str], bool]) -> str:

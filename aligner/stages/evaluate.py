@@ -145,7 +145,7 @@ class _Evaluation:
             found |= suites.measure_few_shot(subject, suite, prompts, solved, self.decoding, shots=spec.shots)
         return named(subject.name, found)
 
-    def _on_pairs(self, subject: Subject, pairs: list[PairRow]) -> Results:
+    def _on_pairs(self, subject: Subject, pairs: Sequence[PairRow]) -> Results:
         """The model's own log-likelihood as a judge; the reward model once, on the first model's rows."""
         found: Results = {}
         if self.reward and "reward/accuracy_share" not in self.results:

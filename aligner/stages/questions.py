@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -25,7 +26,7 @@ class Questions:
     documents: list[Document]
     tasks: dict[str, list[PromptRow]]
     examples: list[PromptRow]
-    pairs: list[PairRow]
+    pairs: Sequence[PairRow]
     prompts: list[PromptRow]
     reports: dict[str, DataReport]
 
@@ -52,7 +53,7 @@ def read_questions(recipe: EvaluateRecipe, tokenizer: PreTrainedTokenizerBase, *
     if spec.documents:
         read = build_documents(PretrainDataSpec(train=spec.documents, clean=EVERY_DOCUMENT), seed=recipe.seed)
         documents, reports["documents"] = read.train, read.report
-    pairs: list[PairRow] = []
+    pairs: Sequence[PairRow] = []
     if spec.pairs:
         # A test is taken as it is: what contradicts itself in it is measured too.
         as_they_are = PairRules(conflicts="keep")
