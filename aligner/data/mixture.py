@@ -200,7 +200,7 @@ def cap_files(source: SourceRows, cap: int | None, *, seed: int) -> None:
     kept = np.zeros(len(lots), dtype=bool)
     each = np.asarray(files)
     begins = np.cumsum(np.bincount(each, minlength=len(numbers)))[:-1]
-    for of_file in np.split(np.argsort(each, kind="stable"), begins):
+    for of_file in np.split(np.argsort(each, kind="stable"), begins) if numbers else ():
         kept[of_file] = _lowest(np.asarray(lots)[of_file], cap)
     source.judge(None if stays else "cap" for stays in kept.tolist())
 

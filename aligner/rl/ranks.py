@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from aligner.errors import AlignerError, ModelError, Problem, RunError
 from aligner.rl.rollout import Rollout, passes
+from aligner.run import launch
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(days=2)  # for the first rank, which evaluates and saves while the others wait
@@ -153,6 +154,10 @@ ALONE = Ranks()
 def ranks_of_launch() -> Ranks:
     """The processes that were launched together: one without a launcher. The first call opens the ways between them."""
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
+    if state.num_processes != launch.processes():
+        fault = f"{launch.processes()} processes by WORLD_SIZE, {state.num_processes} by accelerate"
+        remedy = "start by torchrun or accelerate launch, which set RANK, LOCAL_RANK and WORLD_SIZE"
+        raise RunError(Problem("processes", fault, remedy))
     return Ranks(state.process_index, state.num_processes)
 
 
@@ -161,6 +166,8 @@ def _peers_are_there() -> Iterator[None]:
     """Inside, the way to another process that has ended breaks off, which is told as that."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         fault = (
             f"another process of this launch has ended, or cannot be reached ({str(error).splitlines()[0]})"

@@ -52,7 +52,7 @@ def rng_state() -> RngState:
 
 
 def set_rng_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Put all generators back; `tensors` may hold other names too. KeyError when one of ours is missing."""
+    """Put all generators back; `tensors` may hold other names too, and lack those of devices that were not there."""
     import numpy
     import torch
 
@@ -63,4 +63,6 @@ def set_rng_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> No
     torch.set_rng_state(tensors["rng.torch"])
     if torch.cuda.is_available():
         for device in range(torch.cuda.device_count()):
-            torch.cuda.set_rng_state(tensors[f"rng.cuda.{device}"], device)
+            saved = tensors.get(f"rng.cuda.{device}", tensors.get("rng.cuda.0"))
+            if saved is not None:  # of a machine with fewer devices, or none
+                torch.cuda.set_rng_state(saved, device)

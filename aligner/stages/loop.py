@@ -33,7 +33,7 @@ from aligner.run.checkpoint import save_checkpoint
 from aligner.run.folder import RunFolder
 from aligner.run.progress import Bar, progress, say
 from aligner.stages.order import Curriculum, FixedOrder, row_order, with_curriculum
-from aligner.stages.resume import GoOn, check_room, cut_back, newest_for_all, state_of
+from aligner.stages.resume import GoOn, check_processes, check_room, cut_back, newest_for_all, state_of
 from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
 from aligner.stages.stop import Stop, gentle_stop
 
@@ -193,8 +193,8 @@ class RunCallback(TrainerCallback):
         from_start: bool,
     ) -> None:
         self.run, self.trainer, self.bar, self.stop = run, trainer, bar, stop
-        self.look, self.every, self.from_start = look, every, from_start
-        self.stopped = False
+        self.look = look if run.leads else None  # the other processes wait
+        self.every, self.from_start, self.stopped = every, from_start, False
         self.since = time.perf_counter()
 
     def on_train_begin(
@@ -271,16 +271,16 @@ def run_training(
     """Train to the end of the plan, from the newest whole checkpoint if there is one.
 
     look, every: figures on the hold-out for metrics.jsonl, every so many steps; `from_start`: before the first, too.
-    Raises Interrupted after Ctrl-C (or SIGTERM), with a checkpoint saved; TrainingError when the loss is no number.
+    Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved; TrainingError for a loss that is no number.
     """
+    check_processes(trainer)
     found = newest_for_all(trainer.ranks, run.checkpoints)
     trainer.done = found.step if found else 0
     cut_back(run, found)
-    trainer.ranks.agree(lambda: check_room(trainer, run))
+    trainer.ranks.first(lambda: check_room(trainer, run))
     go_on = GoOn(trainer, found) if found else None
-    found = None  # which lets go of it: a second copy of weights and moments
+    del found  # a second copy of weights and moments
     with progress(title, trainer.args.max_steps, done=trainer.done) as bar, gentle_stop() as stop:
-        look = look if run.leads else None  # the other processes wait
         callback = RunCallback(run, trainer, bar, stop, look=look, every=every, from_start=from_start)
         trainer.remove_callback(PrinterCallback)
         if go_on:

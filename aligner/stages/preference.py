@@ -46,6 +46,7 @@ def train_preference(recipe: PreferenceRecipe, run: RunFolder) -> StageResult:
     loaded, spec, train = load_model(recipe.model), recipe.numbers, recipe.train
     prompts = watched_prompts(recipe, loaded)
     rewards = load_rewards(recipe.reward if prompts else [], loaded.tokenizer)
+    rewards.check_prompts([row.prompt for row in prompts.rows] if prompts else [])
     data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed)
     read = {"pairs": data.report.to_json()} | ({"watch": prompts.report.to_json()} if prompts else {})
     run.start(parents={"base": loaded.identity} | rewards.identities(), data=read, seed=recipe.seed)

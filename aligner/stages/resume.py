@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback
 
@@ -33,15 +34,10 @@ COPIES = 3  # of what is trained in a checkpoint: the weights and two moments
 
 
 def state_of(trainer: StageTrainer, run: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tensors and JSON from which `GoOn` goes on bit by bit; ModelError where each device has only a part of them.
+    """Tensors and JSON from which `GoOn` goes on bit by bit.
 
     Beside what decides the steps to come: the rows that have been logged, and what has been added up since the last.
     """
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        what = "sharded weights have no checkpoints here"
-        raise ModelError(
-            Problem("train.checkpoint_every", what, "train on whole copies (DDP), or leave it out")
-        )
     tensors, state = training_state(trained(trainer), trainer.optimizer)
     since_told = trainer.ranks.together(lambda: _since_told(trainer))
     of_ranks, random = random_of_ranks(trainer.ranks)
@@ -57,6 +53,18 @@ def _since_told(trainer: StageTrainer) -> dict[str, Any]:
         "sums": dict(trainer.plan.sums),
         "loss": float(trainer._tr_loss),
         "step": trainer._globalstep_last_logged,
+    }
+
+
+def _own_share(told: list[dict[str, Any]], ranks: Ranks) -> dict[str, Any]:
+    """What this rank goes on from; of another number of them the first has all sums, and all have the mean loss."""
+    if len(told) == ranks.count:
+        return told[ranks.rank]
+    names = {name for one in told for name in one["sums"]} if ranks.rank == 0 else set()
+    return {
+        "sums": {name: sum(one["sums"].get(name, 0) for one in told) for name in names},
+        "loss": sum(one["loss"] for one in told) / len(told),
+        "step": told[0]["step"],
     }
 
 
@@ -76,6 +84,16 @@ def _load(path: Path, rank: int) -> Checkpoint:
         fault = f"process {rank} does not see this checkpoint"
         raise RunError(Problem(str(path), fault, "put the output on a disk that all machines share"))
     return load_checkpoint(path)
+
+
+def check_processes(trainer: StageTrainer) -> None:
+    """ModelError where each process has but a part of the weights, or they do not read the same rows in one order."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        what = "FSDP and DeepSpeed give each process a part of the weights; here each holds all of them"
+        remedy = "launch plain DDP: torchrun, or accelerate launch --multi_gpu"
+        raise ModelError(Problem("processes", what, remedy))
+    order = torch.tensor([trainer.args.max_steps, *trainer.plan.order])
+    trainer.ranks.check_same([order], "the order of rows")
 
 
 def cut_back(run: RunFolder, found: Checkpoint | None) -> None:
@@ -114,11 +132,10 @@ class GoOn(TrainerCallback):
         for group, rate in zip(trainer.optimizer.param_groups, saved["schedule"]["_last_lr"], strict=True):
             group["lr"] = rate
         state.global_step = self.found.step
-        told = saved["since_told"]
-        trainer._globalstep_last_logged = told[0]["step"]
-        if (rank := trainer.ranks.rank) < len(told):  # of as many processes as then
-            trainer.plan.sums.update(told[rank]["sums"])
-            trainer._tr_loss.fill_(told[rank]["loss"])
+        own = _own_share(saved["since_told"], trainer.ranks)
+        trainer._globalstep_last_logged = own["step"]
+        trainer.plan.sums.update(own["sums"])
+        trainer._tr_loss.fill_(own["loss"])
         drawn = {
             name: tensor
             for name, tensor in self.found.tensors.items()

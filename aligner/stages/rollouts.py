@@ -93,9 +93,11 @@ def watch_of(
 
 
 def check_start(job: RolloutJob) -> None:
-    """ModelError where the ranks do not start from the same policy and critic."""
+    """ModelError where the ranks do not start from the same policy, critic and prompts."""
     weights = [*job.policy.model.parameters(), *job.policy.parameters()]
     job.ranks.check_same(weights, "the start model's weights")
+    ids = torch.tensor([token for row in job.prompts for token in (*row.input_ids, -1)])
+    job.ranks.check_same([ids], "the prompts")
 
 
 def run_steps(

@@ -86,8 +86,10 @@ def micro_batches(train: TrainSpec) -> int:
     if devices > 1 and train.rows_per_device is None and train.rows_per_step % devices == 0:
         return 1
     if train.rows_per_step % (per_pass * devices):
-        fault = f"rows_per_step = {train.rows_per_step} is no multiple of rows_per_device x {devices} devices"
-        raise RecipeError(Problem("train.rows_per_step", fault, f"take a multiple of {per_pass * devices}"))
+        multiple = (train.rows_per_device or 1) * devices
+        what = f"rows_per_step = {train.rows_per_step} is no multiple of {multiple}"
+        fault = f"{what} (rows of a pass x {devices} devices)"
+        raise RecipeError(Problem("train.rows_per_step", fault, f"take a multiple of {multiple}"))
     return train.rows_per_step // (per_pass * devices)
 
 
