@@ -14,6 +14,7 @@ from aligner import pipeline
 from aligner.errors import AlignerError
 from aligner.recipe.stage import StageRecipe
 from aligner.rl.ranks import ranks_of_launch
+from aligner.stages.loop import StageTrainer
 
 
 def run_on_ranks(plan: StageRecipe, stop_at: int | None = None) -> tuple[str, dict[str, float]]:
@@ -53,7 +54,17 @@ def _interrupted(stop_at: int | None) -> Iterator[None]:
         return real(job, step)
 
     aligner.stages.ppo.train_step = acting
+    learn, told = StageTrainer.training_step, []
+
+    def learning(self: StageTrainer, *batch: Any) -> Any:
+        if self.state.global_step == stop_at and self.ranks.rank == 1 and not told:
+            told.append(stop_at)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learn(self, *batch)
+
+    StageTrainer.training_step = learning  # type: ignore[method-assign]
     try:
         yield
     finally:
         aligner.stages.ppo.train_step = real
+        StageTrainer.training_step = learn  # type: ignore[method-assign]

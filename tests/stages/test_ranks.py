@@ -128,6 +128,27 @@ def test_a_pipeline_runs_on_two_ranks_and_is_left_alone_when_it_is_finished(
     assert pair(run_pipeline_on_ranks, tmp_path) == ["already_done", ""]
 
 
+def test_sft_on_two_ranks_goes_on_bit_by_bit(pair: Pair, tmp_path: Path) -> None:
+    """Between two lines of metrics, so what each rank has added up since the last one goes on, too."""
+    numbers = {"steps": 6, "rows_per_device": 2, "optimizer": "adamw", "log_every": 2}
+    pair(run_on_ranks, sft_recipe(tmp_path, "straight", **numbers))
+    plan = sft_recipe(tmp_path, "broken", **numbers)
+    told = [fault for fault, _ in pair(run_on_ranks, plan, 2)]
+    assert told[0] == told[1] and told[0].startswith("Interrupted") and "stopped at step 3 of 6" in told[0]
+    pair(random.seed, 99)
+    pair(run_on_ranks, plan)
+    one, two = (weights(tmp_path / name / "model") for name in ("straight", "broken"))
+    assert all(torch.equal(one[name], two[name]) for name in one | two)
+    logged = [
+        [
+            {key: value for key, value in row.items() if "second" not in key}
+            for row in lines(tmp_path / name, "metrics.jsonl")
+        ]
+        for name in ("straight", "broken")
+    ]
+    assert logged[0] == logged[1] and len(logged[0]) >= 3
+
+
 def test_the_command_runs_under_a_launcher(world: Path, tmp_path: Path) -> None:
     plan = whole(world, tmp_path / "run", steps=2)
     (tmp_path / "ppo.yaml").write_text(complete_yaml(plan))
