@@ -52,6 +52,8 @@ def _problem(detail: ErrorDetails, key: str, annotation: Any, node: Node) -> Pro
             if node.place.startswith("-s") or what.startswith("give either")
             else ""
         )
+        if override and "epochs or steps" in what:
+            override += f": -s {key}.epochs=null"
         return Problem(node.place, f"{key}: {what}" if key else what, override)
     if sort in _BOUNDS and isinstance(node, ScalarNode):
         name, words = _BOUNDS[sort]

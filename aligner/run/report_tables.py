@@ -59,6 +59,7 @@ class Movement:
     first: str
     last: str
     verdict: str
+    since: int  # the step of the first one
 
 
 # What a stage is judged by, in the words of a headline; the first and last logged values are compared.
@@ -83,12 +84,11 @@ def movements(stage: str, rows: Sequence[Mapping[str, float]]) -> list[Movement]
     found = []
     rows = [as_of_ppo(row) for row in rows]
     for key, name in _HEADLINES.items():
-        values = [float(row[key]) for row in rows if key in row]
-        if len(values) > 1:
-            first, last = values[0], values[-1]
-            found.append(
-                Movement(stage, name, number(first, key), number(last, key), _verdict(key, first, last))
-            )
+        logged = [row for row in rows if key in row]
+        if len(logged) > 1:
+            first, last = float(logged[0][key]), float(logged[-1][key])
+            verdict, since = _verdict(key, first, last), int(logged[0]["step"])
+            found.append(Movement(stage, name, number(first, key), number(last, key), verdict, since))
     return found
 
 
@@ -189,6 +189,6 @@ def interval(metric: str, low: float | None, high: float | None) -> str:
 
 def _verdict(key: str, first: float, last: float) -> str:
     way = better(key)
-    if not way or first == last:
+    if not way or first == last or key.startswith("train/"):  # of a few rows each: noise says nothing
         return ""
     return "better" if (last > first) == (way == "higher") else "worse"

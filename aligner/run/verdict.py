@@ -65,7 +65,10 @@ def _moved(stage: StageFacts) -> str:
         return f": it prefers the better of two held-out answers in {share} of the pairs"
     moved = [one for one in movements(stage.name, stage.metrics) if "held-out" in one.name]
     moved.sort(key=lambda one: "gold" not in one.name)
-    return f": {moved[0].name} {moved[0].first} → {moved[0].last}" if moved else ""
+    if not moved:
+        return ""
+    since = f" (at step {moved[0].since})" if moved[0].since else ""
+    return f": {moved[0].name} {moved[0].first}{since} → {moved[0].last}"
 
 
 def called(identity: str) -> str:
