@@ -39,8 +39,7 @@ from aligner.start import Start
 def ppo_plan(recipe: PpoRecipe | GroupRecipe, start: Start, rewards: Sequence[PlanRow]) -> StageParts:
     """Prompts, steps and updates, with the memory and time that they take; `rewards`: a row of each reward model."""
     data = recipe.data
-    longest = data.max_prompt_tokens
-    built = build_training_prompts(data, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
+    built = build_training_prompts(data, start.tokenizer, seed=recipe.seed)
     rows = _ppo_rows(recipe, start, built.rows, apart=sum(row.value == APART for row in rewards))
     return [*rows, *rewards], (report_table(built.report),)
 

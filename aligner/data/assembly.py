@@ -50,13 +50,15 @@ KindOf = Callable[[SourceSpec], Kind]
 
 @dataclass(frozen=True)
 class Built(Generic[T]):
-    """Values of the used rows, and the accounts; `answers`: costs of all rows but plain documents, copies aside."""
+    """Values of the used rows, always or early alone (`curriculum`), of the held-out ones, and the accounts.
+
+    `train`: the rows of the first epoch and, where there are tasks, their rows as later epochs have them; `mix` knows.
+    """
 
     train: Sequence[T]
     curriculum: Sequence[T]
     holdout: Sequence[T]
     report: DataReport
-    answers: Costs
     mix: Mix
 
 
@@ -76,8 +78,9 @@ class Asked:
 class Step(Generic[T]):
     """How rows of one kind are judged and turned to values, each to one or more.
 
-    Of all sources of a part together: `settle` judges what was read, `share` weighs what is left. `plain`: sources
-    of plain text are trained on as documents, whatever the kind; none of their rows are held out.
+    Of all sources of a part together: `settle` judges what was read, `share` weighs what is left. `check` refuses the
+    costs of all rows but plain documents, copies aside. `plain`: sources of plain text are trained on as documents,
+    whatever the kind; none of their rows are held out.
     """
 
     kind: Kind
@@ -87,6 +90,7 @@ class Step(Generic[T]):
     values: Callable[[], Values[T]] = ListedValues
     settle: OfAll = lambda sources: None
     share: OfAll = lambda sources: None
+    check: Callable[[Costs], None] = lambda costs: None
     plain: bool = False
 
     def kind_of(self, spec: SourceSpec) -> Kind:
@@ -127,6 +131,7 @@ def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epo
     every, mix = later_epochs(order, mix, sources, renderer, step.convert, step.cost, values, epochs)
     renderer.trials.check()
     plain = [part for part, spec in zip(made, asked.train, strict=True) if step.plain and spec.plain]
+    step.check(_without(plain, values.costs))
     return Built(
         train=values.picked(every),
         curriculum=values.picked(in_random_order(early, early_made, seed=seed)),
@@ -138,7 +143,6 @@ def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epo
             cleaning_files(asked.clean) if asked.clean else [],
             [report_source(source, [], []) for source in against],
         ),
-        answers=_without(plain, values.costs),
         mix=mix,
     )
 

@@ -1,4 +1,4 @@
-"""Conversations made once and read again: kept under a fingerprint of everything that decides a row.
+"""Ready rows made once and read again: kept under a fingerprint of everything that decides a row.
 
 That is the data section, the bytes of every file and the commit of every data set on the Hub that it names, the
 tokenizer with its template, the seed, this package's own code for data and recipes, the libraries' versions and, for a
@@ -12,23 +12,25 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import aligner
-from aligner.data.build import Conversations, build_conversations
+from aligner.data.assembly import Built
 from aligner.data.cleaning.perplexity import scores_file
 from aligner.data.instances import Epochs, one_epoch
 from aligner.data.prefixes import plain_backend
 from aligner.data.readers import source_files, source_identity
 from aligner.data.readers.files import files_sha256, find_files
-from aligner.data.stored import Asked, read_conversations, write_conversations
+from aligner.data.row_store import RowStore
+from aligner.data.stored import Asked, can_be_kept, read_rows, write_rows
 from aligner.errors import DataError
 from aligner.recipe.data import DataSpec, SourceSpec
+from aligner.recipe.ppo import PromptsSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,24 +48,27 @@ _OUR_NAME = re.compile(r"[0-9a-f]{16}(-\d+)*\.(rows|safetensors)|\.tmp-.*\.(rows
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+RowsSpec = DataSpec | PromptsSpec
 
-def kept_conversations(
+
+def kept(
     folder: Path | None,
-    spec: DataSpec,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    seed: int,
+    fingerprint: Callable[[], str | None],
+    kind: type[RowStore[T]],
+    build: Callable[[Epochs], Built[T]],
     epochs: Epochs = one_epoch,
-) -> Conversations:
-    """`build_conversations`, or what it made before with the same fingerprint; samples of dropped rows are not kept.
+) -> Built[T]:
+    """What `build` makes, or made before with the same fingerprint; samples of dropped rows are not kept.
 
-    folder: where rows are kept; None keeps none. A broken file there is made again. Two processes at once make the
-    same file, and the last one puts its own in place. Files that were not used for longest are deleted.
+    folder: where rows are kept; None keeps none. fingerprint: None where it cannot be told (see `rows_fingerprint`).
+    A broken file is made again. Two processes at once make the same file, and the last one puts its own in place.
+    Files that were not used for longest are deleted.
     """
-    fingerprint = rows_fingerprint(spec, tokenizer, seed=seed) if folder else None
-    if folder is None or fingerprint is None:
-        return build_conversations(spec, tokenizer, seed=seed, epochs=epochs)
-    if found := _found(folder, fingerprint, epochs):
+    before = fingerprint() if folder else None
+    if folder is None or before is None:
+        return build(epochs)
+    if found := _found(folder, before, kind, epochs):
         return found
     asked: Asked = []
 
@@ -71,24 +76,28 @@ def kept_conversations(
         asked.append((rows, epochs(rows)))
         return asked[-1][1]
 
-    made = build_conversations(spec, tokenizer, seed=seed, epochs=noted)
+    made = build(noted)
     # a file that was changed while it was read has rows that are of no fingerprint
-    if len(made.train) >= FEWEST_ROWS and rows_fingerprint(spec, tokenizer, seed=seed) == fingerprint:
+    if len(made.train) >= FEWEST_ROWS and can_be_kept(made) and fingerprint() == before:
         # rows of tasks are rendered anew for each epoch, so recipes of unequal epochs have a file each
         begun = "".join(f"-{count}" for _, count in asked)
-        path = folder / f"{fingerprint}{begun}.rows"
-        try:
-            write_conversations(path, made, asked)
-        except OSError as error:
-            logger.warning("the tokenised rows are not kept: %s cannot be written (%s)", path, error.strerror)
+        _keep(folder / f"{before}{begun}.rows", made, asked)
         _clear(folder)
     return made
 
 
-def _found(folder: Path, fingerprint: str, epochs: Epochs) -> Conversations | None:
+def _keep(path: Path, made: Built[T], asked: Asked) -> None:
+    """Write what was made, with a word where it cannot be written."""
+    try:
+        write_rows(path, made, asked)
+    except OSError as error:
+        logger.warning("the tokenised rows are not kept: %s cannot be written (%s)", path, error.strerror)
+
+
+def _found(folder: Path, fingerprint: str, kind: type[RowStore[T]], epochs: Epochs) -> Built[T] | None:
     """The rows of a file with this fingerprint that begins as many epochs."""
     for path in sorted(folder.glob(f"{fingerprint}*.rows")):
-        if found := read_conversations(path, epochs):
+        if found := read_rows(path, kind, epochs):
             with suppress(OSError):
                 path.touch()  # the files that were used last stay
             return found
@@ -103,7 +112,7 @@ def _clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> str | None:
+def rows_fingerprint(spec: RowsSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> str | None:
     """16 hex digits that change with anything that changes a row.
 
     None where that cannot be told: a file is missing, or the tokenizer is not one of the `tokenizers` library alone.
@@ -117,7 +126,7 @@ def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed
     except DataError:  # told by the build
         return None
     known = {
-        "data": spec.model_dump(mode="json"),
+        "data": [type(spec).__name__, spec.model_dump(mode="json")],
         "seed": seed,
         "files": [[str(file) for file in group] for group in files],
         "bytes": [files_sha256(group) for group in files],
@@ -131,12 +140,13 @@ def rows_fingerprint(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _sources(spec: DataSpec) -> list[SourceSpec]:
+def _sources(spec: RowsSpec) -> list[SourceSpec]:
+    held = spec.holdout if isinstance(spec, PromptsSpec) else spec.holdout.sources
     evaluations = spec.decontaminate.against if spec.decontaminate else []
-    return [*spec.train, *spec.holdout.sources, *evaluations]
+    return [*spec.train, *held, *evaluations]
 
 
-def _files(spec: DataSpec) -> Iterator[list[Path]]:
+def _files(spec: RowsSpec) -> Iterator[list[Path]]:
     yield from map(source_files, _sources(spec))
     if spec.clean.words:
         yield find_files(spec.clean.words)

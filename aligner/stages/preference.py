@@ -26,6 +26,7 @@ from aligner.recipe.preference import DpoSpec, KtoSpec, PreferenceRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.rl.rewards import load_functions, load_rewards
 from aligner.run.folder import RunFolder
+from aligner.run.home import rows_home
 from aligner.run.seed import seed_everything
 from aligner.stages.batches import PairColumns
 from aligner.stages.loop import LoopPlan, plan_of, run_training
@@ -47,7 +48,7 @@ def train_preference(recipe: PreferenceRecipe, run: RunFolder) -> StageResult:
     prompts = watched_prompts(recipe, loaded)
     rewards = load_rewards(recipe.reward if prompts else [], loaded.tokenizer)
     rewards.check_prompts([row.prompt for row in prompts.rows] if prompts else [])
-    data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed)
+    data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed, keep=rows_home())
     read = {"pairs": data.report.to_json()} | ({"watch": prompts.report.to_json()} if prompts else {})
     run.start(parents={"base": loaded.identity} | rewards.identities(), data=read, seed=recipe.seed)
     check_pairs(data.train, recipe)

@@ -22,6 +22,7 @@ from aligner.models.scoring import Scoring
 from aligner.recipe.stages import RewardRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
+from aligner.run.home import rows_home
 from aligner.run.progress import say
 from aligner.run.seed import seed_everything
 from aligner.stages.batches import Batch, PairCollator
@@ -97,7 +98,7 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
     seed_everything(recipe.seed)
     scoring = Scoring(recipe.score, recipe.beta)
     loaded = load_reward_base(recipe.model) if recipe.score == "head" else load_model(recipe.model)
-    data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed)
+    data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed, keep=rows_home())
     run.start(parents={"base": loaded.identity}, data=data.report.to_json(), seed=recipe.seed)
     if not data.train:
         raise DataError(

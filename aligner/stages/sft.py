@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from aligner.data.kept import kept_conversations
+from aligner.data.build import build_conversations
 from aligner.data.mix import Mix
 from aligner.data.token_rows import lengths_of
 from aligner.data.tokens import TokenRow
@@ -76,7 +76,9 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
     if pack_length := pack_length_of(recipe):
         check_isolation(loaded.model, pack_length)
     begun = partial(epochs_begun, recipe.train)
-    data = kept_conversations(rows_home(), recipe.data, loaded.tokenizer, seed=recipe.seed, epochs=begun)
+    data = build_conversations(
+        recipe.data, loaded.tokenizer, seed=recipe.seed, epochs=begun, keep=rows_home()
+    )
     run.start(parents={"base": loaded.identity}, data=data.report.to_json(), seed=recipe.seed)
     if not data.train:
         raise DataError(

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from aligner.data import kept
 from aligner.data.build import build_conversations
-from aligner.data.kept import kept_conversations, rows_fingerprint
+from aligner.data.kept import rows_fingerprint
 from aligner.data.readers import read_source
 from aligner.data.readers.hub import HubSplit
 from aligner.data.rows import Conversation, Origin, Turn
@@ -121,7 +121,7 @@ def test_the_commit_is_part_of_the_fingerprint(
     spec = DataSpec.model_validate({"train": [{"path": "hub:you/chats"}], "holdout": {"rows": 3}})
     made = build_conversations(spec, tokenizer, seed=0)
     for _ in range(2):
-        data = kept_conversations(tmp_path / "rows", spec, tokenizer, seed=0)
+        data = build_conversations(spec, tokenizer, seed=0, keep=tmp_path / "rows")
         assert (data.train, data.holdout, data.report.to_json()) == (
             made.train,
             made.holdout,
