@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from aligner.ahead import check_plan
 from aligner.check_answers import count_rows, evaluate_rows, perplexity_plan, ppo_plan, self_instruct_plan
 from aligner.check_rewards import reward_rows
@@ -166,7 +168,8 @@ def _pair_parts(recipe: RewardRecipe | PreferenceRecipe, start: Start) -> StageP
 
 def _epoch_tokens(mix: Mix) -> list[int]:
     """Tokens of each row that the first epoch reads."""
-    return [mix.costs[index].tokens for index in mix.epoch(0)]
+    lengths: list[int] = mix.costs.tokens[np.asarray(mix.epoch(0), dtype=np.int64)].tolist()
+    return lengths
 
 
 def _pretrain_plan(recipe: PretrainRecipe, start: Start) -> StageParts:

@@ -141,7 +141,7 @@ def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epo
             _reports(holdout, held_made, values.costs),
             _reports(early, early_made, values.costs),
             cleaning_files(asked.clean) if asked.clean else [],
-            [report_source(source, [], []) for source in against],
+            [report_source(source) for source in against],
         ),
         mix=mix,
     )
@@ -159,6 +159,8 @@ def _reports(
 
 def _without(made: Sequence[Made], costs: Costs) -> Costs:
     """The costs of all values but these."""
+    if not made:
+        return costs
     others = np.ones(len(costs), dtype=bool)
     for part in made:
         others[part.values] = False

@@ -10,14 +10,13 @@ from typing import IO, Generic, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from aligner.data.costs import Costs, RowCost
+from aligner.data.costs import Costs, Places, RowCost
 from aligner.data.spool import put_aside
 
 PENDING_NUMBERS = 1 << 18  # that wait to be written together
 
 T = TypeVar("T")
 Numbers = NDArray[np.int32]
-Places = NDArray[np.int64]
 
 
 class NumberFile:
