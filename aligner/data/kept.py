@@ -2,49 +2,33 @@
 
 That is the data section, the bytes of every file and the commit of every data set on the Hub that it names, the
 tokenizer with its template, the seed, this package's own code for data and recipes, the libraries' versions and, for a
-template that writes it, the day. Only where there are many rows: few are made in no time.
+template that writes it, the day.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import aligner
 from aligner.data.assembly import Built
 from aligner.data.cleaning.perplexity import scores_file
 from aligner.data.instances import Epochs, one_epoch
+from aligner.data.keeping import clear, fingerprint_of, worth_keeping
 from aligner.data.prefixes import plain_backend
-from aligner.data.readers import source_files, source_identity
-from aligner.data.readers.files import files_sha256, find_files
+from aligner.data.readers.files import find_files
 from aligner.data.row_store import RowStore
 from aligner.data.stored import Asked, can_be_kept, read_rows, write_rows
 from aligner.errors import DataError
+from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import DataSpec, SourceSpec
 from aligner.recipe.ppo import PromptsSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-FEWEST_ROWS = 5000  # that are kept
-MOST_FILES = 20  # of 4 bytes a token; a folder of all of them may be deleted at any time
-CODE_THAT_MATTERS = ("data", "recipe")
-LIBRARIES_THAT_MATTER = (
-    "tokenizers", "transformers", "datasets", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy",
-    "py3langid", "krippendorff", "lxml", "justext", "charset-normalizer",
-)  # fmt: skip
-
-# Whole, and begun by a process that died; `.safetensors` is what they were before.
-_OUR_NAME = re.compile(r"[0-9a-f]{16}(-\d+)*\.(rows|safetensors)|\.tmp-.*\.(rows|safetensors).*")
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +62,11 @@ def kept(
 
     made = build(noted)
     # a file that was changed while it was read has rows that are of no fingerprint
-    if len(made.train) >= FEWEST_ROWS and can_be_kept(made) and fingerprint() == before:
+    if worth_keeping(len(made.train)) and can_be_kept(made) and fingerprint() == before:
         # rows of tasks are rendered anew for each epoch, so recipes of unequal epochs have a file each
         begun = "".join(f"-{count}" for _, count in asked)
         _keep(folder / f"{before}{begun}.rows", made, asked)
-        _clear(folder)
+        clear(folder)
     return made
 
 
@@ -104,14 +88,6 @@ def _found(folder: Path, fingerprint: str, kind: type[RowStore[T]], epochs: Epoc
     return None
 
 
-def _clear(folder: Path) -> None:
-    """Delete all of our files but those that were used last, and with them what killed processes left."""
-    with suppress(OSError):  # another process may clear at the same moment
-        ours = [path for path in folder.iterdir() if _OUR_NAME.fullmatch(path.name) and path.is_file()]
-        for path in sorted(ours, key=lambda path: path.stat().st_mtime)[:-MOST_FILES]:
-            path.unlink(missing_ok=True)
-
-
 def rows_fingerprint(spec: RowsSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> str | None:
     """16 hex digits that change with anything that changes a row.
 
@@ -120,24 +96,17 @@ def rows_fingerprint(spec: RowsSpec, tokenizer: PreTrainedTokenizerBase, *, seed
     backend = plain_backend(tokenizer)
     if backend is None:
         return None
-    try:
-        files = list(_files(spec))
-        hub = list(map(source_identity, _sources(spec)))
-    except DataError:  # told by the build
-        return None
     known = {
         "data": [type(spec).__name__, spec.model_dump(mode="json")],
         "seed": seed,
-        "files": [[str(file) for file in group] for group in files],
-        "bytes": [files_sha256(group) for group in files],
-        "hub": hub,
         "tokenizer": [backend.to_str(), tokenizer.chat_template, str(tokenizer.special_tokens_map)],
-        "code": [files_sha256(_code()), sys.version],
         # A template that writes the day (Llama 3's do) gives other rows tomorrow.
         "day": str(date.today()) if "strftime_now" in str(tokenizer.chat_template) else None,
-        "libraries": [_version(name) for name in LIBRARIES_THAT_MATTER],
     }
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    try:
+        return fingerprint_of(known, _sources(spec), _cleaned_with(spec.clean))
+    except DataError:  # told by the build
+        return None
 
 
 def _sources(spec: RowsSpec) -> list[SourceSpec]:
@@ -146,21 +115,7 @@ def _sources(spec: RowsSpec) -> list[SourceSpec]:
     return [*spec.train, *held, *evaluations]
 
 
-def _files(spec: RowsSpec) -> Iterator[list[Path]]:
-    yield from map(source_files, _sources(spec))
-    if spec.clean.words:
-        yield find_files(spec.clean.words)
-    if spec.clean.perplexity:
-        yield [scores_file(spec.clean.perplexity.scores)]
-
-
-def _code() -> list[Path]:
-    root = Path(aligner.__file__).parent
-    return [path for part in CODE_THAT_MATTERS for path in sorted((root / part).rglob("*.py"))]
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
+def _cleaned_with(spec: CleanSpec) -> list[list[Path]]:
+    """The files of words and of scores."""
+    words = [find_files(spec.words)] if spec.words else []
+    return [*words, [scores_file(spec.perplexity.scores)]] if spec.perplexity else words

@@ -11,7 +11,7 @@ import pytest
 from datasets.load import httpx
 from pydantic import ValidationError
 
-from aligner.data import kept
+from aligner.data import keeping
 from aligner.data.build import build_conversations
 from aligner.data.kept import rows_fingerprint
 from aligner.data.readers import read_source
@@ -116,7 +116,7 @@ def test_keys_that_do_not_go_together(keys: dict[str, Any], said: str) -> None:
 def test_the_commit_is_part_of_the_fingerprint(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(keeping, "FEWEST_ROWS", 1)
     tokenizer = tiny_tokenizer()
     spec = DataSpec.model_validate({"train": [{"path": "hub:you/chats"}], "holdout": {"rows": 3}})
     made = build_conversations(spec, tokenizer, seed=0)

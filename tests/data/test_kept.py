@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import AddedToken
 
-from aligner.data import kept
+from aligner.data import keeping, kept
 from aligner.data.build import (
     Conversations,
     Pairs,
@@ -35,7 +35,7 @@ from tests.tiny import tiny_tokenizer
 
 @pytest.fixture(autouse=True)
 def _few_rows_are_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(keeping, "FEWEST_ROWS", 1)
 
 
 def chats(path: Path, count: int = 30) -> Path:
@@ -218,8 +218,8 @@ def test_the_fingerprint_changes_with_the_libraries_that_decide_a_text(
     """trafilatura takes a page's text by the last three: bytes decoded, HTML parsed, paragraphs judged."""
     spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
     before = rows_fingerprint(spec, tokenizer, seed=0)
-    real = kept.version
-    monkeypatch.setattr(kept, "version", lambda name: "0" if name == library else real(name))
+    real = keeping.version
+    monkeypatch.setattr(keeping, "version", lambda name: "0" if name == library else real(name))
     assert rows_fingerprint(spec, tokenizer, seed=0) != before
 
 
@@ -251,7 +251,7 @@ def test_a_file_that_changes_while_it_is_read_leaves_nothing(tmp_path: Path) -> 
 
 
 def test_the_files_that_were_used_last_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MOST_FILES", 2)
+    monkeypatch.setattr(keeping, "MOST_FILES", 2)
     spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
     files = {
         seed: tmp_path / "kept" / f"{rows_fingerprint(spec, tokenizer, seed=seed)}.rows" for seed in range(3)
@@ -266,7 +266,7 @@ def test_the_files_that_were_used_last_stay(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_somebody_else_put_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MOST_FILES", 1)
+    monkeypatch.setattr(keeping, "MOST_FILES", 1)
     spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
     folder = tmp_path / "kept"
     (folder / "old").mkdir(parents=True)
@@ -307,7 +307,7 @@ def test_few_rows_and_none_where_it_is_switched_off_are_kept(
 ) -> None:
     spec, tokenizer = specs(tmp_path)["plain"], tiny_tokenizer()
     build_conversations(spec, tokenizer, seed=0, keep=None)
-    monkeypatch.setattr(kept, "FEWEST_ROWS", 10_000)
+    monkeypatch.setattr(keeping, "FEWEST_ROWS", 10_000)
     build_conversations(spec, tokenizer, seed=0, keep=tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 
