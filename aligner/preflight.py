@@ -44,7 +44,8 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     """Read every source and word file once, so that what is wrong is told before anything is trained.
 
     Of a stream the first rows alone, and a large source not again where nothing has changed (see `check_source`).
-    DataError with the first bad row of each, and for a library that cleaning or self-instruct needs; RecipeError for missing reward functions and rules that cannot be read.
+    DataError with the first bad row of each, and for a library that cleaning or self-instruct needs; RecipeError for
+    missing reward functions and rules that cannot be read.
     """
     problems: list[Problem] = []
     seen: set[tuple[str, str | None]] = set()
