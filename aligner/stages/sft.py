@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
@@ -26,7 +24,7 @@ from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
 from aligner.run.home import rows_home
 from aligner.run.seed import seed_everything
-from aligner.stages.batches import AnswerCollator, Batch, PackCollator, RowCollator, labelled
+from aligner.stages.batches import AnswerCollator, Batch, NumberCollator, PackCollator, labelled, numbers_of
 from aligner.stages.loop import LoopPlan, StageTrainer, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
 from aligner.stages.optimizer import optimizer_choice
@@ -149,7 +147,9 @@ def answer_trainer(
     lengths = lengths_of(rows)
     batches = batches_of(train, lengths, pack_length, seed=seed, mix=mix)
     pad_id = tokenizer.pad_token_id
-    collate: RowCollator | PackCollator = RowCollator(rows, AnswerCollator(pad_id))
+    collate: NumberCollator | PackCollator = NumberCollator(
+        lambda number: labelled(rows[number]), AnswerCollator(pad_id)
+    )
     entries, order = len(rows), rows_read(batches)
     if pack_length:
         args.per_device_train_batch_size = 1  # an entry of the data set is a whole batch
@@ -159,7 +159,7 @@ def answer_trainer(
         model=model,
         args=args,
         data_collator=collate,
-        train_dataset=Dataset.from_dict({"number": np.arange(entries)}),
+        train_dataset=numbers_of(entries),
         processing_class=tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
