@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from aligner.data.assembly import Asked, Built, Step, assemble
 from aligner.data.costs import RowCost
 from aligner.data.instances import Epochs, one_epoch
-from aligner.data.kept import kept, rows_fingerprint
+from aligner.data.kept import Wanted, kept
 from aligner.data.pair_rows import PairStore
 from aligner.data.preferences import settle_pairs, share_weights
 from aligner.data.prompt_rows import PromptStore
@@ -117,7 +117,7 @@ def build_conversations(
         )
         return assemble(_asked(spec), step, seed=seed, epochs=begun)
 
-    return kept(keep, partial(rows_fingerprint, spec, tokenizer, seed=seed), TokenStore, built, epochs)
+    return kept(keep, Wanted(spec, tokenizer, seed), TokenStore, built, epochs)
 
 
 def build_pairs(
@@ -144,7 +144,7 @@ def build_pairs(
         step = Step[PairRow]("pair", refuse, convert, _pair_cost, PairStore, settle, share, check)
         return assemble(_asked(spec), step, seed=seed, epochs=begun)
 
-    return kept(keep, partial(rows_fingerprint, spec, tokenizer, seed=seed), PairStore, built)
+    return kept(keep, Wanted(spec, tokenizer, seed), PairStore, built)
 
 
 def build_prompts(
@@ -171,7 +171,7 @@ def build_training_prompts(
         step = _prompt_step(tokenizer, spec.max_prompt_tokens)
         return assemble(asked, step, seed=seed, epochs=begun)
 
-    built = kept(keep, partial(rows_fingerprint, spec, tokenizer, seed=seed), PromptStore, made)
+    built = kept(keep, Wanted(spec, tokenizer, seed), PromptStore, made)
     return Prompts(built.train, replace(built.report, holdout=[]))
 
 

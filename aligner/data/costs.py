@@ -32,12 +32,14 @@ class RowCost:
 
 
 class Costs(Sequence[RowCost]):
-    """The costs of many rows in order, appended one by one; or those of some of these rows, the numbers shared."""
+    """The costs of many rows in order, appended one by one, or those of a file; or of some of these, numbers shared."""
 
     WIDTH = 5  # whole numbers a row: tokens, supervised ones, what was cut, template, shots
 
-    def __init__(self, numbers: array[int] | None = None, templates: Iterable[str] = ()) -> None:
-        self.numbers = array("i") if numbers is None else numbers
+    def __init__(
+        self, numbers: array[int] | NDArray[np.int32] | None = None, templates: Iterable[str] = ()
+    ) -> None:
+        self.numbers: array[int] | NDArray[np.int32] = array("i") if numbers is None else numbers
         self.templates = {name: place for place, name in enumerate(templates)}
         self._names = list(self.templates)
         self._places: Places | None = None  # of the rows that are meant; None: all of them
@@ -99,7 +101,7 @@ class Costs(Sequence[RowCost]):
 
     def _at(self, place: int) -> RowCost:
         start = place * self.WIDTH
-        tokens, supervised, cut, template, shots = self.numbers[start : start + self.WIDTH]
+        tokens, supervised, cut, template, shots = self.numbers[start : start + self.WIDTH].tolist()
         cuts = (bool(cut & how) for how in (PROMPT_CUT, ANSWER_CUT, REWRITTEN))
         return RowCost(tokens, supervised, *cuts, self._names[template], shots)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,14 +18,16 @@ from typing import TYPE_CHECKING, TypeVar
 from aligner.data.assembly import Built
 from aligner.data.cleaning.perplexity import scores_file
 from aligner.data.instances import Epochs, one_epoch
-from aligner.data.keeping import clear, fingerprint_of, worth_keeping
+from aligner.data.keeping import fingerprint_of, worth_keeping
 from aligner.data.prefixes import plain_backend
+from aligner.data.read_before import AsKind, mark_read
 from aligner.data.readers.files import find_files
+from aligner.data.readers.kinds import Kind, kind_read
 from aligner.data.row_store import RowStore
 from aligner.data.stored import Asked, can_be_kept, read_rows, write_rows
 from aligner.errors import DataError
 from aligner.recipe.clean import CleanSpec
-from aligner.recipe.data import DataSpec, SourceSpec
+from aligner.recipe.data import DataSpec, PairDataSpec
 from aligner.recipe.ppo import PromptsSpec
 
 if TYPE_CHECKING:
@@ -36,23 +39,35 @@ T = TypeVar("T")
 RowsSpec = DataSpec | PromptsSpec
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What decides rows."""
+
+    spec: RowsSpec
+    tokenizer: PreTrainedTokenizerBase
+    seed: int
+
+    def fingerprint(self) -> str | None:
+        """See `rows_fingerprint`."""
+        return rows_fingerprint(self.spec, self.tokenizer, seed=self.seed)
+
+
 def kept(
     folder: Path | None,
-    fingerprint: Callable[[], str | None],
-    kind: type[RowStore[T]],
+    wanted: Wanted,
+    store: type[RowStore[T]],
     build: Callable[[Epochs], Built[T]],
     epochs: Epochs = one_epoch,
 ) -> Built[T]:
     """What `build` makes, or made before with the same fingerprint; samples of dropped rows are not kept.
 
-    folder: where rows are kept; None keeps none. fingerprint: None where it cannot be told (see `rows_fingerprint`).
-    A broken file is made again. Two processes at once make the same file, and the last one puts its own in place.
-    Files that were not used for longest are deleted.
+    folder: where rows are kept; None keeps none. A broken file is made again. Two processes at once make the same
+    file, and the last one puts its own in place. Files that were not used for longest are deleted.
     """
-    before = fingerprint() if folder else None
+    before = wanted.fingerprint() if folder else None
     if folder is None or before is None:
         return build(epochs)
-    if found := _found(folder, before, kind, epochs):
+    if found := _found(folder, before, store, epochs):
         return found
     asked: Asked = []
 
@@ -62,11 +77,11 @@ def kept(
 
     made = build(noted)
     # a file that was changed while it was read has rows that are of no fingerprint
-    if worth_keeping(len(made.train)) and can_be_kept(made) and fingerprint() == before:
+    if worth_keeping(len(made.train)) and can_be_kept(made) and wanted.fingerprint() == before:
         # rows of tasks are rendered anew for each epoch, so recipes of unequal epochs have a file each
         begun = "".join(f"-{count}" for _, count in asked)
         _keep(folder / f"{before}{begun}.rows", made, asked)
-        clear(folder)
+        mark_read(_sources(wanted.spec), folder)
     return made
 
 
@@ -78,10 +93,10 @@ def _keep(path: Path, made: Built[T], asked: Asked) -> None:
         logger.warning("the tokenised rows are not kept: %s cannot be written (%s)", path, error.strerror)
 
 
-def _found(folder: Path, fingerprint: str, kind: type[RowStore[T]], epochs: Epochs) -> Built[T] | None:
+def _found(folder: Path, fingerprint: str, store: type[RowStore[T]], epochs: Epochs) -> Built[T] | None:
     """The rows of a file with this fingerprint that begins as many epochs."""
     for path in sorted(folder.glob(f"{fingerprint}*.rows")):
-        if found := read_rows(path, kind, epochs):
+        if found := read_rows(path, store, epochs):
             with suppress(OSError):
                 path.touch()  # the files that were used last stay
             return found
@@ -104,15 +119,27 @@ def rows_fingerprint(spec: RowsSpec, tokenizer: PreTrainedTokenizerBase, *, seed
         "day": str(date.today()) if "strftime_now" in str(tokenizer.chat_template) else None,
     }
     try:
-        return fingerprint_of(known, _sources(spec), _cleaned_with(spec.clean))
+        return fingerprint_of(known, [source for source, _ in _sources(spec)], _cleaned_with(spec.clean))
     except DataError:  # told by the build
         return None
 
 
-def _sources(spec: RowsSpec) -> list[SourceSpec]:
+def _sources(spec: RowsSpec) -> list[AsKind]:
+    """Every source of the rows, and the kind of rows that are read from it."""
+    kind = _kind_of(spec)
     held = spec.holdout if isinstance(spec, PromptsSpec) else spec.holdout.sources
     evaluations = spec.decontaminate.against if spec.decontaminate else []
-    return [*spec.train, *held, *evaluations]
+    return [
+        *((source, kind_read(source, kind)) for source in spec.train),
+        *((source, kind) for source in held),
+        *((source, None) for source in evaluations),
+    ]
+
+
+def _kind_of(spec: RowsSpec) -> Kind:
+    if isinstance(spec, PromptsSpec):
+        return "prompt"
+    return "pair" if isinstance(spec, PairDataSpec) else "conversation"
 
 
 def _cleaned_with(spec: CleanSpec) -> list[list[Path]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,25 +13,35 @@ from aligner.data.readers.kinds import Kind
 from aligner.errors import DataError
 from aligner.recipe.data import SourceSpec
 
+AsKind = tuple[SourceSpec, Kind | None]
+
 
 def check_source(spec: SourceSpec, kind: Kind | None, folder: Path | None) -> None:
     """Raises `DataError` as `read_source` does; `folder` has the marks of what was read, None has none."""
-    before = _fingerprint(spec, kind) if folder else None
-    mark = folder / f"{before}.read" if folder and before else None
-    if mark and os.path.isfile(mark):
+    before = _mark(spec, kind, folder) if folder else None
+    if before and os.path.isfile(before):
         with suppress(OSError):
-            mark.touch()  # the marks that were used last stay
+            before.touch()  # the marks that were used last stay
         return
     source = read_source(spec, kind)
-    if mark and worth_keeping(source.rows_read) and _fingerprint(spec, kind) == before:
-        with suppress(OSError):  # it will be read again
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
-            clear(mark.parent)
+    if folder and worth_keeping(source.rows_read) and _mark(spec, kind, folder) == before:
+        mark_read([(spec, kind)], folder)
 
 
-def _fingerprint(spec: SourceSpec, kind: Kind | None) -> str | None:
+def mark_read(sources: Iterable[AsKind], folder: Path) -> None:
+    """Mark sources that were just read without a fault."""
+    with suppress(OSError):  # they will be read again
+        folder.mkdir(parents=True, exist_ok=True)
+        for spec, kind in sources:
+            if mark := _mark(spec, kind, folder):
+                mark.touch()
+        clear(folder)
+
+
+def _mark(spec: SourceSpec, kind: Kind | None, folder: Path) -> Path | None:
+    """The file that says so; None where a file of the source is missing, which the reading tells."""
     try:
-        return fingerprint_of({"source": spec.model_dump(mode="json"), "kind": kind}, [spec])
-    except DataError:  # told by the reading
+        name = fingerprint_of({"source": spec.model_dump(mode="json"), "kind": kind}, [spec])
+    except DataError:
         return None
+    return folder / f"{name}.read"

@@ -49,14 +49,14 @@ class NumberFile:
             self._pending.tofile(self._file)
             self._file.flush()
         self._pending = array("i")
-        self._mapped = np.memmap(self._file, dtype=np.int32, mode="r")
+        self._mapped = np.asarray(np.memmap(self._file, dtype=np.int32, mode="r"))
 
 
 class Names(Sequence[str]):
     """Names, few of them different, appended one by one: 4 bytes each."""
 
-    def __init__(self, places: array[int] | None = None, different: Iterable[str] = ()) -> None:
-        self.places = array("i") if places is None else places
+    def __init__(self, places: array[int] | Numbers | None = None, different: Iterable[str] = ()) -> None:
+        self.places: array[int] | Numbers = array("i") if places is None else places
         self.different = list(different)
         self._place_of = {name: place for place, name in enumerate(self.different)}
 
@@ -88,11 +88,12 @@ class RowStore(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self.ends, self.names, self.costs = array("q"), Names(), Costs()
+        self.ends: array[int] | Places = array("q")
+        self.names, self.costs = Names(), Costs()
         self._file = NumberFile()
 
     @classmethod
-    def of(cls, numbers: Numbers, ends: array[int], names: Names, costs: Costs) -> Self:
+    def of(cls, numbers: Numbers, ends: Places, names: Names, costs: Costs) -> Self:
         """A store of rows that lie in `numbers` end to end."""
         store = cls()
         store.ends, store.names, store.costs, store._file = ends, names, costs, NumberFile(numbers)
