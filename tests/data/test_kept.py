@@ -127,7 +127,7 @@ def test_rows_that_are_read_again_are_the_rows_that_were_made(kind: str, tmp_pat
     made = built(kind, tmp_path)
     assert made[0]
     first = built(kind, tmp_path, keep=tmp_path / "kept")
-    (file,) = (tmp_path / "kept").iterdir()
+    (file,) = (tmp_path / "kept").glob("*.rows")
     written = file.stat().st_ino
     again = built(kind, tmp_path, keep=tmp_path / "kept")
     assert file.stat().st_ino == written
@@ -154,7 +154,7 @@ def test_recipes_of_unequal_epochs_keep_their_rows_of_tasks_beside_each_other(tm
         data = build_conversations(spec, tokenizer, seed=1, keep=tmp_path / "kept", epochs=epochs)
         made = build_conversations(spec, tokenizer, seed=1, epochs=epochs)
         assert (data.train, data.mix) == (made.train, made.mix)
-        files = {path: path.stat().st_ino for path in (tmp_path / "kept").iterdir()}
+        files = {path: path.stat().st_ino for path in (tmp_path / "kept").glob("*.rows")}
         assert files.items() >= written.items()  # none is written again
         written = files
     assert len(written) == 2
@@ -226,7 +226,7 @@ def test_the_fingerprint_changes_with_the_libraries_that_decide_a_text(
 @pytest.mark.parametrize("kind", ["plain", "pairs", "prompts"])
 def test_the_rows_of_a_broken_file_are_made_again(kind: str, tmp_path: Path) -> None:
     made = built(kind, tmp_path, keep=tmp_path / "kept")
-    (file,) = (tmp_path / "kept").iterdir()
+    (file,) = (tmp_path / "kept").glob("*.rows")
     whole = file.read_bytes()
     broken = [whole[:-1], b"", b"x" * 99, whole[: len(whole) // 2]]
     broken += [
@@ -236,7 +236,7 @@ def test_the_rows_of_a_broken_file_are_made_again(kind: str, tmp_path: Path) -> 
         file.write_bytes(content)
         assert built(kind, tmp_path, keep=tmp_path / "kept") == made
         assert file.read_bytes() == whole
-        assert [path.name for path in file.parent.iterdir()] == [file.name]
+        assert [path.name for path in file.parent.iterdir() if path.suffix != ".read"] == [file.name]
 
 
 def test_a_file_that_changes_while_it_is_read_leaves_nothing(tmp_path: Path) -> None:
@@ -259,10 +259,10 @@ def test_the_files_that_were_used_last_stay(tmp_path: Path, monkeypatch: pytest.
     for seed in (0, 1, 0, 2):  # 0 is read once more before 2 is written
         build_conversations(spec, tokenizer, seed=seed, keep=tmp_path / "kept")
         for age, path in enumerate(
-            sorted((tmp_path / "kept").iterdir(), key=lambda path: -path.stat().st_mtime_ns)
+            sorted((tmp_path / "kept").glob("*.rows"), key=lambda path: -path.stat().st_mtime_ns)
         ):
             os.utime(path, (1000 - age, 1000 - age))
-    assert set((tmp_path / "kept").iterdir()) == {files[0], files[2]}
+    assert set((tmp_path / "kept").glob("*.rows")) == {files[0], files[2]}
 
 
 def test_what_somebody_else_put_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +279,7 @@ def test_what_somebody_else_put_there_stays(tmp_path: Path, monkeypatch: pytest.
         os.utime(path, (1, 1))
     build_conversations(spec, tokenizer, seed=0, keep=folder)
     ours = folder / f"{rows_fingerprint(spec, tokenizer, seed=0)}.rows"
-    assert set(folder.iterdir()) == {*theirs, ours}
+    assert {path for path in folder.iterdir() if path.suffix != ".read"} == {*theirs, ours}
 
 
 def test_a_template_that_writes_the_day_has_other_rows_tomorrow(
