@@ -34,7 +34,7 @@ Asked = list[
 ]  # (rows, epochs that are begun with so many): what the build asked of its caller
 
 END = struct.Struct("<QI")  # bytes of the JSON, checksum
-BLOCK = 1 << 22  # bytes read, or numbers written, at once
+BLOCK = 1 << 18  # numbers read or written at once
 ALIGNED = 8  # bytes: every array begins at a multiple
 REPORTS = ("train", "holdout", "curriculum", "against")
 
@@ -122,7 +122,7 @@ def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
         size, wanted = END.unpack(file.read())
         file.seek(0)
         check = 0
-        while left > 0 and (block := file.read(min(left, BLOCK))):
+        while left > 0 and (block := file.read(min(left, ALIGNED * BLOCK))):
             check, left = zlib.crc32(block, check), left - len(block)
     if check != wanted:
         raise ValueError("not a whole file")
