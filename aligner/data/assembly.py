@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from aligner.data.clean import clean_sources, cleaning_files
+from aligner.data.collector import only_new_objects
 from aligner.data.contamination import decontaminate
 from aligner.data.costs import Costs, RowCost
 from aligner.data.instances import Epochs, Renderer, later_epochs, one_epoch
@@ -98,6 +99,7 @@ class Step(Generic[T]):
         return "document" if self.plain and spec.plain else self.kind
 
 
+@only_new_objects()
 def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epoch) -> Built[T]:
     """All sources read and made into rows, in the order of things that `build` tells of; `DataError` as it says.
 

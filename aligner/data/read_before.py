@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from aligner.data.collector import only_new_objects
 from aligner.data.keeping import clear, fingerprint_of, worth_keeping
 from aligner.data.readers import read_source
 from aligner.data.readers.kinds import Kind
@@ -23,7 +24,8 @@ def check_source(spec: SourceSpec, kind: Kind | None, folder: Path | None) -> No
         with suppress(OSError):
             before.touch()  # the marks that were used last stay
         return
-    source = read_source(spec, kind)
+    with only_new_objects():
+        source = read_source(spec, kind)
     if folder and worth_keeping(source.rows_read) and _mark(spec, kind, folder) == before:
         mark_read([(spec, kind)], folder)
 
