@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from aligner.ahead import check_plan
 from aligner.check_answers import count_rows, evaluate_rows, perplexity_plan, ppo_plan, self_instruct_plan
 from aligner.check_rewards import reward_rows
@@ -49,6 +51,7 @@ from aligner.recipe.preference import PreferenceRecipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
+from aligner.run.home import rows_home
 from aligner.stages.loop import plan_of
 from aligner.stages.order import Curriculum
 from aligner.stages.pairs import pair_length
@@ -60,10 +63,19 @@ from aligner.start import Start, start_of
 
 def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
     """What each stage would do. Every mistake in recipes and data is raised as it would be by the run itself."""
+    planned = planned_stages(path, overrides)
+    try:
+        plans = _plans(planned)
+    except Exception:
+        check_plan(planned, fresh=True)  # where there are mistakes, all of them are told at once
+        raise
+    check_plan(planned, fresh=True)  # reads what has not been read for the plans
+    return Plan(tuple(plans))
+
+
+def _plans(planned: Sequence[PlannedStage]) -> list[StagePlan]:
     starts: dict[str, Start] = {}
     plans = []
-    planned = planned_stages(path, overrides)
-    check_plan(planned, fresh=True)
     for asked in planned:
         stage = measured_so_far(asked, planned)
         start = start_of(stage, starts)
@@ -72,7 +84,7 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Plan:
         rows, tables = _plan(stage, start, planned)
         rows = [*_first_rows(asked, stage), *_stream_rows(stage.recipe), *rows]
         plans.append(StagePlan(title, tuple(rows), tables))
-    return Plan(tuple(plans))
+    return plans
 
 
 def _first_rows(asked: PlannedStage, seen: PlannedStage) -> list[PlanRow]:
@@ -120,7 +132,7 @@ def _plan(stage: PlannedStage, start: Start, planned: Sequence[PlannedStage]) ->
 
 def _sft_plan(recipe: SftRecipe, start: Start) -> StageParts:
     begun = partial(epochs_begun, recipe.train)
-    data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed, epochs=begun)
+    data = build_conversations(recipe.data, start.tokenizer, seed=recipe.seed, epochs=begun, keep=rows_home())
     lengths = lengths_of(data.train)
     batches = batches_of(recipe.train, lengths, pack_length_of(recipe), seed=recipe.seed, mix=data.mix)
     sources = plan_sources(data.report, data.mix, rows_read(batches))
@@ -154,7 +166,7 @@ def _preference_plan(recipe: PreferenceRecipe, start: Start) -> StageParts:
 
 
 def _pair_parts(recipe: RewardRecipe | PreferenceRecipe, start: Start) -> StageParts:
-    pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed)
+    pairs = build_pairs(recipe.data, start.tokenizer, seed=recipe.seed, keep=rows_home())
     lengths = [pair_length(pair) for pair in pairs.train]
     per_epoch = pairs.mix.rows_per_epoch
     plan = plan_of(recipe.train, rows=per_epoch, seed=recipe.seed, lengths=lengths, mix=pairs.mix)
@@ -166,7 +178,8 @@ def _pair_parts(recipe: RewardRecipe | PreferenceRecipe, start: Start) -> StageP
 
 def _epoch_tokens(mix: Mix) -> list[int]:
     """Tokens of each row that the first epoch reads."""
-    return [mix.costs[index].tokens for index in mix.epoch(0)]
+    lengths: list[int] = mix.costs.tokens[np.asarray(mix.epoch(0), dtype=np.int64)].tolist()
+    return lengths
 
 
 def _pretrain_plan(recipe: PretrainRecipe, start: Start) -> StageParts:

@@ -31,6 +31,7 @@ from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.plan import PlanRow, StageParts
 from aligner.recipe.ppo import PpoRecipe, PtxSpec
 from aligner.recipe.stages import SelfInstructRecipe
+from aligner.run.home import rows_home
 from aligner.stages.perplexity import read_texts
 from aligner.stages.stage import Precision, resolve_precision
 from aligner.start import Start
@@ -39,8 +40,7 @@ from aligner.start import Start
 def ppo_plan(recipe: PpoRecipe | GroupRecipe, start: Start, rewards: Sequence[PlanRow]) -> StageParts:
     """Prompts, steps and updates, with the memory and time that they take; `rewards`: a row of each reward model."""
     data = recipe.data
-    longest = data.max_prompt_tokens
-    built = build_training_prompts(data, start.tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
+    built = build_training_prompts(data, start.tokenizer, seed=recipe.seed, keep=rows_home())
     rows = _ppo_rows(recipe, start, built.rows, apart=sum(row.value == APART for row in rewards))
     return [*rows, *rewards], (report_table(built.report),)
 

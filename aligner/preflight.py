@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from aligner.data.cleaning.perplexity import scores_file
-from aligner.data.readers import check_task_names, read_source, source_files
+from aligner.data.read_before import check_source
+from aligner.data.readers import check_task_names, source_files
 from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.data.readers.kinds import Kind, kind_read
 from aligner.errors import DataError, Problem, RunError
@@ -28,6 +29,7 @@ from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.run.changes import changed, changes_since
 from aligner.run.folder import RunFolder, nothing_to_lose
+from aligner.run.home import rows_home
 from aligner.run.manifest import Manifest, content_of
 
 # Stages whose rows are trained on.
@@ -41,8 +43,9 @@ STREAMED_AHEAD = 1000  # rows of a stream
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     """Read every source and word file once, so that what is wrong is told before anything is trained.
 
-    Of a stream the first rows alone. DataError with the first bad row of each, and for a library that cleaning or
-    self-instruct needs; RecipeError for missing reward functions and rules that cannot be read.
+    Of a stream the first rows alone, and a large source not again where nothing has changed (see `check_source`).
+    DataError with the first bad row of each, and for a library that cleaning or self-instruct needs; RecipeError for
+    missing reward functions and rules that cannot be read.
     """
     problems: list[Problem] = []
     seen: set[tuple[str, str | None]] = set()
@@ -53,7 +56,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
             continue
         seen.add(key)
         try:
-            read_source(spec, kind)
+            check_source(spec, kind, rows_home())
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     from aligner.data.clean import clean_sources  # takes numpy along, which a wrong recipe need not wait for

@@ -165,10 +165,7 @@ def _look(recipe: StageRecipe, start: Start, count: int) -> Look:
             pairs = build_pairs(recipe.data, tokenizer, seed=recipe.seed)
             return Look(pairs.train, reports=[pairs.report], mix=pairs.mix)
         case PpoRecipe() | GroupRecipe():
-            longest = recipe.data.max_prompt_tokens
-            prompts = build_training_prompts(
-                recipe.data, tokenizer, max_prompt_tokens=longest, seed=recipe.seed
-            )
+            prompts = build_training_prompts(recipe.data, tokenizer, seed=recipe.seed)
             return Look(prompts.rows, reports=[prompts.report])
         case EvaluateRecipe():
             return _asked(read_questions(recipe, tokenizer, context=context_of(start.config)))

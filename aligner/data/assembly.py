@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from aligner.data.clean import clean_sources, cleaning_files
+from aligner.data.collector import only_new_objects
 from aligner.data.contamination import decontaminate
 from aligner.data.costs import Costs, RowCost
 from aligner.data.instances import Epochs, Renderer, later_epochs, one_epoch
@@ -50,13 +51,15 @@ KindOf = Callable[[SourceSpec], Kind]
 
 @dataclass(frozen=True)
 class Built(Generic[T]):
-    """Values of the used rows, and the accounts; `answers`: costs of all rows but plain documents, copies aside."""
+    """Values of the used rows, always or early alone (`curriculum`), of the held-out ones, and the accounts.
+
+    `train`: the rows of the first epoch and, where there are tasks, their rows as later epochs have them; `mix` knows.
+    """
 
     train: Sequence[T]
     curriculum: Sequence[T]
     holdout: Sequence[T]
     report: DataReport
-    answers: Costs
     mix: Mix
 
 
@@ -76,8 +79,9 @@ class Asked:
 class Step(Generic[T]):
     """How rows of one kind are judged and turned to values, each to one or more.
 
-    Of all sources of a part together: `settle` judges what was read, `share` weighs what is left. `plain`: sources
-    of plain text are trained on as documents, whatever the kind; none of their rows are held out.
+    Of all sources of a part together: `settle` judges what was read, `share` weighs what is left. `check` refuses the
+    costs of all rows but plain documents, copies aside. `plain`: sources of plain text are trained on as documents,
+    whatever the kind; none of their rows are held out.
     """
 
     kind: Kind
@@ -87,6 +91,7 @@ class Step(Generic[T]):
     values: Callable[[], Values[T]] = ListedValues
     settle: OfAll = lambda sources: None
     share: OfAll = lambda sources: None
+    check: Callable[[Costs], None] = lambda costs: None
     plain: bool = False
 
     def kind_of(self, spec: SourceSpec) -> Kind:
@@ -94,6 +99,7 @@ class Step(Generic[T]):
         return "document" if self.plain and spec.plain else self.kind
 
 
+@only_new_objects()
 def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epoch) -> Built[T]:
     """All sources read and made into rows, in the order of things that `build` tells of; `DataError` as it says.
 
@@ -127,6 +133,7 @@ def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epo
     every, mix = later_epochs(order, mix, sources, renderer, step.convert, step.cost, values, epochs)
     renderer.trials.check()
     plain = [part for part, spec in zip(made, asked.train, strict=True) if step.plain and spec.plain]
+    step.check(_without(plain, values.costs))
     return Built(
         train=values.picked(every),
         curriculum=values.picked(in_random_order(early, early_made, seed=seed)),
@@ -136,9 +143,8 @@ def assemble(asked: Asked, step: Step[T], *, seed: int, epochs: Epochs = one_epo
             _reports(holdout, held_made, values.costs),
             _reports(early, early_made, values.costs),
             cleaning_files(asked.clean) if asked.clean else [],
-            [report_source(source, [], []) for source in against],
+            [report_source(source) for source in against],
         ),
-        answers=_without(plain, values.costs),
         mix=mix,
     )
 
@@ -155,6 +161,8 @@ def _reports(
 
 def _without(made: Sequence[Made], costs: Costs) -> Costs:
     """The costs of all values but these."""
+    if not made:
+        return costs
     others = np.ones(len(costs), dtype=bool)
     for part in made:
         others[part.values] = False

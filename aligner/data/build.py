@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from aligner.data.assembly import Asked, Step, assemble
+from aligner.data.assembly import Asked, Built, Step, assemble
 from aligner.data.costs import RowCost
 from aligner.data.instances import Epochs, one_epoch
-from aligner.data.mix import Mix
+from aligner.data.kept import Wanted, kept
 from aligner.data.pair_rows import PairStore
 from aligner.data.preferences import settle_pairs, share_weights
+from aligner.data.prompt_rows import PromptStore
 from aligner.data.readers import SourceRows
 from aligner.data.refusals import check_cut_answers, refuse_forged
 from aligner.data.report import DataReport
@@ -55,34 +58,16 @@ class Documents:
     report: DataReport
 
 
-@dataclass(frozen=True)
-class Conversations:
-    """Conversations, and plain documents among those to train on, as ids with their supervised masks.
-
-    `train`: the rows of the first epoch and, where there are tasks, their rows as later epochs have them; `mix` knows.
-    """
-
-    train: Sequence[TokenRow]
-    holdout: Sequence[TokenRow]
-    report: DataReport
-    mix: Mix
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Preference pairs as ids."""
-
-    train: Sequence[PairRow]
-    holdout: Sequence[PairRow]
-    report: DataReport
-    mix: Mix
+# Conversations, and plain documents among those to train on, as ids with their supervised masks; preference pairs.
+Conversations = Built[TokenRow]
+Pairs = Built[PairRow]
 
 
 @dataclass(frozen=True)
 class Prompts:
     """Prompts as ids, in a random order."""
 
-    rows: list[PromptRow]
+    rows: Sequence[PromptRow]
     report: DataReport
 
 
@@ -103,12 +88,17 @@ def build_documents(spec: PretrainDataSpec, *, seed: int) -> Documents:
 
 
 def build_conversations(
-    spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, epochs: Epochs = one_epoch
+    spec: DataSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    epochs: Epochs = one_epoch,
+    keep: Path | None = None,
 ) -> Conversations:
     """Conversations for instruction tuning, mixed with the plain documents of sources whose format says so.
 
-    epochs: how many are begun with so many rows; the rows of tasks are rendered for each of them.
-    `DataError` where too many answers would be cut.
+    epochs: how many are begun with so many rows; the rows of tasks are rendered for each of them. keep: a folder of
+    rows that were made before (see `kept`). `DataError` where too many answers would be cut.
     """
 
     def convert(rows: list[Row]) -> list[list[TokenRow]]:
@@ -119,17 +109,23 @@ def build_conversations(
             for row in tokenize_conversations(cast(list[Conversation], rows), tokenizer, spec.max_length)
         ]
 
-    refuse = refuse_forged(tokenizer)
-    step = Step[TokenRow]("conversation", refuse, convert, conversation_cost, TokenStore, plain=True)
-    built = assemble(_asked(spec), step, seed=seed, epochs=epochs)
-    check_cut_answers(built.answers, spec)
-    return Conversations(built.train, built.holdout, built.report, built.mix)
+    def built(begun: Epochs) -> Conversations:
+        check = partial(check_cut_answers, spec=spec)
+        refuse = refuse_forged(tokenizer)
+        step = Step[TokenRow](
+            "conversation", refuse, convert, conversation_cost, TokenStore, check=check, plain=True
+        )
+        return assemble(_asked(spec), step, seed=seed, epochs=begun)
+
+    return kept(keep, Wanted(spec, tokenizer, seed), TokenStore, built, epochs)
 
 
-def build_pairs(spec: PairDataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Pairs:
+def build_pairs(
+    spec: PairDataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, keep: Path | None = None
+) -> Pairs:
     """Preference pairs for reward models, contradictions settled and weighed as `spec.pairs` says.
 
-    Raises `DataError` where too many answers would be cut.
+    keep: as of `build_conversations`. Raises `DataError` where too many answers would be cut.
     """
 
     def convert(rows: list[Row]) -> list[list[PairRow]]:
@@ -142,11 +138,13 @@ def build_pairs(spec: PairDataSpec, tokenizer: PreTrainedTokenizerBase, *, seed:
         if spec.pairs.weigh == "prompt":
             share_weights(sources)
 
-    refuse = refuse_forged(tokenizer)
-    step = Step[PairRow]("pair", refuse, convert, _pair_cost, PairStore, settle=settle, share=share)
-    built = assemble(_asked(spec), step, seed=seed)
-    check_cut_answers(built.answers, spec)
-    return Pairs(built.train, built.holdout, built.report, built.mix)
+    def built(begun: Epochs) -> Pairs:
+        check = partial(check_cut_answers, spec=spec)
+        refuse = refuse_forged(tokenizer)
+        step = Step[PairRow]("pair", refuse, convert, _pair_cost, PairStore, settle, share, check)
+        return assemble(_asked(spec), step, seed=seed, epochs=begun)
+
+    return kept(keep, Wanted(spec, tokenizer, seed), PairStore, built)
 
 
 def build_prompts(
@@ -158,24 +156,30 @@ def build_prompts(
     clean: CleanSpec | None = None,
 ) -> Prompts:
     """Prompts to be answered."""
-    return _prompts(Asked(sources, HoldoutSpec(), clean), tokenizer, max_prompt_tokens, seed)
+    step = _prompt_step(tokenizer, max_prompt_tokens)
+    built = assemble(Asked(sources, HoldoutSpec(), clean), step, seed=seed)
+    return Prompts(built.train, built.report)
 
 
 def build_training_prompts(
-    spec: PromptsSpec, tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int, seed: int
+    spec: PromptsSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, keep: Path | None = None
 ) -> Prompts:
-    """Prompts to be trained on: cleaned, less those that are held out."""
+    """Prompts to be trained on: cleaned, less those that are held out; keep: as of `build_conversations`."""
     asked = Asked(spec.train, HoldoutSpec(sources=spec.holdout), spec.clean, spec.decontaminate)
-    return _prompts(asked, tokenizer, max_prompt_tokens, seed)
+
+    def made(begun: Epochs) -> Built[PromptRow]:
+        step = _prompt_step(tokenizer, spec.max_prompt_tokens)
+        return assemble(asked, step, seed=seed, epochs=begun)
+
+    built = kept(keep, Wanted(spec, tokenizer, seed), PromptStore, made)
+    return Prompts(built.train, replace(built.report, holdout=[]))
 
 
-def _prompts(asked: Asked, tokenizer: PreTrainedTokenizerBase, longest: int, seed: int) -> Prompts:
+def _prompt_step(tokenizer: PreTrainedTokenizerBase, longest: int) -> Step[PromptRow]:
     def convert(rows: list[Row]) -> list[list[PromptRow]]:
         return [[row] for row in tokenize_prompts(cast(list[Prompt], rows), tokenizer, longest)]
 
-    step = Step[PromptRow]("prompt", refuse_forged(tokenizer), convert, _prompt_cost)
-    built = assemble(asked, step, seed=seed)
-    return Prompts(list(built.train), replace(built.report, holdout=[]))
+    return Step[PromptRow]("prompt", refuse_forged(tokenizer), convert, _prompt_cost, PromptStore)
 
 
 def _asked(spec: DataSpec) -> Asked:

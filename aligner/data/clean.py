@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import blake2b
 from typing import Protocol
 
 from aligner.data.cleaning.c4 import cut_lines
@@ -27,6 +26,7 @@ from aligner.data.cleaning.pii import mask_pii
 from aligner.data.cleaning.repair import repairer
 from aligner.data.cleaning.rules import line_rules, text_rules
 from aligner.data.cleaning.words import listed_share, read_words
+from aligner.data.keys import KeySet, normalised_hash
 from aligner.data.readers import SourceRows
 from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.data.rows import Document, Pair, Row, row_contents, row_text, with_contents
@@ -88,26 +88,19 @@ def cleaner(spec: CleanSpec) -> Callable[[Row], str | None]:
     pass, so one judge over several sources finds repeats between them. Raises as `clean_sources`.
     """
     judges = _judges(spec)
-    seen: set[bytes] = set()
+    seen = KeySet()
     near = NearDuplicates() if spec.near_duplicates else None
 
     def reason_against(row: Row) -> str | None:
         given = Measured("\n".join(row_contents(row)))
         reason = next((reason for judge in judges if (reason := judge(given))), None)
         if reason is None and spec.deduplicate:
-            key = normalised_hash(row_text(row))
-            reason = "duplicate" if key in seen else None
-            seen.add(key)
+            reason = None if seen.add(normalised_hash(row_text(row))) else "duplicate"
         if reason is None and near is not None and near.seen(given.text):
             reason = "near_duplicate"
         return reason
 
     return reason_against
-
-
-def normalised_hash(text: str) -> bytes:
-    """16 bytes that two texts share when they are equal, whitespace and case aside."""
-    return blake2b(" ".join(text.split()).casefold().encode(), digest_size=16).digest()
 
 
 def letter_share(text: str) -> float:

@@ -57,9 +57,9 @@ class Renderer:
     def __init__(self, judge: Judge, *, seed: int) -> None:
         self.judge, self.seed = judge, seed
         self.trials = Trials()
-        self.withheld: set[bytes] = set()
+        self.withheld: set[int] = set()
         self.tables: set[Line] = set()
-        self.pools: dict[str, list[tuple[bytes, Example]]] = {}
+        self.pools: dict[str, list[tuple[int, Example]]] = {}
         self.real_path = cache(realpath)  # of a table: it may be reached by several spellings
 
     def reason_against(self, row: Row) -> str | None:
@@ -155,7 +155,7 @@ class Renderer:
     def _solved(self, row: Example, template: TaskTemplate, epoch: int) -> Iterator[Rendering]:
         """Other training rows of the task in random order, as the template writes them."""
         pool = self.pools.get(row.task.name, [])
-        seen: set[bytes | Line] = {group_of(row), self._line(row)}
+        seen: set[int | Line] = {group_of(row), self._line(row)}
         order = in_random_order(len(pool), self._luck(row, "solved", epoch))
         for key, other in (pool[number] for number in islice(order, MAX_TRIES)):
             line = self._line(other)  # another source may have the row with other fields, so with another key

@@ -7,13 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from statistics import fmean
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from aligner.data.costs import Costs, RowCost
+from aligner.data.costs import Costs, Places, RowCost
 from aligner.data.mixture import chance, file_of, random_order
 from aligner.data.readers import SourceRows
 from aligner.data.report import SourceReport, report_source
@@ -24,7 +22,6 @@ from aligner.recipe.mixture import MixtureSpec
 
 BATCH_ROWS = 2048  # converted at once
 
-Places = NDArray[np.int64]
 T = TypeVar("T")
 
 
@@ -88,7 +85,7 @@ class Mix:
 
     sources: Sequence[int]
     numbers: Sequence[int]
-    costs: Sequence[RowCost]
+    costs: Costs
     draws: Draws | None = None
     rendered: list[dict[int, int]] = field(default_factory=list)
     renderings: int = 0
@@ -145,6 +142,8 @@ def in_random_order(sources: Sequence[SourceRows], made: Sequence[Made], *, seed
     order = random_order(zip(rows, copies.tolist(), strict=True), seed=seed)
     firsts = np.concatenate([part.starts[:-1] for part in made])
     counts = np.concatenate([np.diff(part.starts) for part in made])
+    if np.all(counts == 1):
+        return firsts[order]
     ends = np.cumsum(counts[order])
     places = np.arange(ends[-1] if len(ends) else 0)
     return places + np.repeat(firsts[order] - (ends - counts[order]), counts[order])
@@ -185,13 +184,14 @@ def mixed(
             luck.extend([chance(row, seed=seed, purpose="mixture")] * count)
     for place, value in enumerate(order.tolist()):
         grouped[keys[value]].append(place)
+    tokens = mix.costs.tokens
     parts = [
         Part(
             name=path or f"data.train.{number}",
             source=number,
             rows=rows,
             luck=[luck[order[place]] for place in rows],
-            tokens=fmean(mix.costs[place].tokens for place in rows),
+            tokens=int(tokens[rows].sum()) / len(rows),
         )
         for (number, path), rows in sorted(grouped.items())
     ]
@@ -202,7 +202,7 @@ def report_made(
     source: SourceRows, made: Made, costs: Costs, rows_per_epoch: int | None = None
 ) -> SourceReport:
     """The accounts of a source; of `rows_per_epoch` that a mixture reads, the tokens are what they are on average."""
-    report = report_source(source, costs.picked(made.values), made.value_copies.tolist())
+    report = report_source(source, costs.picked(made.values), made.value_copies)
     if rows_per_epoch is None:
         return report
     times = rows_per_epoch / max(len(made.values), 1)

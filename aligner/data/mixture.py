@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aligner.data.clean import normalised_hash
+from aligner.data.keys import key_of, normalised_hash
 from aligner.data.readers import SourceRows
 from aligner.data.readers.files import plain_stem
 from aligner.data.rows import Document, Example, Pair, Row, row_text, turns_text
 from aligner.errors import DataError, Problem, nearest
-
-KEY_BYTES = 16  # of a `group_of`
 
 
 def chance(row: Row, *, seed: int, purpose: str) -> int:
@@ -24,11 +22,15 @@ def chance(row: Row, *, seed: int, purpose: str) -> int:
 
     The file's name counts, not its folder, so that a project moved to another place draws the same rows.
     """
-    key = f"{seed}|{purpose}|{Path(row.origin.path).name}|{row.origin.line}|{row_text(row)}"
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest())
+    return key_of(f"{seed}|{purpose}|{_name(row.origin.path)}|{row.origin.line}|{row_text(row)}")
 
 
-def group_of(row: Row) -> bytes:
+@cache
+def _name(path: str) -> str:
+    return Path(path).name
+
+
+def group_of(row: Row) -> int:
     """Rows with one key go together, withheld or weighed: the pairs of one prompt, or equal rows."""
     return normalised_hash(turns_text(row.prompt) if isinstance(row, Pair) else row_text(row))
 
@@ -40,23 +42,26 @@ def draw_holdout(sources: Sequence[SourceRows], rows: int, *, seed: int) -> list
     the sources as `held_out` (drawn) and `in_holdout` (equal to a drawn row, or of its prompt).
     Returns what was drawn, one `SourceRows` a source it came from. Raises `DataError` where rows are too few.
     """
-    keys, texts, lots = bytearray(), bytearray(), array("Q")
+    keys, texts, lots = array("Q"), array("Q"), array("Q")
     for row in _rows(sources):
-        keys += group_of(row)
-        texts += normalised_hash(row_text(row)) if isinstance(row, Pair) else b""
+        keys.append(group_of(row))
+        if isinstance(row, Pair):
+            texts.append(normalised_hash(row_text(row)))
         lots.append(chance(row, seed=seed, purpose="holdout"))
-    groups = _Groups(keys, lots)
-    taken = np.zeros(len(groups), dtype=bool)
+    groups = _Groups(keys)
+    taken = np.zeros(len(keys), dtype=bool)
     held: list[int] = []
-    for group in groups.by_luck():
-        held += _unlike(groups.members(group), texts)[: rows - len(held)]
-        taken[group] = True
+    for place in map(int, np.argsort(np.asarray(lots), kind="stable")):  # the luckiest first
         if len(held) == rows:
             break
+        if not taken[place]:
+            group = groups.of(place)
+            held += _unlike(group.tolist(), texts)[: rows - len(held)]
+            taken[group] = True
     if taken.all():
         what = f"{rows} rows cannot be held out of {len(groups)}"
         raise DataError(Problem("data.holdout.rows", what, "hold out fewer rows, or add sources"))
-    return _moved(sources, held, taken[groups.of_row])
+    return _moved(sources, held, taken)
 
 
 def _moved(
@@ -84,44 +89,28 @@ def _moved(
     return [source.with_rows(rows) for source, rows in zip(sources, drawn, strict=True) if rows]
 
 
-def numbered(keys: bytes | bytearray) -> NDArray[np.intp]:
-    """A number from 0 for each key of 16 bytes, which lie end to end; equal keys have equal numbers."""
-    each = np.frombuffer(keys, dtype=f"S{KEY_BYTES}")  # of equal length, so no zero at an end tells two apart
-    numbers: NDArray[np.intp] = np.unique(each, return_inverse=True)[1]
-    return numbers
-
-
 class _Groups:
-    """Rows by the 16 bytes of their keys, one after the other; the group of each is `of_row`."""
+    """Rows by their keys: those of one key are a group."""
 
-    def __init__(self, keys: bytearray, lots: array[int]) -> None:
-        self.of_row = numbered(keys)
-        _, first = np.unique(self.of_row, return_index=True)
-        self._first = first
-        self._luck = np.full(len(first), np.iinfo(np.uint64).max, dtype=np.uint64)
-        np.minimum.at(self._luck, self.of_row, np.asarray(lots))
-        self._rows = np.argsort(self.of_row, kind="stable")
-        self._ends = np.cumsum(np.bincount(self.of_row, minlength=len(first)))
+    def __init__(self, keys: array[int]) -> None:
+        self._keys = np.asarray(keys)
+        self._rows = np.argsort(self._keys, kind="stable")
+        self._sorted = self._keys[self._rows]
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(np.unique(self._sorted))
 
-    def by_luck(self) -> Iterator[int]:
-        """All groups: the one whose luckiest row has the lowest lot first."""
-        return map(int, np.lexsort((self._first, self._luck)))
-
-    def members(self, group: int) -> list[int]:
-        """Numbers of a group's rows, in order."""
-        start = self._ends[group - 1] if group else 0
-        rows: list[int] = self._rows[start : self._ends[group]].tolist()
-        return rows
+    def of(self, row: int) -> NDArray[np.intp]:
+        """Numbers of the rows that are in this row's group, in order."""
+        start, end = (np.searchsorted(self._sorted, self._keys[row], side) for side in ("left", "right"))
+        return self._rows[start:end]
 
 
-def _unlike(members: Sequence[int], texts: bytearray) -> list[int]:
-    """The rows of a group, equal ones once; `texts` are 16 bytes of each row's, none where groups are of equal rows."""
+def _unlike(members: list[int], texts: array[int]) -> list[int]:
+    """The rows of a group, equal ones once; `texts` has a key of each row's, none where groups are of equal rows."""
     if not texts:
-        return list(members[:1])
-    return list({bytes(texts[16 * n : 16 * n + 16]): n for n in reversed(members)}.values())[::-1]
+        return members[:1]
+    return list({texts[row]: row for row in reversed(members)}.values())[::-1]
 
 
 def _rows(sources: Sequence[SourceRows]) -> Iterator[Row]:
@@ -231,9 +220,10 @@ def _lowest(lots: Sequence[int] | NDArray[np.uint64], count: int) -> NDArray[np.
 
 def random_order(rows: Iterable[tuple[Row, int]], *, seed: int) -> NDArray[np.int64]:
     """The number of each row, as often as it has copies: (row, copies) each, in one random order over all of them."""
-    lots, numbers = array("Q"), array("q")
-    for number, (row, copies) in enumerate(rows):
+    lots, counts = array("Q"), array("I")
+    for row, copies in rows:
+        counts.append(copies)
         for copy in range(copies):
             lots.append(chance(row, seed=seed, purpose=f"order {copy}"))
-            numbers.append(number)
-    return np.asarray(numbers)[np.argsort(np.asarray(lots), kind="stable")]
+    order = np.argsort(np.asarray(lots), kind="stable")
+    return order if set(counts) <= {1} else np.repeat(np.arange(len(counts)), counts)[order]

@@ -1,50 +1,41 @@
-"""Ready pairs on disk: 4 bytes a token in one mapped file, and some 60 bytes a pair in memory."""
+"""Preference pairs as ids, on disk."""
 
 from __future__ import annotations
 
 from array import array
 from math import isnan, nan
+from struct import Struct
 
-from aligner.data.costs import Costs, RowCost
-from aligner.data.token_rows import Names, Places, StoredRows, TokenFile
+from aligner.data.costs import RowCost
+from aligner.data.row_store import Numbers, RowStore
 from aligner.data.tokens import PairRow
 
+HEAD = Struct("<ddii")  # margin (no number: there is none), weight, ids of the prompt, ids of the chosen side
+HEAD_NUMBERS = HEAD.size // 4
 
-class PairStore:
-    """Pairs, appended one by one, in a temporary file that has no name."""
 
-    def __init__(self) -> None:
-        self.costs, self._kinds = Costs(), Names()
-        self._tokens = TokenFile()
-        self._ends = array("q", [0])  # of the ids of each answer behind its prompt, chosen first
-        self._prompt_lengths = array("i")
-        self._margins, self._weights = array("d"), array("d")  # a margin that is no number: there is none
+class PairStore(RowStore[PairRow]):
+    """Pairs: a head, then the ids of the chosen side and of the rejected one, each behind the prompt's."""
 
-    def append(self, pair: PairRow, cost: RowCost) -> None:
-        """Put a pair behind the others; `cost` is its own."""
-        for ids in (pair.chosen_ids, pair.rejected_ids):
-            self._ends.append(self._tokens.extend(array("i", ids)))
-        self._kinds.append(pair.kind)
-        self._prompt_lengths.append(pair.prompt_length)
-        self._margins.append(nan if pair.margin is None else pair.margin)
-        self._weights.append(pair.weight)
-        self.costs.append(cost)
+    def packed(self, row: PairRow) -> tuple[str, array[int]]:
+        """The kind, and the numbers."""
+        margin = nan if row.margin is None else row.margin
+        numbers = array("i", HEAD.pack(margin, row.weight, row.prompt_length, len(row.chosen_ids)))
+        numbers.extend(row.chosen_ids)
+        numbers.extend(row.rejected_ids)
+        return row.kind, numbers
 
-    def picked(self, places: Places) -> StoredRows[PairRow]:
-        """The pairs at these places, in this order."""
-        return StoredRows(self, places)
-
-    def row(self, place: int) -> PairRow:
-        """One pair."""
-        start, middle, end = self._ends[2 * place : 2 * place + 3]
-        tokens, cost, margin = self._tokens.mapped, self.costs[place], self._margins[place]
+    def unpacked(self, name: str, numbers: Numbers, cost: RowCost) -> PairRow:
+        """The pair that was packed so."""
+        margin, weight, prompt_length, chosen = HEAD.unpack(numbers[:HEAD_NUMBERS].tobytes())
+        ids: list[int] = numbers[HEAD_NUMBERS:].tolist()
         return PairRow(
-            tokens[start:middle].tolist(),
-            tokens[middle:end].tolist(),
+            ids[:chosen],
+            ids[chosen:],
             None if isnan(margin) else margin,
-            self._kinds[place],
-            self._prompt_lengths[place],
+            name,
+            prompt_length,
             cost.prompt_cut,
             cost.answer_cut,
-            self._weights[place],
+            weight,
         )

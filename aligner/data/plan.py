@@ -40,14 +40,16 @@ class SourcePlan:
 def plan_sources(report: DataReport, mix: Mix, order: Sequence[int]) -> list[SourcePlan]:
     """The plan of a training that reads the training rows in this order."""
     times = np.bincount(np.asarray(order, dtype=np.int64), minlength=len(mix.sources))
-    tokens: Counter[int] = Counter()
-    supervised: Counter[int] = Counter()
+    owners = np.asarray(mix.sources)
+    tokens, supervised = (
+        [int(each[owners == number] @ times[owners == number]) for number in range(len(report.train))]
+        for each in (mix.costs.tokens, mix.costs.supervised_tokens)
+    )
     templates: list[Counter[str]] = [Counter() for _ in report.train]
     shots: list[Counter[int]] = [Counter() for _ in report.train]
-    for source, count, cost in zip(mix.sources, times.tolist(), mix.costs, strict=True):
-        tokens[source] += count * cost.tokens
-        supervised[source] += count * cost.supervised_tokens
-        if cost.template and count:
+    for place in mix.costs.of_tasks.tolist():
+        if count := int(times[place]):
+            source, cost = mix.sources[place], mix.costs[place]
             templates[source][cost.template] += count
             shots[source][cost.shots] += count
     read = [_readings(mix, times, number) for number in range(len(report.train))]
@@ -57,7 +59,7 @@ def plan_sources(report: DataReport, mix: Mix, order: Sequence[int]) -> list[Sou
             rows=sum(read[i]),
             tokens=tokens[i],
             supervised_tokens=supervised[i],
-            share=tokens[i] / max(tokens.total(), 1),
+            share=tokens[i] / max(sum(tokens), 1),
             epochs=sum(read[i]) / max(len(read[i]), 1),
             most=max(read[i], default=0),
             templates=dict(sorted(templates[i].items())),
@@ -117,7 +119,7 @@ def _counts(used: Mapping[object, int]) -> str:
 
 def report_table(report: DataReport, mix: Mix | None = None) -> PlanTable:
     """What became of the rows of every source; with a mix, how long the training rows are, too."""
-    longest = max((cost.tokens for cost in mix.costs), default=0) if mix else 0
+    longest = int(mix.costs.tokens.max(initial=0)) if mix else 0
     parts = {
         "train": report.train, "curriculum": report.curriculum, "holdout": report.holdout, "against": report.against
     }  # fmt: skip
@@ -137,8 +139,10 @@ def _fates(part: str, source: SourceReport) -> tuple[str, ...]:
 
 def _lengths(mix: Mix, source: int) -> list[int]:
     """Tokens of each row of a source, copies aside."""
-    rows = zip(mix.sources, mix.numbers, mix.costs, strict=True)
-    return list({number: cost.tokens for owner, number, cost in rows if owner == source}.values())
+    mine = np.flatnonzero(np.asarray(mix.sources) == source)[::-1]
+    _, lasts = np.unique(np.asarray(mix.numbers)[mine], return_index=True)  # of a row that is rendered anew
+    lengths: list[int] = mix.costs.tokens[mine[lasts]].tolist()
+    return lengths
 
 
 def histogram(lengths: Sequence[int], longest: int) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aligner.data.mixture import KEY_BYTES, group_of, numbered
+from aligner.data.keys import key_of, numbered
+from aligner.data.mixture import group_of
 from aligner.data.readers import SourceRows
 from aligner.data.rows import Pair
 from aligner.recipe.data import PairRules
@@ -30,7 +31,7 @@ def settle_pairs(sources: Sequence[SourceRows], rules: PairRules) -> None:
     verdicts, opposites = _verdicts(sources)
     votes = np.bincount(verdicts, minlength=int(opposites.max(initial=-1)) + 1)
     seen = np.zeros(len(votes), dtype=bool)
-    both = zip(verdicts.tolist(), opposites.tolist(), strict=True)
+    both = zip(map(int, verdicts), map(int, opposites), strict=True)
 
     def reason_against(noted: Counter[str]) -> str | None:
         verdict, opposite = next(both)
@@ -54,10 +55,10 @@ def settle_pairs(sources: Sequence[SourceRows], rules: PairRules) -> None:
 
 def _verdicts(sources: Sequence[SourceRows]) -> tuple[Numbers, Numbers]:
     """A number for what each pair says, and the one for its opposite: equal pairs have equal numbers."""
-    said, opposite = bytearray(), bytearray()
+    said, opposite = array("Q"), array("Q")
     for row in (cast(Pair, row) for source in sources for row in source.rows):
-        for keys, answers in ((said, (row.chosen, row.rejected)), (opposite, (row.rejected, row.chosen))):
-            keys += blake2b(repr((row.prompt, *answers)).encode(), digest_size=KEY_BYTES).digest()
+        said.append(key_of(repr((row.prompt, row.chosen, row.rejected))))
+        opposite.append(key_of(repr((row.prompt, row.rejected, row.chosen))))
     numbers = numbered(said + opposite)
     return numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
 
@@ -76,7 +77,7 @@ def share_weights(sources: Sequence[SourceRows]) -> None:
     one prompt's pairs are much alike; this is the same mean. Prompts are told apart as in `draw_holdout`. Copies that
     a source's `weight` asks for are not counted: they make a prompt count more.
     """
-    prompts = numbered(b"".join(group_of(row) for source in sources for row in source.rows))
-    shares = iter((1 / np.bincount(prompts)[prompts]).tolist())
+    prompts = numbered(array("Q", (group_of(row) for source in sources for row in source.rows)))
+    shares = map(float, 1 / np.bincount(prompts)[prompts])
     for source in sources:
         source.change(lambda row: replace(cast(Pair, row), weight=next(shares)))

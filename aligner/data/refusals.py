@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from aligner.data.costs import RowCost
+from aligner.data.costs import ANSWER_CUT, Costs
 from aligner.data.readers import SourceRows
 from aligner.data.rows import Document, Row, row_contents, row_turns
 from aligner.data.templates import control_tokens, renders_tools
@@ -33,9 +33,9 @@ def _such_as(source: SourceRows) -> str:
     return f", such as {', '.join(firsts)}" if firsts else ""
 
 
-def check_cut_answers(costs: Sequence[RowCost], spec: DataSpec) -> None:
+def check_cut_answers(costs: Costs, spec: DataSpec) -> None:
     """`DataError` where more answers lose their end than the recipe allows (`cut_answers`, a share of all rows)."""
-    cut = sum(cost.answer_cut for cost in costs)
+    cut = int(costs.cut(ANSWER_CUT).sum())
     if cut > spec.cut_answers * len(costs):
         raise DataError(
             Problem(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from aligner.data.agreement import agreement_by_criterion
-from aligner.data.costs import RowCost
+from aligner.data.costs import ANSWER_CUT, PROMPT_CUT, REWRITTEN, Costs, Places
 from aligner.data.readers import SourceRows
 from aligner.data.rows import Dropped, Row
+
+NO_COPIES: Places = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -81,28 +84,24 @@ def _plain(source: SourceReport) -> dict[str, Any]:
     return plain
 
 
-def report_source(source: SourceRows, costs: Iterable[RowCost], copies: Iterable[int]) -> SourceReport:
-    """The accounts of one source, whose rows cost and are copied as given (one entry a row)."""
-    sums: Counter[str] = Counter()
-    for cost, times in zip(costs, copies, strict=True):
-        sums["rows"] += times
-        sums["tokens"] += cost.tokens * times
-        sums["supervised"] += cost.supervised_tokens * times
-        sums["prompts_cut"] += cost.prompt_cut
-        sums["answers_cut"] += cost.answer_cut
-        sums["rewritten"] += cost.rewritten
-    noted = source.noted + Counter({"earlier_answers_not_learnt": sums["rewritten"]})
+def report_source(source: SourceRows, costs: Costs | None = None, copies: Places = NO_COPIES) -> SourceReport:
+    """The accounts of one source, whose rows cost and are copied as given (one entry a row), if they cost anything."""
+    costs = Costs() if costs is None else costs
+    prompts_cut, answers_cut, rewritten = (
+        int(costs.cut(how).sum()) for how in (PROMPT_CUT, ANSWER_CUT, REWRITTEN)
+    )
+    noted = source.noted + Counter({"earlier_answers_not_learnt": rewritten})
     return SourceReport(
         path=source.path,
         format=source.format,
         rows_read=source.rows_read,
         rows_used=len(source.rows),
         dropped=dict(sorted(source.dropped.items())),
-        rows_per_epoch=sums["rows"],
-        tokens=sums["tokens"],
-        supervised_tokens=sums["supervised"],
-        prompts_cut=sums["prompts_cut"],
-        answers_cut=sums["answers_cut"],
+        rows_per_epoch=int(copies.sum()),
+        tokens=int(costs.tokens @ copies),
+        supervised_tokens=int(costs.supervised_tokens @ copies),
+        prompts_cut=prompts_cut,
+        answers_cut=answers_cut,
         sha256=source.sha256(),
         noted=dict(sorted(noted.items())),
         agreement=agreement_by_criterion(source.rated),

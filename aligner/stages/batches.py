@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
 
+import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from aligner.data.packing import Block
@@ -38,6 +40,11 @@ class EntryNumber(TypedDict):
     number: int
 
 
+def numbers_of(count: int) -> Dataset:
+    """The data set of a training whose rows, or batches, lie elsewhere."""
+    return Dataset.from_dict({"number": np.arange(count)})
+
+
 class PairColumns(TypedDict, total=False):
     """A pair as TRL's data sets hold it; `margin` in all rows or in none, and so `weight`.
 
@@ -67,14 +74,14 @@ class AnswerCollator:
         return {"input_ids": ids_BT, "attention_mask": mask_BT.long(), "targets": targets_BT}
 
 
-class RowCollator:
+class NumberCollator:
     """The numbers of rows to what `collate` makes of them: a row is read when its batch is made."""
 
-    def __init__(self, rows: Sequence[TokenRow], collate: AnswerCollator) -> None:
-        self.rows, self.collate = rows, collate
+    def __init__(self, read: Callable[[int], Any], collate: Callable[[list[Any]], Batch]) -> None:
+        self.read, self.collate = read, collate
 
     def __call__(self, numbers: Sequence[EntryNumber]) -> Batch:
-        return self.collate([labelled(self.rows[each["number"]]) for each in numbers])
+        return self.collate([self.read(each["number"]) for each in numbers])
 
 
 class PackCollator:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
+from typing import overload
+
+from torch import Tensor
 
 from aligner.data.tokens import PairRow
 from aligner.evals.preference import (
@@ -21,18 +25,38 @@ def pair_length(pair: PairRow) -> int:
     return max(len(pair.chosen_ids), len(pair.rejected_ids))
 
 
-def weighed_columns(pairs: Sequence[PairRow]) -> list[PairColumns]:
-    """The pairs in columns, their weights scaled to a mean of 1: a step's loss stays comparable, and the learning rate.
+class WeighedColumns(Sequence[PairColumns]):
+    """The pairs in columns, each made when it is asked for; weights scaled to a mean of 1.
 
-    Pairs that weigh the same have no column of weights; they train as ever, bit by bit.
+    So a step's loss stays comparable, and the learning rate. Pairs that weigh the same have no column of weights; they
+    train as ever, bit by bit. nats_P2: the column `reference`, where there is one.
     """
-    margins = any(pair.margin is not None for pair in pairs)
-    rows = [columns(pair, with_margin=margins) for pair in pairs]
-    if len({pair.weight for pair in pairs}) > 1:
-        mean = math.fsum(pair.weight for pair in pairs) / len(pairs)
-        for row, pair in zip(rows, pairs, strict=True):
-            row["weight"] = pair.weight / mean
-    return rows
+
+    def __init__(self, pairs: Sequence[PairRow], nats_P2: Tensor | None = None) -> None:
+        self._pairs, self._nats_P2 = pairs, nats_P2
+        self._margins, weights = False, array("d")
+        for pair in pairs:
+            self._margins |= pair.margin is not None
+            weights.append(pair.weight)
+        self._mean = math.fsum(weights) / len(weights) if len(set(weights)) > 1 else None
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> PairColumns: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PairColumns]: ...
+    def __getitem__(self, index: int | slice) -> PairColumns | list[PairColumns]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        pair = self._pairs[index]
+        row = columns(pair, with_margin=self._margins)
+        if self._mean is not None:
+            row["weight"] = pair.weight / self._mean
+        if self._nats_P2 is not None:
+            row["reference"] = self._nats_P2[index].tolist()
+        return row
 
 
 def columns(pair: PairRow, *, with_margin: bool) -> PairColumns:

@@ -66,7 +66,7 @@ def read_texts(recipe: PerplexityRecipe) -> Texts:
     for row in (row for source in sources for row in source.rows):
         if text := measured_text(row):
             documents.setdefault(text_key(text), Document(row.origin, text))
-    report = DataReport(train=[report_source(source, [], []) for source in sources])
+    report = DataReport(train=[report_source(source) for source in sources])
     return Texts(documents, sum(len(source.rows) for source in sources), report)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 from transformers import TrainingArguments
 
@@ -26,11 +25,12 @@ from aligner.recipe.preference import DpoSpec, KtoSpec, PreferenceRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.rl.rewards import load_functions, load_rewards
 from aligner.run.folder import RunFolder
+from aligner.run.home import rows_home
 from aligner.run.seed import seed_everything
-from aligner.stages.batches import PairColumns
+from aligner.stages.batches import NumberCollator, PairColumns, numbers_of
 from aligner.stages.loop import LoopPlan, plan_of, run_training
 from aligner.stages.optimizer import optimizer_choice
-from aligner.stages.pairs import columns, holdout_metrics, holdout_results, pair_length, weighed_columns
+from aligner.stages.pairs import WeighedColumns, columns, holdout_metrics, holdout_results, pair_length
 from aligner.stages.preference_trainers import DpoTrainer, KtoCollator, KtoTrainer
 from aligner.stages.sources import tell_sources
 from aligner.stages.stage import StageResult, new_model, resolve_precision, training_arguments
@@ -47,7 +47,7 @@ def train_preference(recipe: PreferenceRecipe, run: RunFolder) -> StageResult:
     prompts = watched_prompts(recipe, loaded)
     rewards = load_rewards(recipe.reward if prompts else [], loaded.tokenizer)
     rewards.check_prompts([row.prompt for row in prompts.rows] if prompts else [])
-    data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed)
+    data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed, keep=rows_home())
     read = {"pairs": data.report.to_json()} | ({"watch": prompts.report.to_json()} if prompts else {})
     run.start(parents={"base": loaded.identity} | rewards.identities(), data=read, seed=recipe.seed)
     check_pairs(data.train, recipe)
@@ -101,17 +101,18 @@ def preference_trainer(
     per_epoch = mix.rows_per_epoch if mix else len(pairs)
     lengths = [pair_length(pair) for pair in pairs]
     plan = plan_of(train, rows=per_epoch, seed=recipe.seed, lengths=lengths, mix=mix)
-    rows, order = with_reference(loaded, pairs, plan.order, train), plan.order
+    rows: Sequence[PairColumns] = with_reference(loaded, pairs, plan.order, train)
+    order = plan.order
     if isinstance(spec, KtoSpec) and spec.loss == "kto":
-        rows, order = [rows[number].copy() for number in order], list(range(len(order)))
+        rows, order = [rows[number] for number in order], list(range(len(order)))
         add_others(rows, loaded, [pairs[i] for i in plan.order], recipe)
     trainer = (DpoTrainer if isinstance(spec, DpoSpec) else KtoTrainer)(
         model=loaded.model,
         args=training_arguments(
             train, run, rows=per_epoch, seed=recipe.seed, kind=TrainingArguments, beta2=BETA2
         ),
-        data_collator=KtoCollator(loaded.tokenizer.pad_token_id),
-        train_dataset=Dataset.from_list(rows),
+        data_collator=NumberCollator(rows.__getitem__, KtoCollator(loaded.tokenizer.pad_token_id)),
+        train_dataset=numbers_of(len(rows)),
         processing_class=loaded.tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
@@ -122,14 +123,13 @@ def preference_trainer(
 
 def with_reference(
     loaded: LoadedModel, pairs: Sequence[PairRow], order: Sequence[int], train: TrainSpec
-) -> list[PairColumns]:
+) -> WeighedColumns:
     """The pairs in columns, with what the reference says of those that `order` reads; it is asked once of each."""
-    rows, read = weighed_columns(pairs), sorted(set(order))
-    for row in rows:
-        row["reference"] = [0.0, 0.0]  # of those that are never read
-    for number, nats_2 in zip(read, reference_nats(loaded, [pairs[i] for i in read], train), strict=True):
-        rows[number]["reference"] = nats_2.tolist()
-    return rows
+    read = sorted(set(order))
+    said = reference_nats(loaded, [pairs[i] for i in read], train).cpu()
+    nats_P2 = said.new_zeros(len(pairs), 2)  # of those that are never read
+    nats_P2[read] = said
+    return WeighedColumns(pairs, nats_P2)
 
 
 def add_others(

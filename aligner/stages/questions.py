@@ -47,7 +47,7 @@ def read_questions(recipe: EvaluateRecipe, tokenizer: PreTrainedTokenizerBase, *
             return []
         built = build_prompts(sources, tokenizer, max_prompt_tokens=longest, seed=recipe.seed)
         reports[name] = built.report
-        return built.rows
+        return list(built.rows)
 
     documents: list[Document] = []
     if spec.documents:

@@ -22,13 +22,14 @@ from aligner.models.scoring import Scoring
 from aligner.recipe.stages import RewardRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
+from aligner.run.home import rows_home
 from aligner.run.progress import say
 from aligner.run.seed import seed_everything
-from aligner.stages.batches import Batch, PairCollator
+from aligner.stages.batches import Batch, NumberCollator, PairCollator, numbers_of
 from aligner.stages.loop import StageTrainer, plan_of, run_training
 from aligner.stages.losses import bradley_terry_nats
 from aligner.stages.optimizer import optimizer_choice
-from aligner.stages.pairs import holdout_metrics, holdout_results, pair_length, weighed_columns
+from aligner.stages.pairs import WeighedColumns, holdout_metrics, holdout_results, pair_length
 from aligner.stages.sources import tell_sources
 from aligner.stages.stage import StageResult, new_model, training_arguments
 
@@ -88,6 +89,10 @@ class PairTrainer(StageTrainer):
 class HeadTrainer(PairTrainer, RewardTrainer):
     """TRL's trainer of score heads, with scores read by the attention mask."""
 
+    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+        """As it is: the rows are ready, and its numbers name them."""
+        return dataset
+
 
 def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
     """Load, tokenise, train, measure on held-out pairs, fix the scale, save and prove that it loads.
@@ -97,7 +102,7 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
     seed_everything(recipe.seed)
     scoring = Scoring(recipe.score, recipe.beta)
     loaded = load_reward_base(recipe.model) if recipe.score == "head" else load_model(recipe.model)
-    data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed)
+    data = build_pairs(recipe.data, loaded.tokenizer, seed=recipe.seed, keep=rows_home())
     run.start(parents={"base": loaded.identity}, data=data.report.to_json(), seed=recipe.seed)
     if not data.train:
         raise DataError(
@@ -169,12 +174,12 @@ def pair_trainer(
     args = training_arguments(train, run, rows=per_epoch, seed=seed, kind=RewardConfig, beta2=BETA2)
     args.max_length = None
     disable_dropout_in_model(loaded.model)  # TRL's trainer of heads would do it, the plain one does not
-    rows = weighed_columns(pairs)
+    rows = WeighedColumns(pairs)
     trainer = (HeadTrainer if scoring.kind == "head" else PairTrainer)(
         model=loaded.model,
         args=args,
-        data_collator=PairCollator(loaded.tokenizer.pad_token_id),
-        train_dataset=Dataset.from_list(rows),
+        data_collator=NumberCollator(rows.__getitem__, PairCollator(loaded.tokenizer.pad_token_id)),
+        train_dataset=numbers_of(len(rows)),
         processing_class=loaded.tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )

@@ -5,7 +5,7 @@ Of several processes every one runs all of this; the run folder is written by th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from aligner.rl.state import random_of_ranks, restore, restore_random, training_
 from aligner.rl.update import evaluate_in_parts
 from aligner.run.checkpoint import Checkpoint, save_checkpoint
 from aligner.run.folder import RunFolder
+from aligner.run.home import rows_home
 from aligner.run.progress import progress, say
 from aligner.stages.ppo_watch import Watch
 from aligner.stages.resume import newest_for_all
@@ -49,7 +50,7 @@ class RolloutJob:
     policy: LanguageActor
     reference: LanguageActor
     rewards: Rewards
-    prompts: list[PromptRow]
+    prompts: Sequence[PromptRow]
     watch: Watch | None
 
 
@@ -72,7 +73,8 @@ def read_prompts(recipe: PpoRecipe | GroupRecipe, loaded: LoadedModel) -> Rollou
     """The recipe's prompts; longer ones are cut from the left."""
     data, tokenizer = recipe.data, loaded.tokenizer
     limit = min(data.max_prompt_tokens, prompt_room(loaded.model, recipe.sampling.max_new_tokens))
-    train = build_training_prompts(data, tokenizer, max_prompt_tokens=limit, seed=recipe.seed)
+    fitting = data.model_copy(update={"max_prompt_tokens": limit})
+    train = build_training_prompts(fitting, tokenizer, seed=recipe.seed, keep=rows_home())
     if not data.holdout:
         return RolloutPrompts(train, None)
     held = build_prompts(data.holdout, tokenizer, max_prompt_tokens=limit, seed=recipe.seed, clean=data.clean)
@@ -143,7 +145,7 @@ def rows_for(job: RolloutJob, step: int) -> list[PromptRow]:
     chosen = prompts_for(
         step, num_prompts=len(job.prompts), prompts_per_step=spec.prompts_per_step, seed=job.recipe.seed
     )
-    return [job.prompts[i] for i in chosen for _ in range(spec.samples_per_prompt)]
+    return [row for i in chosen for row in [job.prompts[i]] * spec.samples_per_prompt]
 
 
 def collect_step(job: RolloutJob, step: int) -> Collected:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from aligner.data.kept import kept_conversations
+from aligner.data.build import build_conversations
 from aligner.data.mix import Mix
 from aligner.data.token_rows import lengths_of
 from aligner.data.tokens import TokenRow
@@ -26,7 +24,7 @@ from aligner.recipe.training import TrainSpec
 from aligner.run.folder import RunFolder
 from aligner.run.home import rows_home
 from aligner.run.seed import seed_everything
-from aligner.stages.batches import AnswerCollator, Batch, PackCollator, RowCollator, labelled
+from aligner.stages.batches import AnswerCollator, Batch, NumberCollator, PackCollator, labelled, numbers_of
 from aligner.stages.loop import LoopPlan, StageTrainer, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
 from aligner.stages.optimizer import optimizer_choice
@@ -76,7 +74,9 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
     if pack_length := pack_length_of(recipe):
         check_isolation(loaded.model, pack_length)
     begun = partial(epochs_begun, recipe.train)
-    data = kept_conversations(rows_home(), recipe.data, loaded.tokenizer, seed=recipe.seed, epochs=begun)
+    data = build_conversations(
+        recipe.data, loaded.tokenizer, seed=recipe.seed, epochs=begun, keep=rows_home()
+    )
     run.start(parents={"base": loaded.identity}, data=data.report.to_json(), seed=recipe.seed)
     if not data.train:
         raise DataError(
@@ -147,7 +147,9 @@ def answer_trainer(
     lengths = lengths_of(rows)
     batches = batches_of(train, lengths, pack_length, seed=seed, mix=mix)
     pad_id = tokenizer.pad_token_id
-    collate: RowCollator | PackCollator = RowCollator(rows, AnswerCollator(pad_id))
+    collate: NumberCollator | PackCollator = NumberCollator(
+        lambda number: labelled(rows[number]), AnswerCollator(pad_id)
+    )
     entries, order = len(rows), rows_read(batches)
     if pack_length:
         args.per_device_train_batch_size = 1  # an entry of the data set is a whole batch
@@ -157,7 +159,7 @@ def answer_trainer(
         model=model,
         args=args,
         data_collator=collate,
-        train_dataset=Dataset.from_dict({"number": np.arange(entries)}),
+        train_dataset=numbers_of(entries),
         processing_class=tokenizer,
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )

@@ -202,8 +202,8 @@ def test_prompts_come_shuffled_cut_and_without_withheld_ones(tmp_path):
         tmp_path / "p.jsonl", [{"prompt": f"Question {i} " + "word " * i, "family": "f"} for i in range(30)]
     )
     held = write(tmp_path / "h.jsonl", [{"prompt": "question 0", "gold": {"kind": "unsafe", "answers": []}}])
-    spec = PromptsSpec(train=[SourceSpec(path=path)], holdout=[SourceSpec(path=held)])
-    built = build_training_prompts(spec, tiny_tokenizer(), max_prompt_tokens=40, seed=0)
+    spec = PromptsSpec(train=[SourceSpec(path=path)], holdout=[SourceSpec(path=held)], max_prompt_tokens=40)
+    built = build_training_prompts(spec, tiny_tokenizer(), seed=0)
     check_accounts(built.report)
     order = [row.prompt.origin.line for row in built.rows]
     assert sorted(order) == list(range(2, 31)) != order

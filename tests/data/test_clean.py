@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from aligner.data.clean import clean_sources, cleaner, letter_share, normalised_hash
+from aligner.data.clean import clean_sources, cleaner, letter_share
+from aligner.data.keys import normalised_hash
 from aligner.data.readers import MAX_SAMPLES, SourceRows
 from aligner.data.rows import Conversation, Document, Origin, Pair, Prompt, Row, row_contents, with_contents
 from aligner.recipe.clean import CleanSpec, RowCleanSpec

@@ -205,6 +205,6 @@ def test_prompts_of_ppo_are_cleaned_and_decontaminated(tmp_path):
         clean=RowCleanSpec(deduplicate=True, mask=["email"]),
         decontaminate=DecontaminateSpec(against=[SourceSpec(path=held)]),
     )
-    built = build_training_prompts(spec, tiny_tokenizer(), max_prompt_tokens=40, seed=0)
+    built = build_training_prompts(spec, tiny_tokenizer(), seed=0)
     assert {row.prompt.turns[0].content for row in built.rows} == {"Who is Ann?", "Call <email>"}
     assert built.report.train[0].dropped == {"contaminated": 1, "duplicate": 1}

@@ -11,9 +11,9 @@ import pytest
 from datasets.load import httpx
 from pydantic import ValidationError
 
-from aligner.data import kept
+from aligner.data import keeping
 from aligner.data.build import build_conversations
-from aligner.data.kept import kept_conversations, rows_fingerprint
+from aligner.data.kept import rows_fingerprint
 from aligner.data.readers import read_source
 from aligner.data.readers.hub import HubSplit
 from aligner.data.rows import Conversation, Origin, Turn
@@ -116,18 +116,18 @@ def test_keys_that_do_not_go_together(keys: dict[str, Any], said: str) -> None:
 def test_the_commit_is_part_of_the_fingerprint(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(keeping, "FEWEST_ROWS", 1)
     tokenizer = tiny_tokenizer()
     spec = DataSpec.model_validate({"train": [{"path": "hub:you/chats"}], "holdout": {"rows": 3}})
     made = build_conversations(spec, tokenizer, seed=0)
     for _ in range(2):
-        data = kept_conversations(tmp_path / "rows", spec, tokenizer, seed=0)
+        data = build_conversations(spec, tokenizer, seed=0, keep=tmp_path / "rows")
         assert (data.train, data.holdout, data.report.to_json()) == (
             made.train,
             made.holdout,
             made.report.to_json(),
         )
-    assert len(list((tmp_path / "rows").iterdir())) == 1
+    assert len(list((tmp_path / "rows").glob("*.rows"))) == 1
     before = rows_fingerprint(spec, tokenizer, seed=0)
     (cache / "you___chats" / "default" / "0.0.0" / COMMIT).rename(
         cache / "you___chats" / "default" / "0.0.0" / ("3" * 40)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aligner.data import mix, spool, token_rows
+from aligner.data import mix, row_store, spool
 from aligner.data.build import Conversations, Pairs, build_conversations, build_pairs
 from aligner.data.costs import Costs, RowCost
 from aligner.data.pair_rows import PairStore
@@ -29,7 +29,7 @@ BYTES_A_ROW = 400  # of memory, for rows of 200 tokens and more, which take 27 b
 @pytest.fixture
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "CHUNK_ROWS", 7)
-    monkeypatch.setattr(token_rows, "PENDING_TOKENS", 20)
+    monkeypatch.setattr(row_store, "PENDING_NUMBERS", 20)
 
 
 @pytest.mark.usefixtures("_small_pieces")
@@ -138,7 +138,7 @@ def test_memory_does_not_grow_with_the_rows(
     """Reading, cleaning, a hold-out, templates and tokens; beside it, what the same rows take in lists."""
     monkeypatch.setattr(spool, "CHUNK_ROWS", 100)
     monkeypatch.setattr(mix, "BATCH_ROWS", 200)
-    monkeypatch.setattr(token_rows, "PENDING_TOKENS", 1 << 14)
+    monkeypatch.setattr(row_store, "PENDING_NUMBERS", 1 << 14)
     tokenizer = tiny_tokenizer()
 
     def row(number: int) -> dict[str, str]:

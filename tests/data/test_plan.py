@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from aligner.data.build import build_conversations
-from aligner.data.costs import RowCost
+from aligner.data.costs import Costs, RowCost
 from aligner.data.mix import Mix
 from aligner.data.plan import histogram, plan_sources, plan_table, report_table
 from aligner.data.report import DataReport, SourceReport
@@ -24,7 +24,10 @@ def report(path: str) -> SourceReport:
 
 def test_a_plan_counts_what_is_read_of_each_source():
     # Two rows of source 0 (the second copied), one of source 1.
-    mix = Mix([0, 0, 0, 1], [0, 1, 1, 0], [RowCost(10, 4), RowCost(20, 5), RowCost(20, 5), RowCost(30, 30)])
+    costs = Costs()
+    for numbers in ((10, 4), (20, 5), (20, 5), (30, 30)):
+        costs.append(RowCost(*numbers))
+    mix = Mix([0, 0, 0, 1], [0, 1, 1, 0], costs)
     first, second, third = plan_sources(
         DataReport([report("a"), report("b"), report("c")]), mix, [0, 1, 2, 3, 3, 0, 1]
     )

@@ -141,7 +141,7 @@ def test_prompts() -> None:
         "max_prompt_tokens": 40,
     }
     given = PromptsSpec.model_validate(spec)
-    built = build_training_prompts(given, tiny_tokenizer(), max_prompt_tokens=given.max_prompt_tokens, seed=3)
+    built = build_training_prompts(given, tiny_tokenizer(), seed=3)
     assert digest(built.rows, built.report.to_json()) == EXPECTED["prompts"]
 
 

@@ -43,7 +43,7 @@ def test_a_terminal_obeys_nothing_that_stands_in_the_data():
     show_documents([Document(origin, NASTY)], TOKENIZER, console=console)
     source = SourceRows("b\x1b[2J", "text", [], [Document(origin, NASTY)])
     source.keep(lambda row: "late")
-    show_dropped(DataReport(train=[report_source(source, [], [])]), 1, console=console)
+    show_dropped(DataReport(train=[report_source(source)]), 1, console=console)
     assert out.getvalue().count(SEEN) == 3 and visible("\t\n é漢") == "\t\n é漢"
     assert not set(map(chr, (*range(9), *range(11, 32), *range(127, 160)))) & set(out.getvalue())
     assert out.getvalue().count("a␛[2J.jsonl:3") == 3 and "fam␛[2J" in out.getvalue()
@@ -76,7 +76,7 @@ def test_dropped_rows_are_shown_by_source_and_reason_with_their_place():
     source.rows = [Pair(Origin("a.jsonl", i), chat("[/red] Hi"), f"yes {i}", "no\nnot") for i in range(1, 6)]
     source.drop(Dropped(Origin("a.jsonl", 9), "tie"), "tie")
     source.keep(lambda row: "too_long" if row.origin.line > 2 else None)
-    report = DataReport(holdout=[report_source(source, [], [])])
+    report = DataReport(holdout=[report_source(source)])
     out = io.StringIO()
     show_dropped(report, 2, console=Console(file=out, width=100))
     shown = [line.rstrip("─ ") for line in out.getvalue().splitlines()]
@@ -89,5 +89,5 @@ def test_dropped_rows_are_shown_by_source_and_reason_with_their_place():
         "  a.jsonl:4  user: [/red] Hi chosen: yes 4 rejected: no not",
     ]
     source.drop(Document(Origin("a.jsonl", 7), "x" * 400), "late")
-    show_dropped(DataReport(train=[report_source(source, [], [])]), 1, console=Console(file=out, width=100))
+    show_dropped(DataReport(train=[report_source(source)]), 1, console=Console(file=out, width=100))
     assert f"  a.jsonl:7  {'x' * 300}...\n" in out.getvalue()

@@ -90,7 +90,7 @@ def test_control_characters_are_shown_since_a_page_cannot_hold_them():
     row = tokenize_conversation(chat("a\x00b", "c\x1b[2J\x9b\r\n\td"), TOKENIZER, 400)
     source = SourceRows("x\x00", "text", [], [Document(Origin("f\x1b.txt", 1), "e\x00f\x7f")])
     source.keep(lambda row: "late")
-    drops = drops_of(DataReport(train=[report_source(source, [], [])]), 2)
+    drops = drops_of(DataReport(train=[report_source(source)]), 2)
     page = render_page("r\x00.yaml", [view(rows=[shown_row(row, TOKENIZER)], drops=drops)])
     assert not set(map(chr, (*range(9), *range(11, 32), *range(127, 160)))) & set(page)
     for shown in ("a␀b", "c␛[2J␛[␍\n\td", "x␀: 1 of 1 rows", "f␛.txt:1", "e␀f␡", "r␀.yaml"):
@@ -101,11 +101,11 @@ def test_dropped_rows_have_reason_place_and_text():
     source = SourceRows(NASTY, "text", [])
     source.rows = [Document(Origin("a <b>.txt", line), NASTY) for line in range(1, 6)]
     source.keep(lambda row: "too_long" if row.origin.line > 2 else None)
-    report = DataReport(holdout=[report_source(source, [], [])])
+    report = DataReport(holdout=[report_source(source)])
     (drops,) = drops_of(report, 2)
     page = Page(render_page("r.yaml", [view(drops=[drops])]))
     assert page.texts("summary") == [f"holdout {NASTY}: 3 of 5 rows"]
     assert page.texts("code") == ["a <b>.txt:3", "a <b>.txt:4"]
     assert [text.strip() for text in page.texts("li") if text.strip()] == [NASTY, NASTY]
     kept = SourceRows("b", "text", [])
-    assert drops_of(DataReport(train=[report_source(kept, [], [])]), 2) == []
+    assert drops_of(DataReport(train=[report_source(kept)]), 2) == []

@@ -24,7 +24,7 @@ from aligner.recipe.stages import RewardRecipe
 from aligner.stages.batches import PairCollator
 from aligner.stages.losses import bradley_terry_nats
 from aligner.stages.order import FixedOrder
-from aligner.stages.pairs import columns, holdout_results, weighed_columns
+from aligner.stages.pairs import WeighedColumns, columns, holdout_results
 from aligner.stages.reward import (
     Answers,
     check_reload,
@@ -215,9 +215,9 @@ def test_a_weighed_step_is_the_mean_over_its_prompts(tmp_path: Path, nll_coef: f
 def test_weights_stand_in_the_batch_only_where_they_differ() -> None:
     pairs = some_pairs(count=4)
     for weight in (1.0, 0.25):
-        rows = weighed_columns([replace(pair, weight=weight) for pair in pairs])
-        assert rows == [columns(pair, with_margin=False) for pair in pairs]
-    rows = weighed_columns([replace(pair, weight=1 / (1 + i)) for i, pair in enumerate(pairs)])
+        rows = WeighedColumns([replace(pair, weight=weight) for pair in pairs])
+        assert list(rows) == [columns(pair, with_margin=False) for pair in pairs]
+    rows = WeighedColumns([replace(pair, weight=1 / (1 + i)) for i, pair in enumerate(pairs)])
     # 1, 1/2, 1/3, 1/4 over their mean 25/48
     assert [row["weight"] for row in rows] == pytest.approx([1.92, 0.96, 0.64, 0.48])
     torch.testing.assert_close(PairCollator(0)(rows)["weight"], torch.tensor([1.92, 0.96, 0.64, 0.48]))

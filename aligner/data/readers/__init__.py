@@ -150,7 +150,7 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
                 source.drop(given, given.reason)
             else:
                 rows.append(given)
-        if source.rows_read + faults.count == spec.take:
+        if spec.take and source.rows_read + faults.count == spec.take:
             break
     if tasks:
         check_rationales(spec, rows)

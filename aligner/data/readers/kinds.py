@@ -28,6 +28,8 @@ def as_kind(row: Row, kind: Kind) -> Row | Dropped:
             return Dropped(row.origin, "no_answer")
         if last == 0:
             return Dropped(row.origin, "no_prompt")
+        if last + 1 == len(row.turns):
+            return row
         return replace(row, turns=row.turns[: last + 1])  # what follows cannot be learnt from
     return Dropped(row.origin, "no_answer") if isinstance(row, Prompt) else row
 
