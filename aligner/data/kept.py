@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FEWEST_ROWS = 5000  # that are kept
 MOST_FILES = 20  # of 4 bytes a token; a folder of all of them may be deleted at any time
-CODE_THAT_MATTERS = ("data", "recipe")
+CODE_THAT_MATTERS = ("data", "recipe", "sandbox")
 LIBRARIES_THAT_MATTER = (
     "tokenizers", "transformers", "datasets", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy",
     "py3langid", "krippendorff", "lxml", "justext", "charset-normalizer",

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import aligner
-from aligner.data.readers.tasks.meter import OverspentError
 from aligner.data.readers.tasks.sandbox import CompiledTemplate
 from aligner.errors import ModelError, RunError
 from aligner.hub.upload import prepare_folder
 from aligner.models.load import load_trained
 from aligner.run.checkpoint import load_newest
+from aligner.sandbox.meter import OverspentError
 from tests.hub.test_upload import FULL_FILES, adapter_run, every_byte
 from tests.hub.test_upload import full_run as full_run  # a fixture
 from tests.models.runs import write_base
