@@ -116,8 +116,10 @@ def _stored(base: str) -> Start:
     check_harmless(source)
     check_harmless(full)
     with loading(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
-        config = AutoConfig.from_pretrained(full.name, revision=full.revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.name, revision=source.revision, trust_remote_code=False
+        )
+        config = AutoConfig.from_pretrained(full.name, revision=full.revision, trust_remote_code=False)
     ensure_template(tokenizer)
     ensure_end(tokenizer)
     with torch.device("meta"):
