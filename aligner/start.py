@@ -112,8 +112,8 @@ def _start(base: str, stage: PlannedStage, known: Mapping[str, Start]) -> Start:
 
 def _stored(base: str) -> Start:
     source = resolve_source(base)
-    full = base_source(source) if source.is_adapter else source
     check_harmless(source)
+    full = base_source(source) if source.is_adapter else source
     check_harmless(full)
     with loading(source):
         tokenizer = AutoTokenizer.from_pretrained(

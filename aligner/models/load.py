@@ -93,8 +93,8 @@ def load_scorer(path_or_id: str | Path, revision: str | None = None) -> LoadedMo
 
 def _load_for_training(spec: ModelSpec, task: Task) -> LoadedModel:
     source = resolve_source(spec.base, spec.revision)
-    _check_plan(source, spec, task)
     check_harmless(source)
+    _check_plan(source, spec, task)
     base = base_source(source) if source.is_adapter else source
     model: PreTrainedModel | PeftModel = _load_plain(base, task, spec.quantize)
     tokenizer = load_tokenizer(source, base)

@@ -79,7 +79,12 @@ def damaged(path: Path) -> list[str]:
         b'{"output": 5}',
     ]
     path.write_bytes(b"\n".join([bad[0], *good[:4], bad[1], *good[4:8], bad[2], *good[8:], bad[3]]))
-    faults = ["not JSON (Invalid control", "not JSON (Extra data", "not UTF-8 (byte 19 of", '"instruction" is missing']
+    faults = [
+        "not JSON (Invalid control",
+        "not JSON (Extra data",
+        "not UTF-8 (byte 19 of",
+        '"instruction" is missing',
+    ]
     return [f"{path}:{line}: {fault}" for line, fault in zip((1, 6, 11, 14), faults, strict=True)]
 
 
