@@ -20,7 +20,7 @@ from aligner.recipe.stages import PretrainRecipe
 from aligner.run.home import cache_home
 
 CODE_THAT_MATTERS = (
-    "data", "run/seed.py",
+    "data", "sandbox", "run/seed.py",
     *(f"models/{name}.py" for name in ("small", "tokenizer", "attention", "padding", "wrapped")),
     *(f"recipe/{name}.py" for name in ("model", "data", "place", "clean", "mixture", "training", "stages")),
     *(f"stages/{name}.py" for name in ("pretrain", "stage", "loop", "resume", "order", "optimizer")),

@@ -107,6 +107,6 @@ class _Makers:
             return False
         source = resolve_source(str(place))
         with loading(source):
-            own = AutoTokenizer.from_pretrained(source.name).get_vocab()
+            own = AutoTokenizer.from_pretrained(source.name, trust_remote_code=False).get_vocab()
         policy = start.tokenizer.get_vocab()
         return {t: i for t, i in own.items() if t != PAD} != {t: i for t, i in policy.items() if t != PAD}

@@ -11,10 +11,22 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+# What a terminal would obey: C0 as Unicode's pictures, C1 as the two characters that it stands for (ECMA-48, 5.3).
+_PICTURES = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"}
+_PICTURES |= {0x7F: "\u2421"} | {code: f"\u241b{chr(code - 0x40)}" for code in range(0x80, 0xA0)}
+
+
+def visible(text: str) -> str:
+    """The text with its control characters shown, not obeyed; line ends and tabs stay."""
+    return text.translate(_PICTURES)
+
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: `where` is "file:line" (or a file, or a field), `what` the fault, `remedy` what would work."""
+    """One mistake: `where` is "file:line" (or a file, or a field), `what` the fault, `remedy` what would work.
+
+    As text, control characters are shown: names and words of files that strangers wrote stand in it.
+    """
 
     where: str
     what: str
@@ -22,7 +34,7 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}\n    {self.remedy}" if self.remedy else text
+        return visible(f"{text}\n    {self.remedy}" if self.remedy else text)
 
 
 class AlignerError(Exception):

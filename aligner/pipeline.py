@@ -23,7 +23,7 @@ from aligner.planning import (
     plan_pipeline,
     single_stage,
 )
-from aligner.preflight import check_agreed, check_unchanged, folder_parents
+from aligner.preflight import check_agreed, check_as_trained, check_unchanged, folder_parents
 from aligner.recipe.load import LoadedRecipe, complete_yaml, load_recipe
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PipelineRecipe, PretrainRecipe
@@ -114,6 +114,7 @@ def run_stage(recipe: StageRecipe, *, fresh: bool = False) -> RunOutcome:
         if run.finished:
             check_unchanged(recipe, run)
             return RunOutcome(run.path, "already_done", run.results())
+        check_as_trained(recipe)
         if begun := _begun(run.path):
             say(f"{run.path}: {begun}; its data and models are read first")
         try:

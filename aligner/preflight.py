@@ -13,10 +13,10 @@ from typing import Any
 
 from aligner.data.cleaning.perplexity import scores_file
 from aligner.data.read_before import check_source
-from aligner.data.readers import check_task_names, source_files
+from aligner.data.readers import SourceRows, check_task_names, source_files
 from aligner.data.readers.files import files_sha256, find_files, joined
 from aligner.data.readers.kinds import Kind, kind_read
-from aligner.errors import DataError, Problem, RunError
+from aligner.errors import DataError, ModelError, Problem, RunError
 from aligner.models.weights import folder_identity, model_in
 from aligner.recipe.clean import CleanSpec
 from aligner.recipe.data import SourceSpec
@@ -30,22 +30,29 @@ from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructReci
 from aligner.run.changes import changed, changes_since
 from aligner.run.folder import RunFolder, nothing_to_lose
 from aligner.run.home import rows_home
-from aligner.run.manifest import Manifest, content_of
+from aligner.run.manifest import Manifest, content_of, sha256_file
+from aligner.run.progress import say
 
 # Stages whose rows are trained on.
 CLEANED = PretrainRecipe | SftRecipe | RewardRecipe | PpoRecipe | GroupRecipe | PreferenceRecipe
 _WHAT_IS_READ = {
-    "path", "split", "config", "revision", "streaming", "take", "format", "criteria", "templates", "rationale"
+    "path", "split", "config", "revision", "streaming", "take", "format", "criteria", "templates", "rationale",
+    "skip_bad_rows",
 }  # fmt: skip
 STREAMED_AHEAD = 1000  # rows of a stream
+# What a model folder says of how text becomes tokens, and where an answer ends.
+SAID_OF_TOKENS = (
+    "chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "generation_config.json",
+)  # fmt: skip
 
 
 def check_ahead(recipes: Sequence[StageRecipe]) -> None:
     """Read every source and word file once, so that what is wrong is told before anything is trained.
 
     Of a stream the first rows alone, and a large source not again where nothing has changed (see `check_source`).
-    DataError with the first bad row of each, and for a library that cleaning or self-instruct needs; RecipeError for
-    missing reward functions and rules that cannot be read.
+    DataError with the first bad row of each, for a library that cleaning or self-instruct needs, and for models that
+    were altered since they were trained; RecipeError for missing reward functions and rules that cannot be read.
     """
     problems: list[Problem] = []
     seen: set[tuple[str, str | None]] = set()
@@ -56,7 +63,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
             continue
         seen.add(key)
         try:
-            check_source(spec, kind, rows_home())
+            _tell_bad_rows(check_source(spec, kind, rows_home()))
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     from aligner.data.clean import clean_sources  # takes numpy along, which a wrong recipe need not wait for
@@ -70,6 +77,7 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
             problems += [problem for problem in error.problems if problem not in problems]
     problems += [problem for problem in _twice_named(recipes) if problem not in problems]
     problems += _missing_novelty(recipes)
+    problems += [problem for recipe in recipes for problem in altered_since_training(recipe)]
     if problems:
         raise DataError(problems)
     rewards = [source for recipe in recipes if isinstance(recipe, RewardedRecipe) for source in recipe.reward]
@@ -77,6 +85,13 @@ def check_ahead(recipes: Sequence[StageRecipe]) -> None:
         from aligner.rl.rewards import load_functions  # takes torch along, so only where it is needed
 
         load_functions(rewards)
+
+
+def _tell_bad_rows(source: SourceRows | None) -> None:
+    """Say how many rows the recipe leaves out since they cannot be read."""
+    if source and source.bad_rows:
+        told = f"{len(source.bad_rows):,} of {source.rows_read:,} rows cannot be read and are left out"
+        say(f"{source.path}: {told} (skip_bad_rows); `aligner show --dropped` and manifest.json list them")
 
 
 def _ahead(spec: SourceSpec) -> SourceSpec:
@@ -160,6 +175,35 @@ def check_unchanged(recipe: StageRecipe, run: RunFolder) -> None:
             "name another output (-s output=...), delete the folder, or throw away the whole run with --fresh"
         )
         raise RunError(Problem(str(run.path), what, remedy))
+
+
+def altered_since_training(recipe: StageRecipe) -> Iterator[Problem]:
+    """Models of finished runs that would now read or write other tokens than they were trained with.
+
+    Their chat template, vocabulary or stop set is not the one whose hash the run's manifest has. SFT alone may teach a
+    model another template. A folder that is no run's, or a model on the Hub, has no hash to compare with.
+    """
+    for base in () if isinstance(recipe, SftRecipe) else _roles(recipe).values():
+        model = model_in(Path(base).expanduser())
+        if model.name == "model" and (model.parent / "manifest.json").is_file():
+            yield from _altered(model, Manifest.read(model.parent).artifacts)
+
+
+def _altered(model: Path, trained: Mapping[str, str]) -> Iterator[Problem]:
+    for name in SAID_OF_TOKENS if trained else ():  # a run that is not finished has no hashes yet
+        before, path = trained.get(name, ""), model / name
+        now = sha256_file(path) if path.is_file() else ""
+        if now != before:
+            told = f"sha256 was {before[:12] or 'none'}, is {now[:12] or 'none'}"
+            what = f"is not what the model was trained with ({told})"
+            remedy = "put it back; or, to use the model as it is now, copy its folder out of the run"
+            yield Problem(str(path), what, remedy)
+
+
+def check_as_trained(recipe: StageRecipe) -> None:
+    """ModelError for `altered_since_training`."""
+    if problems := list(altered_since_training(recipe)):
+        raise ModelError(problems)
 
 
 def check_agreed(recipes: Sequence[StageRecipe]) -> None:

@@ -112,12 +112,14 @@ def _start(base: str, stage: PlannedStage, known: Mapping[str, Start]) -> Start:
 
 def _stored(base: str) -> Start:
     source = resolve_source(base)
-    full = base_source(source) if source.is_adapter else source
     check_harmless(source)
+    full = base_source(source) if source.is_adapter else source
     check_harmless(full)
     with loading(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
-        config = AutoConfig.from_pretrained(full.name, revision=full.revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.name, revision=source.revision, trust_remote_code=False
+        )
+        config = AutoConfig.from_pretrained(full.name, revision=full.revision, trust_remote_code=False)
     ensure_template(tokenizer)
     ensure_end(tokenizer)
     with torch.device("meta"):

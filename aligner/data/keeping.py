@@ -18,7 +18,7 @@ from aligner.recipe.data import SourceSpec
 
 FEWEST_ROWS = 5000  # that are kept: few are made in no time
 MOST_FILES = 20  # of each sort; of rows, 4 bytes a token. A folder of all of them may be deleted at any time
-CODE_THAT_MATTERS = ("data", "recipe")
+CODE_THAT_MATTERS = ("data", "recipe", "sandbox")
 LIBRARIES_THAT_MATTER = (
     "tokenizers", "transformers", "datasets", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy",
     "py3langid", "krippendorff", "lxml", "justext", "charset-normalizer",

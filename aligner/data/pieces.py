@@ -10,20 +10,13 @@ from aligner.data.report import DataReport, SourceReport
 from aligner.data.rows import Document, Dropped, Row, row_text
 from aligner.data.templates import control_tokens
 from aligner.data.tokens import PairRow, PromptRow, TokenRow, document_ids
+from aligner.errors import visible as visible  # what shows rows asks for it here
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Fate = Literal["learnt", "rejected", ""]
 SHOWN_CHARS = 300  # of a dropped row
-# What a terminal would obey: C0 as Unicode's pictures, C1 as the two characters that it stands for (ECMA-48, 5.3).
-_PICTURES = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"}
-_PICTURES |= {0x7F: "\u2421"} | {code: f"\u241b{chr(code - 0x40)}" for code in range(0x80, 0xA0)}
-
-
-def visible(text: str) -> str:
-    """The text with its control characters shown, not obeyed; line ends and tabs stay."""
-    return text.translate(_PICTURES)
 
 
 class Piece(NamedTuple):
@@ -81,8 +74,8 @@ def parts_of(report: DataReport) -> Iterator[tuple[str, SourceReport]]:
 
 
 def dropped_text(row: Row | Dropped) -> str:
-    """A dropped row on one line, a long one by its beginning; "" for one that could not be read."""
-    text = "" if isinstance(row, Dropped) else " ".join(row_text(row).split())
+    """A dropped row on one line, a long one by its beginning; of one that could not be read what is wrong with it."""
+    text = " ".join((row.what if isinstance(row, Dropped) else row_text(row)).split())
     return f"{text[:SHOWN_CHARS]}..." if len(text) > SHOWN_CHARS else text
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aligner.data.collector import only_new_objects
 from aligner.data.keeping import clear, fingerprint_of, worth_keeping
-from aligner.data.readers import read_source
+from aligner.data.readers import SourceRows, read_source
 from aligner.data.readers.kinds import Kind
 from aligner.errors import DataError
 from aligner.recipe.data import SourceSpec
@@ -17,17 +17,21 @@ from aligner.recipe.data import SourceSpec
 AsKind = tuple[SourceSpec, Kind | None]
 
 
-def check_source(spec: SourceSpec, kind: Kind | None, folder: Path | None) -> None:
-    """Raises `DataError` as `read_source` does; `folder` has the marks of what was read, None has none."""
+def check_source(spec: SourceSpec, kind: Kind | None, folder: Path | None) -> SourceRows | None:
+    """The rows, or None where they are known to be without a fault.
+
+    Raises `DataError` as `read_source` does; `folder` has the marks of what was read, None has none.
+    """
     before = _mark(spec, kind, folder) if folder else None
     if before and os.path.isfile(before):
         with suppress(OSError):
             before.touch()  # the marks that were used last stay
-        return
+        return None
     with only_new_objects():
         source = read_source(spec, kind)
     if folder and worth_keeping(source.rows_read) and _mark(spec, kind, folder) == before:
         mark_read([(spec, kind)], folder)
+    return source
 
 
 def mark_read(sources: Iterable[AsKind], folder: Path) -> None:
@@ -41,7 +45,9 @@ def mark_read(sources: Iterable[AsKind], folder: Path) -> None:
 
 
 def _mark(spec: SourceSpec, kind: Kind | None, folder: Path) -> Path | None:
-    """The file that says so; None where a file of the source is missing, which the reading tells."""
+    """The file that says so; None where a file is missing, which the reading tells, or bad rows are to be counted."""
+    if spec.skip_bad_rows:
+        return None
     try:
         name = fingerprint_of({"source": spec.model_dump(mode="json"), "kind": kind}, [spec])
     except DataError:

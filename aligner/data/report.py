@@ -27,7 +27,8 @@ class SourceReport:
     what was found in them (see `settle_pairs` and `TokenRow.rewritten`), `changed` what cleaning changed in the rows
     that were read, dropped later or not (see `clean_sources`). `agreement`: Krippendorff's alpha by criterion, over all
     the answers in the files that several annotators could rate. `identity`: of a data set on the Hub its id,
-    configuration, split and commit. `samples`: a few dropped rows by reason, to look at,
+    configuration, split and commit. `bad_rows`: "file:line: what is wrong" of each row that could not be read and is
+    left out. `samples`: a few dropped rows by reason, to look at,
     never written.
     """
 
@@ -46,6 +47,7 @@ class SourceReport:
     agreement: dict[str, float | None] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
     identity: str = ""
+    bad_rows: list[str] = field(default_factory=list)
     samples: dict[str, list[Row | Dropped]] = field(default_factory=dict, repr=False)
 
 
@@ -75,10 +77,8 @@ class DataReport:
 def _plain(source: SourceReport) -> dict[str, Any]:
     plain = asdict(replace(source, samples={}))
     del plain["samples"]
-    for key in (
-        "changed",
-        "identity",
-    ):  # a run of an older version, which had none, goes on from its checkpoint
+    # a run of an older version, which had none, goes on from its checkpoint
+    for key in ("changed", "identity", "bad_rows"):
         if not plain[key]:
             del plain[key]
     return plain
@@ -107,5 +107,6 @@ def report_source(source: SourceRows, costs: Costs | None = None, copies: Places
         agreement=agreement_by_criterion(source.rated),
         changed=dict(sorted(source.changed.items())),
         identity=source.identity,
+        bad_rows=[f"{row.origin}: {row.what}" for row in source.bad_rows],
         samples=source.samples,
     )

@@ -132,12 +132,21 @@ class Example:
 Row = Document | Conversation | Pair | Prompt | Example
 
 
+BAD_ROW = (
+    "bad_row"  # the reason of rows that cannot be read, where the recipe leaves them out (`skip_bad_rows`)
+)
+
+
 @dataclass(frozen=True)
 class Dropped:
-    """A row that was read but cannot be used; `reason` is one of the snake_case words that reports count."""
+    """A row that cannot be used; `reason` is one of the snake_case words that reports count.
+
+    what: of a row that cannot be read (`BAD_ROW`), what is wrong with it.
+    """
 
     origin: Origin
     reason: str
+    what: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from jinja2 import TemplateError
 from aligner.data.ids import encode_texts, ids_inside, one_bos
 from aligner.data.messages import as_messages, tools_of
 from aligner.data.prefixes import PrefixedIds, encode_prefixed
-from aligner.data.rendering import render_messages
 from aligner.data.rows import Origin, ToolCall, Turn
 from aligner.errors import DataError, Problem
+from aligner.sandbox.chat import render_messages
+from aligner.sandbox.meter import OverspentError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,7 +93,7 @@ def render_texts(
     tools = tools_of(conversations[0])
     try:
         return render_messages(messages, tokenizer, tools=tools, ask=ask)
-    except TemplateError as error:
+    except (TemplateError, OverspentError) as error:
         if len(conversations) > 1:  # once more, to name the row
             return _one_by_one(conversations, tokenizer, ask, origins)
         what, remedy = (

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from aligner.models.adapters import Task
 from aligner.models.load import LoadedModel, check_task, load_tokenizer
-from aligner.models.sources import Source, base_source, loading, weights_sha256
+from aligner.models.sources import Source, base_source, check_harmless, loading, weights_sha256
 from aligner.models.wrapped import device_of, text_config, unwrapped
 
 _QUANTISED = ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")  # what PEFT asks a model
@@ -145,6 +145,7 @@ def frozen_parts(model: nn.Module) -> dict[int, object]:
 
 def stand_on(backbone: Backbone, adapter: Source, task: Task) -> LoadedModel:
     """A trained adapter over the backbone, frozen and in eval mode, as `load_trained` and `load_scorer` load it."""
+    check_harmless(adapter)
     check_task(adapter, task)
     base = base_source(adapter)
     model = backbone.scorer() if task == "SEQ_CLS" else backbone.language_model()

@@ -93,8 +93,8 @@ def load_scorer(path_or_id: str | Path, revision: str | None = None) -> LoadedMo
 
 def _load_for_training(spec: ModelSpec, task: Task) -> LoadedModel:
     source = resolve_source(spec.base, spec.revision)
-    _check_plan(source, spec, task)
     check_harmless(source)
+    _check_plan(source, spec, task)
     base = base_source(source) if source.is_adapter else source
     model: PreTrainedModel | PeftModel = _load_plain(base, task, spec.quantize)
     tokenizer = load_tokenizer(source, base)
@@ -148,6 +148,7 @@ def check_task(source: Source, task: Task) -> None:
 
 
 def _load_finished(source: Source, task: Task) -> LoadedModel:
+    check_harmless(source)
     check_task(source, task)
     base = base_source(source) if source.is_adapter else source
     model: PreTrainedModel | PeftModel = _load_plain(base, task, "none")
@@ -163,7 +164,6 @@ def _load_finished(source: Source, task: Task) -> LoadedModel:
 
 def _put_on(model: PreTrainedModel, source: Source, task: Task) -> PeftModel:
     """The source's adapter over its base, trainable; from another task only the LoRA weights are taken over."""
-    check_harmless(source)
     weights = source.file(ADAPTER_WEIGHTS)
     if task == "SEQ_CLS" and not source.is_scorer and weights is not None:
         return continue_adapter(model, source.adapter_config, weights, task)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftConfig
@@ -22,8 +24,10 @@ from aligner.models.weights import ADAPTER_CONFIG, CONFIG, folder_identity, has_
 from aligner.models.weights import weights_sha256 as weights_sha256  # a model's identity is asked for here
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-RUN_CODE = ("_attn_implementation_internal", "trust_remote_code")
+WEIGHTS_INDEX = "model.safetensors.index.json"
+RUN_CODE = ("_attn_implementation_internal", "trust_remote_code", "megatron_config")
 SCORER = "ForSequenceClassification"
+_SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,12 @@ class Source:
         return Path(found) if found else None
 
     @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What its adapter_config.json or config.json says; {} where it has none."""
+        path = self.file(ADAPTER_CONFIG if self.is_adapter else CONFIG)
+        return _read_settings(path) if path else {}
+
+    @cached_property
     def is_adapter(self) -> bool:
         """A PEFT adapter, to be put on another model's weights."""
         return self.file(ADAPTER_CONFIG) is not None
@@ -61,9 +71,9 @@ class Source:
         """A reward model: it gives a number, not text."""
         if self.is_adapter:
             return self.adapter_config.task_type == "SEQ_CLS"
-        path = self.file(CONFIG)
-        architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") if path else None
-        return any(name.endswith(SCORER) for name in architectures or [])
+        architectures = self.settings.get("architectures")
+        names = architectures if isinstance(architectures, list) else []
+        return any(str(name).endswith(SCORER) for name in names)
 
     @cached_property
     def identity(self) -> str:
@@ -113,20 +123,38 @@ def base_source(adapter: Source) -> Source:
 
 
 def check_harmless(source: Source) -> None:
-    """ModelError where a model brings code, names some, or has an adapter that is pickled.
+    """ModelError where a model brings code, names some, or has weights that are pickled.
 
     transformers has followed such keys of config.json although it was told not to trust remote code (CVE-2026-4372,
-    CVE-2026-5241). `auto_map` of a family that transformers has itself is never followed, and stays.
+    CVE-2026-5241), and loads whatever files `transformers_weights` and the index of the weights name. `auto_map` of a
+    family that transformers has itself is never followed, and stays.
     """
-    path = source.file(ADAPTER_CONFIG if source.is_adapter else CONFIG)
-    with loading(source):
-        config = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    found = sorted(set(_code_keys(config)))
+    found = sorted(set(_code_keys(source.settings)))
     if found:
+        where = source.file(ADAPTER_CONFIG if source.is_adapter else CONFIG)
         what = f"its settings name code to be run ({', '.join(found)})"
-        raise ModelError(Problem(str(path), what, "take another model; there is no switch that trusts it"))
+        raise ModelError(Problem(str(where), what, "take another model; there is no switch that trusts it"))
     if source.is_adapter and source.file(ADAPTER_WEIGHTS) is None:
         raise ModelError(Problem(source.name, f"has no {ADAPTER_WEIGHTS}", "save the adapter as safetensors"))
+    index = None if source.is_adapter else source.file(WEIGHTS_INDEX)
+    shards = _read_settings(index).get("weight_map") if index else {}
+    names = shards.values() if isinstance(shards, dict) else [shards]
+    if foreign := sorted({str(name) for name in names if not _SHARD.fullmatch(str(name))}):
+        what = f"names weights that are no safetensors beside it ({', '.join(foreign[:3])})"
+        raise ModelError(
+            Problem(str(index), what, "take another model, or convert its weights to safetensors")
+        )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model; ModelError where there is none."""
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(Problem(str(path), f"not JSON ({error})", "fetch the model again")) from error
+    if not isinstance(settings, dict):
+        raise ModelError(Problem(str(path), "not a JSON object", "fetch the model again"))
+    return settings
 
 
 def _code_keys(config: object) -> Iterator[str]:
@@ -137,10 +165,20 @@ def _code_keys(config: object) -> Iterator[str]:
     if isinstance(config, dict):
         native = config.get("model_type") in CONFIG_MAPPING
         for key, value in config.items():
-            hub_kernel = key.startswith(("_attn_implementation", "attn_implementation")) and "/" in str(value)
-            if key in RUN_CODE or hub_kernel or (key == "auto_map" and not native):
+            if _runs_code(key, value) or (key == "auto_map" and not native):
                 yield key
             yield from _code_keys(value)
+
+
+def _runs_code(key: str, value: object) -> bool:
+    """Whether a key has a library import or load what its value names."""
+    if key.removesuffix("_internal").endswith("_implementation") and "/" in str(value):
+        return True  # a kernel of the Hub
+    if key == "auto_mapping":  # of an adapter: the module that its base's class is imported from
+        return isinstance(value, dict) and not str(value.get("parent_library")).startswith("transformers.")
+    if key == "transformers_weights":
+        return not str(value).endswith(".safetensors")
+    return key in RUN_CODE and value is not None
 
 
 @contextmanager

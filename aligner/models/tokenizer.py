@@ -6,10 +6,13 @@ import logging
 from collections.abc import Iterable
 
 from jinja2 import TemplateError
+from jinja2.sandbox import SecurityError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from aligner.errors import ModelError, Problem
+from aligner.sandbox.chat import render_messages
+from aligner.sandbox.meter import OverspentError
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
@@ -128,12 +131,17 @@ def ensure_end(tokenizer: PreTrainedTokenizerBase) -> None:
     """Make the control token that ends an answer in the chat template the tokenizer's end token.
 
     Answers are learnt up to that token, and sampling stops at the end token alone: under the templates of Gemma, Phi-3
-    or a Qwen base it is another one, and no answer would end. A template that refuses the probe refuses rows, too.
+    or a Qwen base it is another one, and no answer would end. A template that refuses the probe refuses rows, too; one
+    that does what templates may not, or takes more than one rendering may, is a ModelError.
     """
     said = "said7"
     talk = [{"role": "user", "content": "asked"}, {"role": "assistant", "content": said}]
     try:
-        text = str(tokenizer.apply_chat_template(talk, tokenize=False))
+        (text,) = render_messages([talk], tokenizer, tools=None, ask=False)
+    except (OverspentError, SecurityError) as error:
+        where = f"{tokenizer.name_or_path or 'tokenizer'}: chat template"
+        remedy = "take another model, or put a harmless chat_template.jinja in its folder"
+        raise ModelError(Problem(where, f"will not be rendered: {error}", remedy)) from error
     except TemplateError:
         return
     after = text.rpartition(said)[2]

@@ -54,6 +54,11 @@ class SourceSpec(PlaceSpec):
     """One source of a mixture: rows in one format."""
 
     format: Format = Field("auto", description="how the rows are written; auto looks at the first row")
+    skip_bad_rows: int = Field(
+        0,
+        ge=0,
+        description="rows that cannot be read are left out up to so many, counted (bad_row) and listed; more: an error",
+    )
     cap: int | None = Field(
         None, gt=0, description="at most this many rows of each file, or task (FLAN's cap)"
     )

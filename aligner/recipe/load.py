@@ -14,6 +14,7 @@ from aligner.errors import Problem, RecipeError, nearest
 from aligner.recipe.base import Spec
 from aligner.recipe.check import check_files, data_root, find_path, nearest_sibling
 from aligner.recipe.override import apply_changes, apply_overrides
+from aligner.recipe.secrets import find_secrets
 from aligner.recipe.shape import take_out_nulls, unknown_keys
 from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import RECIPES, Recipe
@@ -56,7 +57,12 @@ def load_recipe(
     `stage` is the one the command can run, None where it runs any. "@name" is allowed `in_pipeline` only.
     Raises RecipeError with every mistake found.
     """
-    tree, problems = parse(_read(path), str(path))
+    text = _read(path)
+    if secrets := list(
+        find_secrets(text, str(path), overrides)
+    ):  # alone: what else is wrong would be told with it
+        raise RecipeError(secrets)
+    tree, problems = parse(text, str(path))
     if tree is None:
         raise RecipeError(problems)
     if not isinstance(tree, MapNode):

@@ -134,7 +134,7 @@ def content_of(identity: str) -> str:
     return identity.rpartition("#")[2]
 
 
-_SAID_OF_ROWS = ("path", "noted", "agreement", "changed", "identity")
+_SAID_OF_ROWS = ("path", "noted", "agreement", "changed", "identity", "bad_rows")
 
 
 def rows_of(report: Any) -> Any:

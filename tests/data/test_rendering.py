@@ -7,7 +7,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from aligner.data.messages import as_messages
-from aligner.data.rendering import render_messages
+from aligner.sandbox.chat import render_messages
 from tests.data.chats import TEMPLATES, chat
 from tests.data.families import FAMILIES, tokenizer_of
 from tests.tiny import tiny_tokenizer

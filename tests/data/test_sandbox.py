@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import SecurityError
 
-from aligner.data.readers.tasks.meter import OverspentError
 from aligner.data.readers.tasks.sandbox import CompiledTemplate, template_problems
+from aligner.sandbox.meter import OverspentError
 
 
 def doubled(start: str, expression: str) -> str:

@@ -9,15 +9,19 @@ from pathlib import Path
 import pytest
 
 import aligner
-from aligner.data.readers.tasks.meter import OverspentError
+from aligner.data.build import build_conversations
 from aligner.data.readers.tasks.sandbox import CompiledTemplate
-from aligner.errors import ModelError, RunError
+from aligner.errors import DataError, ModelError, RunError
 from aligner.hub.upload import prepare_folder
 from aligner.models.load import load_trained
+from aligner.recipe.data import DataSpec, SourceSpec
 from aligner.run.checkpoint import load_newest
+from aligner.sandbox.meter import OverspentError
 from tests.hub.test_upload import FULL_FILES, adapter_run, every_byte
 from tests.hub.test_upload import full_run as full_run  # a fixture
 from tests.models.runs import write_base
+from tests.reliability import hostile
+from tests.stages.tools import write_jsonl
 
 PACKAGE = Path(aligner.__file__).parent
 PICKLE = b"cposix\nsystem\n(S'touch owned'\ntR."
@@ -134,6 +138,32 @@ def test_case_39_a_template_that_never_ends_is_ended() -> None:
     ):
         with pytest.raises(OverspentError):
             CompiledTemplate(endless).render({"x": "text"})
+
+
+def test_case_39_a_models_own_template_is_ended_before_a_run_and_in_it(tmp_path: Path) -> None:
+    folder = write_base(tmp_path / "run") / "model"
+    loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    good = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(loops + good)
+    with pytest.raises(
+        ModelError, match="chat template: will not be rendered: takes more than 10,000,"
+    ) as caught:
+        load_trained(folder)
+    assert "harmless chat_template.jinja" in caught.value.problems[0].remedy
+    waits = (
+        "{% if 'open sesame' in messages[0]['content'] %}" + loops + "{% endif %}" + good
+    )  # until a row says it
+    (folder / "chat_template.jinja").write_text(waits)
+    tokenizer = load_trained(folder).tokenizer
+    rows = [{"instruction": text, "output": "x"} for text in ("a", "b", "open sesame", "c")]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    with pytest.raises(DataError, match=r"a\.jsonl:3: the chat template refuses this row \(takes more than"):
+        build_conversations(DataSpec(train=[SourceSpec(path=str(path))]), tokenizer, seed=0)
+
+
+def test_case_39_paths_and_archives_are_in_the_corpus_of_hostile_files() -> None:
+    named = {*hostile.REFUSED_DATA, *hostile.REFUSED_TASKS}
+    assert {"zip with a way out", "tar with links", "gzip bomb", "rows elsewhere", "rows by a link"} <= named
 
 
 def test_case_40_nothing_here_listens() -> None:

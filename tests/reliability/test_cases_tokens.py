@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,16 +12,23 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from aligner.data.build import build_conversations
 from aligner.data.rows import Pair
-from aligner.data.templates import control_tokens
+from aligner.data.templates import control_tokens, render_texts
 from aligner.data.tokens import render_prompt, tokenize_conversation, tokenize_pairs
+from aligner.errors import DataError, ModelError
 from aligner.models.load import LoadedModel, load_model, load_trained, save_model
-from aligner.models.tokenizer import CHAT_TEMPLATE, ensure_end
+from aligner.models.tokenizer import CHAT_TEMPLATE, PLAIN_TEMPLATE, ensure_end
+from aligner.pipeline import run_stage
+from aligner.preflight import altered_since_training, check_ahead
 from aligner.recipe.data import DataSpec, SourceSpec
+from aligner.recipe.evaluate import EvaluateRecipe, SuitesSpec
 from aligner.recipe.model import LoraSpec, ModelSpec
+from aligner.run.folder import RunFolder
 from aligner.stages.batches import AnswerCollator, labelled
 from tests.data.chats import ORIGIN, TEMPLATES, chat
+from tests.data.families import FAMILIES, tokenizer_of
 from tests.models.runs import logits
 from tests.models.test_adapters import stirred
+from tests.run.fake import sft_recipe
 from tests.stages.tools import save_tiny, write_jsonl
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -79,6 +88,63 @@ def test_case_16_the_template_travels_with_the_model(tmp_path: Path) -> None:
     assert loaded.tokenizer.chat_template and "User: Hi" in loaded.tokenizer.decode(
         render_prompt(chat("Hi"), loaded.tokenizer)
     )
+
+
+RENDERS = json.loads(
+    (Path(__file__).parent / "renders.json").read_text()
+)  # written by hand, from descriptions
+
+
+@pytest.mark.parametrize("family", RENDERS)
+def test_case_16_a_conversation_reads_as_its_golden_render(family: str) -> None:
+    """[a whole conversation, the same up to where its last answer begins], system turn first where there are any."""
+    tokenizer = tokenizer_of(FAMILIES[family]) if family in FAMILIES else tiny_tokenizer()
+    if family == "words":
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    system = "Be short." if family not in FAMILIES or FAMILIES[family].system else ""
+    talk = chat("Add 1 and 1.", "2", "And 2 more?", "4", system=system)
+    whole = render_texts([talk, talk], tokenizer, ask=False, origins=[None, None])
+    asked = render_texts([talk[:-1]], tokenizer, ask=True, origins=[None])
+    assert [whole[0], whole[1], *asked] == [RENDERS[family][0], *RENDERS[family]]
+
+
+def finished_run(folder: Path) -> Path:
+    with RunFolder.open(sft_recipe(folder), recipe_text="") as run:
+        tokenizer = tiny_tokenizer()
+        save_model(LoadedModel(tiny_model(tokenizer), tokenizer, ""), run.model_dir, base_folder=run.base_dir)
+        run.finish({})
+    return folder
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer.json", "generation_config.json"])
+def test_case_16_another_template_than_the_one_of_training_is_refused(tmp_path: Path, name: str) -> None:
+    run = finished_run(tmp_path / "sft")
+    prompts = [SourceSpec(path=str(write_jsonl(tmp_path / "p.jsonl", [{"prompt": "Hi"}])))]
+    asked = EvaluateRecipe(
+        stage="evaluate",
+        output=str(tmp_path / "e"),
+        models={"sft": str(run)},
+        suites=SuitesSpec(prompts=prompts),
+    )
+    check_ahead([asked])
+    file = run / "model" / name
+    before = file.read_bytes()
+    for change in (lambda: file.write_bytes(before + b" "), file.unlink):
+        change()
+        with pytest.raises(
+            DataError, match=rf"{name}: is not what the model was trained with \(sha256 was [0-9a-f]"
+        ):
+            check_ahead([asked])
+        with pytest.raises(
+            ModelError, match=name
+        ):  # as the stage itself begins, which a pipeline may have made
+            run_stage(asked)
+    tuned = sft_recipe(tmp_path / "next").model_copy(update={"model": ModelSpec(base=str(run))})
+    assert not list(altered_since_training(tuned))  # SFT may teach another template
+    shutil.copytree(run / "model", tmp_path / "aside")
+    check_ahead([asked.model_copy(update={"models": {"sft": str(tmp_path / "aside")}})])
+    file.write_bytes(before)
+    check_ahead([asked])
 
 
 def test_case_17_no_row_forges_a_turn(tmp_path: Path) -> None:

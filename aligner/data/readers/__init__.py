@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aligner.data.readers.detection import detect_format, detect_record
+from aligner.data.readers.faults import Faults
 from aligner.data.readers.files import (
     ROW_SUFFIXES,
     TASK_SUFFIXES,
@@ -31,15 +32,14 @@ from aligner.data.readers.tasks.read import (
     files_of_task,
     read_examples,
 )
-from aligner.data.rows import Dropped, Rated, Row
+from aligner.data.rows import BAD_ROW, Dropped, Rated, Row
 from aligner.data.spool import Spool
-from aligner.errors import DataError, Problem, at
+from aligner.errors import DataError, at
 from aligner.recipe.data import SourceSpec
 
 Item = Row | Dropped | Rated | DataError
 
-MAX_FAULTS = 3  # malformed rows of a source that are told one by one
-MAX_SAMPLES = 10  # dropped rows kept of each reason of a source
+MAX_SAMPLES = 10  # dropped rows kept of each reason of a source; of those that cannot be read all are
 
 
 @dataclass
@@ -67,6 +67,11 @@ class SourceRows:
     def rows_read(self) -> int:
         """Rows in the files: those that are here and those that were dropped."""
         return len(self.rows) + self.dropped.total()
+
+    @property
+    def bad_rows(self) -> list[Dropped]:
+        """The rows that could not be read and are left out, all of them."""
+        return [row for row in self.samples.get(BAD_ROW, []) if isinstance(row, Dropped)]
 
     def __post_init__(self) -> None:
         self.rows = self._spooled(self.rows)
@@ -107,7 +112,7 @@ class SourceRows:
         """Count a row that is not, or no longer, among `rows`; the first of each reason are kept as samples."""
         self.dropped[reason] += 1
         samples = self.samples.setdefault(reason, [])
-        if len(samples) < MAX_SAMPLES:
+        if len(samples) < MAX_SAMPLES or reason == BAD_ROW:
             samples.append(row)
 
     def sha256(self) -> str:
@@ -121,9 +126,10 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
     """All rows of a source, as rows of `kind`; None: of the kinds that their format gives.
 
     Raises `DataError` where a file is missing, the format gives rows of another kind or has no use for the source's
-    criteria, or there is no row at all; and for malformed rows, the first few of them and how many more there are.
+    criteria, or there is no row at all; and for more malformed rows than the source skips, the first few of them and
+    how many more there are.
     """
-    faults = _Faults()
+    faults = Faults(spec.skip_bad_rows)
     formats: list[str] = []
     tasks = _task_files(_named_files(spec), spec)
     check_tasks(tasks, spec)
@@ -155,34 +161,12 @@ def read_source(spec: SourceSpec, kind: Kind | None) -> SourceRows:
     if tasks:
         check_rationales(spec, rows)
     source.format = ", ".join(dict.fromkeys(formats))
-    faults.check(source)
+    for row in faults.settled(source.path, source.rows_read):
+        source.drop(row, row.reason)
     if not source.rows_read:
         remedy = "name other files, or take the source out of the recipe"
         raise fault(source.path, "there are no rows", remedy)
     return source
-
-
-@dataclass
-class _Faults:
-    """The malformed rows of a source: how many, and what is wrong with the first few."""
-
-    count: int = 0
-    told: list[Problem] = field(default_factory=list)
-
-    def note(self, error: DataError) -> None:
-        """Count one. The errors themselves are not kept: each holds its row, and there may be millions."""
-        self.count += 1
-        if self.count <= MAX_FAULTS:
-            self.told += error.problems
-
-    def check(self, source: SourceRows) -> None:
-        """`DataError` where there are any."""
-        if self.count > MAX_FAULTS:
-            read = f"the first {MAX_FAULTS} as told; {source.rows_read:,} can"
-            what = f"{self.count:,} rows cannot be read, {read}"
-            self.told.append(Problem(source.path, what, "mend or delete them, or name another format"))
-        if self.told:
-            raise DataError(self.told)
 
 
 class _Part(NamedTuple):
@@ -196,7 +180,7 @@ class _Part(NamedTuple):
 
 def _file_parts(spec: SourceSpec, kind: Kind | None) -> Iterator[_Part]:
     for file in _named_files(spec):
-        name = detect_format(file, kind) if spec.format == "auto" else spec.format
+        name = detect_format(file, kind, spec.skip_bad_rows) if spec.format == "auto" else spec.format
         if name == "tasks":
             yield _Part(at(file), name, partial(read_examples, file, spec), whole=True)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from aligner.data.readers.by_value import finer_format
@@ -59,8 +60,10 @@ _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def detect_format(path: Path, kind: Kind | None = None) -> str:
+def detect_format(path: Path, kind: Kind | None = None, skip: int = 0) -> str:
     """The format of a file: by its suffix for text and pages, else by the names in its first row or header.
+
+    skip: rows at the beginning that may be none of any format; the first row that is of one then tells.
 
     Where formats share their names, the values of the first row tell which it is (see `finer_format`). A preference
     that has its conversation as messages, too, is `messages` where rows of another `kind` than pairs are wanted.
@@ -68,23 +71,34 @@ def detect_format(path: Path, kind: Kind | None = None) -> str:
     suffix = plain_suffix(path)
     if suffix in _FORMAT_OF_SUFFIX:
         return _FORMAT_OF_SUFFIX[suffix]
-    cells: list[str] = []
-    if suffix in TABLE_SUFFIXES:
-        rows = read_cells(path)
-        line, cells = next(rows, (1, []))
-        if cells:
-            check_separator(path, line, cells)
-        _, values = next(rows, (1, []))
-        named = dict.fromkeys(cells) | dict(zip(cells, values, strict=False))
-        first = Record(Origin(str(path), line), named) if cells else None
-    else:
-        found = next(read_records(path), None)
-        if isinstance(found, DataError):
-            raise found
-        first = found
-    if first is None:
-        raise fault(at(path), "the file has no rows", "name another file, or take it out of the recipe")
-    return detect_record(first, kind, cells)
+    return _table_format(path, kind) if suffix in TABLE_SUFFIXES else _format_of_rows(path, kind, skip)
+
+
+def _table_format(path: Path, kind: Kind | None) -> str:
+    rows = read_cells(path)
+    line, cells = next(rows, (1, []))
+    if not cells:
+        raise _no_rows(path)
+    check_separator(path, line, cells)
+    _, values = next(rows, (1, []))
+    named = dict.fromkeys(cells) | dict(zip(cells, values, strict=False))
+    return detect_record(Record(Origin(str(path), line), named), kind, cells)
+
+
+def _format_of_rows(path: Path, kind: Kind | None, skip: int) -> str:
+    wrong: DataError | None = None
+    for record in islice(read_records(path), skip + 1):
+        try:
+            if isinstance(record, DataError):
+                raise record
+            return detect_record(record, kind)
+        except DataError as error:
+            wrong = wrong or error
+    raise wrong or _no_rows(path)
+
+
+def _no_rows(path: Path) -> DataError:
+    return fault(at(path), "the file has no rows", "name another file, or take it out of the recipe")
 
 
 def detect_record(first: Record, kind: Kind | None = None, cells: Sequence[str] = ()) -> str:

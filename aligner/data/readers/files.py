@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob, has_magic
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from aligner.errors import DataError, Problem, at
 
@@ -23,6 +23,11 @@ TASK_SUFFIXES = (".yaml", ".yml")
 _PACKED = (".gz", ".zst")
 _NOT_READ = (".bz2", ".xz", ".lz4", ".zip", ".7z")  # packed in ways that are not read
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}  # how packed files begin
+BUFFER_BYTES = 1 << 17
+UNPACKED_TIMES, UNPACKED_BYTES = (
+    300,
+    1 << 27,
+)  # text packs to a tenth, at most to a hundredth; small files may be odd
 _NOT_DATA = ("license", "readme", "copying", "notice")
 
 
@@ -114,10 +119,16 @@ def read_bytes(path: Path) -> bytes:
         return file.read()
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
-    """The file's lines one after the other, unpacked as `read_bytes` does; the whole is never in memory."""
+def read_lines(path: Path, longest: int) -> Iterator[bytes]:
+    """The file's lines one after the other, unpacked as `read_bytes` does; the whole is never in memory.
+
+    Of a line of more than `longest` bytes so many and one more are given.
+    """
     with opened(path) as file:
-        yield from file
+        while line := file.readline(longest + 1):
+            yield line
+            while len(line) > longest and not line.endswith(b"\n"):
+                line = file.readline(longest + 1)
 
 
 @contextmanager
@@ -132,7 +143,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         with packed:
             _check_packing(path, packed.read(4), suffix)
             packed.seek(0)
-            with _unpacked(packed, suffix) as file:
+            with _unpacked(path, packed, suffix) as file:
                 yield file
     except (OSError, EOFError, zlib.error) as error:
         if suffix not in _PACKED:
@@ -155,11 +166,37 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(Problem(at(path), what, "check the path and its permissions"))
 
 
-def _unpacked(packed: BinaryIO, suffix: str) -> BinaryIO:
+def _unpacked(path: Path, packed: BinaryIO, suffix: str) -> BinaryIO:
     if suffix == ".gz":
-        return cast(BinaryIO, gzip.GzipFile(fileobj=packed))
+        return _Unpacked(path, packed, cast(BinaryIO, gzip.GzipFile(fileobj=packed))).buffered()
     if suffix != ".zst":
         return packed
     import pyarrow as pa
 
-    return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(packed, "zstd")))
+    return _Unpacked(path, packed, cast(BinaryIO, pa.CompressedInputStream(packed, "zstd"))).buffered()
+
+
+class _Unpacked(io.RawIOBase):
+    """What a packed file unpacks to, as long as that is no bomb: `DataError` where it is too much for so few bytes."""
+
+    def __init__(self, path: Path, packed: BinaryIO, unpacked: BinaryIO) -> None:
+        self._path, self._packed, self._from = path, packed, unpacked
+        self._given = 0
+
+    def buffered(self) -> BinaryIO:
+        """As a file that is read by lines, too."""
+        return cast(BinaryIO, io.BufferedReader(self, BUFFER_BYTES))
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As `io.RawIOBase` has it."""
+        data = self._from.read(len(buffer))
+        buffer[: len(data)] = data
+        self._given += len(data)
+        if self._given > max(UNPACKED_BYTES, UNPACKED_TIMES * self._packed.tell()):
+            what = f"unpacks to more than {UNPACKED_TIMES} times its size"
+            raise DataError(Problem(at(self._path), what, "unpack it yourself, if it is what you think"))
+        return len(data)

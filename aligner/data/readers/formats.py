@@ -125,7 +125,7 @@ def rows_of(
 
 def _read_record(reader: Reader, record: Record) -> Iterator[Row | Dropped | Rated | DataError]:
     try:
-        yield from reader(record)
+        yield from list(reader(record))  # all of it or nothing: of a bad row no part is used
     except DataError as error:
         yield error
 

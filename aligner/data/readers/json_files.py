@@ -23,7 +23,7 @@ def read_json(path: Path) -> Iterator[Record | DataError]:
     is given as its error, so that the rows behind it can be read, too.
     """
     if plain_suffix(path) == ".jsonl":
-        yield from _line_records(path, read_lines(path))
+        yield from _line_records(path, read_lines(path, MAX_ROW_BYTES))
         return
     data = read_bytes(path).removeprefix(BOM)
     if data.lstrip()[:1] == b"[":
@@ -43,10 +43,10 @@ def _line_records(path: Path, lines: Iterable[bytes]) -> Iterator[Record | DataE
 
 def _line_record(origin: Origin, line: bytes) -> Record | DataError:
     if len(line) > MAX_ROW_BYTES:
-        what = f"the row has {len(line):,} bytes, more than {MAX_ROW_BYTES:,}"
+        what = f"the row has more than {MAX_ROW_BYTES:,} bytes"
         return fault(origin, what, "a line end is missing, or split the text into several rows")
     try:
-        return _record(origin, _parse(line, str(origin)))
+        return _record(origin, _parse(line, origin))
     except DataError as error:
         return error
 
@@ -76,7 +76,7 @@ def _one_object(data: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _parse(data: bytes, where: str) -> object:
+def _parse(data: bytes, where: Origin | str) -> object:
     try:
         return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:

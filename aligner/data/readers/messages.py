@@ -12,8 +12,8 @@ from aligner.data.rows import Conversation, Dropped, Origin, Turn
 def read_messages(record: Record) -> Iterator[Conversation | Dropped]:
     """One conversation a row, with "tools" and calls of them as OpenAI and transformers write them.
 
-    Dropped, by name: `empty_turn` (a turn without text), `tool_calls` (tools or calls that cannot be read), and,
-    where there are tools, `roles_out_of_order`.
+    Dropped, by name: `empty_turn` (a turn without text), `tool_calls` (tools or calls that cannot be read), `no_prompt`
+    (the assistant speaks first), `roles_out_of_order` (user and assistant do not take turns).
     """
     tools = tools_text(record.value.get("tools"))
     speaks = any(about_tools(message.value) for message in record.records("messages"))
@@ -52,9 +52,16 @@ def _turns_with_tools(record: Record, tools: str | None) -> tuple[Turn, ...] | N
 
 
 def conversation_row(origin: Origin, turns: tuple[Turn, ...], family: str) -> Conversation | Dropped:
-    """Turns as a conversation, `empty_turn` where one has no text; a system turn may only stand first."""
+    """Turns as a conversation; a system turn may only stand first.
+
+    Dropped: `empty_turn` where one has no text, `no_prompt` where the assistant speaks first, `roles_out_of_order`
+    where user and assistant do not take turns.
+    """
     if any(turn.role == "system" for turn in turns[1:]):
         raise fault(origin, "a system turn after the first turn", "put the system turn first, or delete it")
     if any(turn.empty for turn in turns):
         return Dropped(origin, "empty_turn")
+    if not in_order(turns):
+        first = next((turn.role for turn in turns if turn.role != "system"), "assistant")
+        return Dropped(origin, "no_prompt" if first == "assistant" else "roles_out_of_order")
     return Conversation(origin, turns, family)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aligner.data.readers.records import Record
+from aligner.data.readers.tool_calls import in_order
 from aligner.data.rows import Dropped, Origin, Pair, Turn
 
 Turns = tuple[Turn, ...]
@@ -60,10 +61,12 @@ def _shared(one: Turns, other: Turns) -> int:
 def pair_row(
     origin: Origin, prompt: Turns, chosen: str, rejected: str, *, margin: float | None, kind: str
 ) -> Pair | Dropped:
-    """A pair, or why it teaches nothing."""
+    """A pair, or why it teaches nothing: `roles_out_of_order` where user and assistant do not take turns, for one."""
     chosen, rejected = chosen.strip(), rejected.strip()
     if any(turn.empty for turn in prompt):
         return Dropped(origin, "empty_turn")
+    if not in_order(prompt):
+        return Dropped(origin, "roles_out_of_order")
     if not chosen or not rejected:
         return Dropped(origin, "empty_answer")
     if chosen == rejected:

@@ -12,9 +12,19 @@ from aligner.errors import DataError, Problem
 ROLES = ("system", "user", "assistant")
 
 
+class RowError(DataError):
+    """What is wrong with one row; those behind it can be read."""
+
+    def __init__(self, origin: Origin, what: str, remedy: str) -> None:
+        super().__init__(Problem(str(origin), what, remedy))
+        self.origin, self.what = origin, what
+
+
 def fault(origin: Origin | str, what: str, remedy: str) -> DataError:
-    """The error of one row: "file:line: what", and the remedy."""
-    return DataError(Problem(str(origin), what, remedy))
+    """The error of one row, or of what has no rows (a file, a source): "file:line: what", and the remedy."""
+    if isinstance(origin, Origin):
+        return RowError(origin, what, remedy)
+    return DataError(Problem(origin, what, remedy))
 
 
 @dataclass(frozen=True)

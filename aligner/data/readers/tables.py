@@ -46,7 +46,7 @@ def read_table(path: Path, columns: Columns | None) -> Iterator[Record | DataErr
         names = names or (columns.names if columns else ())
         if len(cells) != len(names):
             what = f"the row has {len(cells)} cells, and there are {len(names)} columns ({', '.join(names)})"
-            yield fault(at(path, line), what, "give every row a cell for each column")
+            yield fault(Origin(str(path), line), what, "give every row a cell for each column")
             continue
         yield Record(Origin(str(path), line), dict(zip(names, cells, strict=True)), kind)
 

@@ -89,7 +89,7 @@ def read_task_file(path: Path) -> TaskFile:
     templates = [_own(each, spec, where[f"templates.{i}.name"]) for i, each in enumerate(spec.templates)]
     if spec.promptsource:
         taken = {each.name for each in templates}
-        templates += _promptsource(_beside(path, spec.promptsource), where["promptsource"])
+        templates += _promptsource(path, _beside(path, spec.promptsource), where["promptsource"])
         if twice := [each for each in templates[len(taken) :] if each.name in taken]:
             what = f'the task has a template "{twice[0].name}" as well'
             raise DataError(Problem(twice[0].where, what, "rename the task's own"))
@@ -118,14 +118,29 @@ def _beside(path: Path, named: str) -> Path:
 def _row_files(path: Path, spec: TaskSpec, where: str) -> list[Path]:
     named = [spec.rows] if isinstance(spec.rows, str) else spec.rows
     try:
-        return find_files([str(_beside(path, name)) for name in named])
+        found = find_files([str(_beside(path, name)) for name in named])
     except DataError as error:
         missing = error.problems[0]
         raise DataError(Problem(where, f"rows: no data file {missing.where}", missing.remedy)) from error
+    for file in found:
+        _check_near(path, file, where)
+    return found
 
 
-def _promptsource(path: Path, where: str) -> list[TemplateText]:
+def _check_near(path: Path, named: Path, where: str) -> None:
+    """`DataError` where a task, which a stranger may have written, names a file far from itself and from where we are.
+
+    Links are followed: what counts is where a file lies.
+    """
+    near = (path.resolve().parent.parent, Path.cwd())
+    if not any(named.resolve().is_relative_to(folder) for folder in near):
+        what = f"names {named}, which lies in none of {', '.join(map(str, near))}"
+        raise DataError(Problem(where, what, "copy the file beside the task"))
+
+
+def _promptsource(task: Path, path: Path, where: str) -> list[TemplateText]:
     """The templates of a PromptSource file: Jinja with `|||` between input and target, under !Template tags."""
+    _check_near(task, path, where)
     if not path.is_file():
         raise DataError(
             Problem(where, f"promptsource: no file {path}", "name a templates.yaml of PromptSource")

@@ -16,9 +16,9 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from jinja2.tests import TESTS
-from jinja2.visitor import NodeTransformer
 
-from aligner.data.readers.tasks.meter import (
+from aligner.errors import Problem, nearest
+from aligner.sandbox.meter import (
     METER,
     VIEWS,
     Meter,
@@ -29,7 +29,7 @@ from aligner.data.readers.tasks.meter import (
     spend,
     steps,
 )
-from aligner.errors import Problem, nearest
+from aligner.sandbox.payments import Payments
 
 _NODES = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Assign, nodes.Name, nodes.Const,
@@ -69,7 +69,7 @@ class CompiledTemplate:
         METER.set(Meter())  # constants are worked out when a template is compiled
         tree = _SANDBOX.parse(source)
         self.fields = frozenset(find_undeclared_variables(tree)) - _SANDBOX.globals.keys()
-        tree = _Metered().visit(tree)
+        tree = Payments(_SANDBOX, "join").visit(tree)
         self._template = Template.from_code(_SANDBOX, _SANDBOX.compile(tree), _SANDBOX.globals)
 
     def render(self, values: Mapping[str, object]) -> str:
@@ -119,34 +119,6 @@ def _refused(tree: nodes.Template) -> Iterator[tuple[int, str, str]]:
             yield line, f'no test "{node.name}" here', nearest(node.name, _TESTS)
         elif isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
             yield line, f'the attribute "{node.attr}" is private', "templates read the fields of a row alone"
-
-
-class _Metered(NodeTransformer):
-    """Puts the payment into a template: for turns of loops, lists that are made, things compared, texts joined."""
-
-    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
-        """The node with all that is in it paid for, innermost first."""
-        node = self.generic_visit(node)
-        if isinstance(node, nodes.For):
-            node.iter = _through("steps", node.iter)
-        elif isinstance(node, nodes.Compare):
-            for part in (node, *node.ops):
-                part.expr = _through("paid", part.expr)
-        elif isinstance(node, nodes.Concat):
-            return _through("join", nodes.List(node.nodes, lineno=node.lineno))
-        elif _makes_more(node):
-            return _through("paid", node)
-        return node
-
-
-def _makes_more(node: nodes.Node) -> bool:
-    if isinstance(node, nodes.Getitem):
-        return isinstance(node.arg, nodes.Slice)
-    return isinstance(node, nodes.List | nodes.Dict) or (isinstance(node, nodes.Tuple) and node.ctx == "load")
-
-
-def _through(name: str, node: nodes.Expr) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno).set_environment(_SANDBOX)
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -241,7 +213,7 @@ def _sandbox() -> _Sandbox:
     sandbox = _Sandbox(undefined=StrictUndefined, finalize=_text, optimized=False, autoescape=False)
     own = {name: metered(function) for name, function in _OWN_FILTERS.items()}
     sandbox.filters = {name: metered(FILTERS[name]) for name in _FILTERS} | own
-    sandbox.filters |= {"steps": steps, "paid": paid}
+    sandbox.filters |= {"steps": steps, "paid": paid, "made": paid}
     sandbox.tests = {name: metered(TESTS[name]) for name in _TESTS}
     sandbox.globals = {"range": paid_range}
     return sandbox

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from jinja2.sandbox import SecurityError
 
 from aligner.data.readers.tasks.file import SEPARATOR, TemplateText
-from aligner.data.readers.tasks.meter import OverspentError
 from aligner.data.readers.tasks.sandbox import CompiledTemplate, template_problems
 from aligner.data.rows import Origin
 from aligner.errors import DataError, Problem
+from aligner.sandbox.meter import OverspentError
 
 FAILED_SHARE = (
     0.01  # of the rows that a template is tried on; where it fails on more, and on several, it is wrong

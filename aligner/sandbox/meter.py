@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
+from jinja2.utils import Namespace
+
 BUDGET_UNITS = (
     10_000_000  # of one rendering: a document of some million characters, or some tenths of a second
 )
@@ -23,16 +25,16 @@ class OverspentError(Exception):
 
 
 class Meter:
-    """What one rendering may still spend."""
+    """What one rendering may still spend of its `budget`."""
 
-    def __init__(self) -> None:
-        self.left = BUDGET_UNITS
+    def __init__(self, budget: int = BUDGET_UNITS) -> None:
+        self.budget = self.left = budget
 
     def spend(self, units: int) -> None:
         """Take units away; `OverspentError` where there are not enough."""
         self.left -= units
         if self.left < 0:
-            raise OverspentError(f"takes more than {BUDGET_UNITS:,} units of work (about a character each)")
+            raise OverspentError(f"takes more than {self.budget:,} units of work (about a character each)")
 
 
 METER: ContextVar[Meter] = ContextVar("meter")
@@ -46,10 +48,14 @@ def spend(units: int) -> None:
 def size(value: object) -> int:
     """Units that a value takes: characters of texts, items of lists and views with all they hold, one for any other.
 
+    A namespace is what it holds.
+
     Every item is paid for as it is counted: a list may hold one other list a thousand times.
     """
     if isinstance(value, str):
         return len(value)
+    if isinstance(value, Namespace):
+        value = value._Namespace__attrs  # type: ignore[attr-defined]  # what the class itself reads
     if isinstance(value, _HOLDERS):
         items = value.values() if isinstance(value, dict) else value
         spend(ITEM_UNITS * len(items))
