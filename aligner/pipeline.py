@@ -36,6 +36,7 @@ from aligner.run.metrics import merged_results
 from aligner.run.parts import PARTS
 from aligner.run.progress import say
 from aligner.run.report import build_report
+from aligner.stages.stop import terminated_as_interrupted
 
 BY_ONE = ("evaluate", "selfinstruct", "perplexity")  # the other processes of a launch wait meanwhile
 Call = tuple[StageRecipe, Manifest]  # a stage and its run, as the first process tells the others of them
@@ -50,6 +51,7 @@ class RunOutcome:
     results: Mapping[str, float]
 
 
+@terminated_as_interrupted()
 def run_recipe(
     path: Path, overrides: Sequence[str] = (), *, stage: str | None = None, fresh: bool = False
 ) -> RunOutcome:

@@ -6,6 +6,7 @@ What leaves the machine is an explicit list of files; no absolute path of the pu
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -33,6 +34,8 @@ VOCABULARIES = frozenset(
     {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model"}
 )
 CARD = "README.md"
+COMMIT = re.compile("[0-9a-f]{40}")
+AGAIN = "the same command goes on: what has arrived is not sent again"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ def publish(
     token: str | None = None,
 ) -> Published:
     """Upload a finished run's model, or with `dry_run_folder` only write the exact folder that would be uploaded.
+
+    Files that the repository has are not sent again, so an upload that was cut goes on where it stopped.
 
     The token is the Hub client's own (HF_TOKEN, or `hf auth login`) unless one is given. RunError for a run that is
     not finished, and for whatever the Hub refuses.
@@ -93,14 +98,20 @@ def _upload(folder: Path, repo_id: str, *, private: bool, api: HfApi) -> str:
             Problem("publish", "the Hub client is set to stay offline", "unset HF_HUB_OFFLINE")
         ) from error
     except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        login = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there"
-        remedy = login if status in (401, 403, 404) else "try again"
-        raise RunError(Problem(repo_id, f"the Hub refused the upload ({error})", remedy)) from error
-    except CONNECTION_ERRORS as error:
-        fault = f"the Hub cannot be reached ({error})"
-        raise RunError(Problem(repo_id, fault, "check the network and try again")) from error
+        raise _refused(repo_id, error) from error
+    except (CONNECTION_ERRORS, RuntimeError) as error:
+        if isinstance(error.__cause__, HfHubHTTPError):  # of a single file: the client wraps it
+            raise _refused(repo_id, error.__cause__) from error
+        fault = f"the Hub cannot be reached ({error.__cause__ or error})"
+        raise RunError(Problem(repo_id, fault, f"check the network; {AGAIN}")) from error
     return str(url)
+
+
+def _refused(repo_id: str, error: HfHubHTTPError) -> RunError:
+    status = error.response.status_code if error.response is not None else 0
+    login = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there"
+    remedy = login if status in (401, 403, 404) else AGAIN
+    return RunError(Problem(repo_id, f"the Hub refused the upload ({error})", remedy))
 
 
 def prepare_folder(run_path: Path, target: Path, *, repo_id: str) -> tuple[list[str], bool]:
@@ -131,6 +142,9 @@ def prepare_folder(run_path: Path, target: Path, *, repo_id: str) -> tuple[list[
         has_head = _has_score_head(manifest, model)
         facts = _facts(repo_id, manifest, adapter, merged=local_base, has_head=has_head)
         facts = replace(facts, example=example_of(run_path))
+        if adapter and not local_base:  # whoever loads it gets the very base that it was trained on
+            settings = folder / "adapter_config.json"
+            write_json(settings, _read_json(settings) | {"revision": facts.hub_revision})
         write_text(folder / CARD, render_card(manifest, facts))
         check_no_private_paths(folder, run_path)
         files = sorted(path.name for path in folder.iterdir())
@@ -154,11 +168,28 @@ def _facts(
     name, _, revision = base.rpartition("@")
     if is_adapter:
         hub_base = str(adapter["base_model_name_or_path"])
-        commit = revision if name == hub_base else None  # which one it was trained on, named or not
-        return CardFacts(repo_id, kind, hub_base, adapter.get("revision") or commit, merged)
+        said = (_base_commit(hub_base, manifest), str(adapter.get("revision")))
+        commit = next(filter(COMMIT.fullmatch, said), None)
+        if commit is None:
+            fault = f"nothing says on which commit of {hub_base} this adapter was trained"
+            remedy = "write the commit's 40 digits as `revision` into model/adapter_config.json"
+            raise RunError(Problem(repo_id, fault, remedy))
+        return CardFacts(repo_id, kind, hub_base, commit, merged)
     if "#" in base or not name:
         return CardFacts(repo_id, kind, None, None, merged)
     return CardFacts(repo_id, kind, name, revision, merged)
+
+
+def _base_commit(hub_base: str, manifest: Manifest) -> str:
+    """The commit of a Hub base, as the run that began with it has noted; earlier runs lie where they were named."""
+    parent = manifest.parents.get("base", "")
+    name, _, commit = parent.rpartition("@")
+    if name == hub_base:
+        return commit
+    folder = Path(parent.rpartition("#")[0])
+    run = folder.parent if folder.name == "model" else folder
+    is_run = folder.name and (run / "manifest.json").exists()
+    return _base_commit(hub_base, Manifest.read(run)) if is_run else ""
 
 
 def _write_merged(model: Path, folder: Path, *, has_head: bool) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from aligner.errors import ModelError, Problem
+from aligner.errors import ModelError, Problem, TrainingError
 from aligner.models.cache import read_prompts, read_tokens
 from aligner.models.linear import held_weights
 from aligner.models.logprobs import read_logprobs
@@ -61,7 +61,7 @@ def sample_responses(
 
     Each row owns its random numbers, drawn before the first step, so a row's answer does not depend on its batch.
     With `greedy` the likeliest token is taken; its log-probability is still the one at `temperature`. `value_head`,
-    (B, D) -> (B,), reads the hidden state that each token is drawn from.
+    (B, D) -> (B,), reads the hidden state that each token is drawn from. TrainingError where a probability is NaN.
     """
     _check_lengths(model, prompts, max_new_tokens)
     num_rows, device = len(prompts), device_of(model)
@@ -83,7 +83,11 @@ def sample_responses(
             _sample_batch(
                 model, [prompts[row] for row in rows], torch.tensor(rows, device=device), noise_BR, rule, out
             )
-    return out.trimmed(with_values=value_head is not None)
+    answers = out.trimmed(with_values=value_head is not None)
+    if not bool(answers.logprobs_BR.isfinite().all()):
+        remedy = "its weights have NaN or infinity among them: go back to an earlier model or checkpoint"
+        raise TrainingError(Problem("model", "the probabilities that it samples from are no numbers", remedy))
+    return answers
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,7 @@ def choose_tokens(
         ids_B1 = scaled_BV.argmax(dim=-1, keepdim=True)
     else:
         ids_B1 = torch.searchsorted(mass_BV, uniform_B.double()[:, None] * total_B1, right=True)
+        ids_B1 = ids_B1.clamp(max=mass_BV.shape[1] - 1)  # among NaN it finds none
     return ids_B1.squeeze(1), (scaled_BV.gather(1, ids_B1) - total_B1.log().float()).squeeze(1)
 
 

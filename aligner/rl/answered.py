@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aligner.data.rows import Prompt
 from aligner.errors import Problem, RecipeError
+from aligner.rl.finite import Stopped
 from aligner.rl.rollout import Rollout
 
 
@@ -31,7 +32,7 @@ class Answered:
         return list(self.rollout.finished_B.tolist())
 
     def numbers(self, values: Sequence[float], source: str) -> Tensor:
-        """What `source` gave, one number a response: (B,). RecipeError where it is anything else."""
+        """What `source` gave, one number a response: (B,). RecipeError where it is anything else, Stopped for NaN."""
         found = [finite(value, source, text) for value, text in zip(values, self.texts, strict=False)]
         check_count(len(values), len(self.texts), source, "responses")
         return torch.tensor(found, device=self.rollout.logprobs_BR.device)
@@ -45,12 +46,12 @@ def check_count(given: int, wanted: int, source: str, what: str) -> None:
 
 
 def finite(value: float, source: str, text: str) -> float:
-    """The value as a float; RecipeError where it is none, or not finite."""
+    """The value as a float; RecipeError where it is none, Stopped where it is NaN or infinite."""
+    fault = f"{source} gave {value!r} for the response {text!r}"
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if math.isfinite(number):
-        return number
-    fault = f"{source} gave {value!r} for the response {text!r}"
-    raise RecipeError(Problem("reward", fault, "return finite floats"))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(Problem("reward", fault, "return floats")) from error
+    if not math.isfinite(number):
+        raise Stopped(Problem("reward", fault, "return finite floats"))
+    return number

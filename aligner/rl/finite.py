@@ -12,29 +12,31 @@ from torch import Tensor, nn
 
 from aligner.errors import Problem, TrainingError
 
-_REMEDY = "lower ppo.learning_rate, or the reward's scale; the newest checkpoint is as it was"
+_REMEDY = "lower {area}.learning_rate, or the reward's scale; the newest checkpoint is as it was"
 
 
 class Stopped(TrainingError):
     """The run ends before an update: the weights are still those that the step began with."""
 
 
-def finite(value: float, what: str) -> float:
+def finite(value: float, what: str, area: str = "ppo") -> float:
     """The value; TrainingError where it is NaN or infinite."""
     if value - value == 0:  # false for inf and nan
         return value
-    raise TrainingError(Problem("ppo", f"the {what} is {value}", _REMEDY))
+    raise TrainingError(Problem(area, f"the {what} is {value}", _REMEDY.format(area=area)))
 
 
-def check_finite(x_BR: Tensor, mask_BR: Tensor, what: str) -> None:
-    """Stopped where one of the real tokens has no number."""
-    bad = x_BR[mask_BR & ~x_BR.isfinite()]
+def check_finite(x: Tensor, mask: Tensor | None, what: str, area: str = "ppo") -> None:
+    """Stopped where one of those that count (all, without a mask) has no number."""
+    counted = x if mask is None else x[mask]
+    bad = counted[~counted.isfinite()]
     if len(bad):
-        fault = f"{len(bad)} of {int(mask_BR.sum())} {what} are no numbers, the first is {float(bad[0])}"
-        raise Stopped(Problem("ppo", fault, _REMEDY))
+        fault = f"{len(bad)} of {counted.numel()} {what} are no numbers, the first is {float(bad[0])}"
+        raise Stopped(Problem(area, fault, _REMEDY.format(area=area)))
 
 
-def check_weights(weights: Iterable[nn.Parameter]) -> None:
-    """TrainingError where an optimiser step has left a weight that is no number: nothing is saved any more."""
+def check_weights(weights: Iterable[nn.Parameter], area: str = "ppo") -> None:
+    """TrainingError where a weight is no number: nothing that has it is to be saved, or could go on."""
     if not all(bool(torch.isfinite(weight).all()) for weight in weights):
-        raise TrainingError(Problem("ppo", "a weight is no number after the update", _REMEDY))
+        remedy = f"lower {area}.learning_rate; the newest checkpoint is as it was"
+        raise TrainingError(Problem(area, "a weight is no number any more", remedy))

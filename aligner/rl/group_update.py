@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from aligner.errors import ModelError, Problem, TrainingError
+from aligner.errors import ModelError, Problem
 from aligner.recipe.group import GroupRecipe, GroupSpec, GrpoSpec, RejectionSpec, RlooSpec
 from aligner.rl.actors import LanguageActor
 from aligner.rl.advantages import masked_mean
+from aligner.rl.finite import check_finite, check_weights, finite
 from aligner.rl.group import (
     GroupLoss,
     best_of_group,
@@ -86,8 +87,9 @@ class GroupUpdate:
                 check_first_ratio(found.ratio_first_error)
             self.ranks.add_gradients(self.weights.values())
             norm = nn.utils.clip_grad_norm_(list(self.weights.values()), spec.max_grad_norm)
-            done.append(found._replace(grad_norm=self._finite(float(norm), "gradient norm")))
+            done.append(found._replace(grad_norm=finite(float(norm), "gradient norm", self.recipe.stage)))
             self.optimizer.step()
+        check_weights(self.weights.values(), self.recipe.stage)
         means = GroupStats(*(sum(column) / len(done) for column in zip(*done, strict=True)))
         return means._replace(ratio_first_error=done[0].ratio_first_error)
 
@@ -104,7 +106,7 @@ class GroupUpdate:
             total = GroupStats()
             for rows, weight in self.ranks.passes(batch.rollout, per_pass):
                 loss, found = self._losses(batch.select(rows), weights_B[rows], batch)
-                self._finite(found.policy_loss, "loss")
+                finite(found.policy_loss, "loss", self.recipe.stage)
                 torch.autograd.backward(weight * loss)
                 if weight:
                     total = added(total, found)
@@ -160,12 +162,12 @@ class GroupUpdate:
             num_tokens=whole.rollout.num_tokens,
         )
 
-    def _finite(self, value: float, what: str) -> float:
-        if value - value == 0:  # false for inf and nan
-            return value
-        area = self.recipe.stage
-        remedy = f"lower {area}.learning_rate, or the reward's scale"
-        raise TrainingError(Problem(area, f"the {what} is {value}", remedy))
+
+def check_scored(scored: Scored, rollout: Rollout, ref_logprobs_BR: Tensor, area: str) -> None:
+    """Stopped where something that the update will be made of is no number, before it has begun."""
+    check_finite(rollout.logprobs_BR, rollout.mask_BR, "log-probabilities", area)
+    check_finite(ref_logprobs_BR, rollout.mask_BR, "log-probabilities of the reference", area)
+    check_finite(scored.scores_B, None, "scores of responses", area)
 
 
 def best_responses(batch: GroupBatch, scores_B: Tensor, spec: RejectionSpec) -> GroupBatch:

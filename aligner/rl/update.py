@@ -167,14 +167,19 @@ def prepare(
     rollout = scored.rollout
     check_finite(rollout.logprobs_BR, rollout.mask_BR, "log-probabilities")
     check_finite(scored.rewards_BR, rollout.mask_BR, "rewards of tokens (scores and KL)")
+    check_finite(
+        scored.scores_B + scored.kl_B, None, "scores and KLs of responses"
+    )  # also of those masked out
     logprobs_BR, values_BR = _as_sampled(actor, rollout, spec, ranks, same_numerics=same_numerics)
     check_finite(values_BR, rollout.mask_BR, "values")
     advantages_BR = gae(scored.rewards_BR, values_BR, rollout.mask_BR, gamma=spec.gamma, lam=spec.lam)
+    whitened_BR = masked_whiten(advantages_BR, rollout.mask_BR)
+    check_finite(whitened_BR, rollout.mask_BR, "advantages")  # finite rewards may be too large for their sums
     return Experience(
         rollout=rollout,
         old_logprobs_BR=logprobs_BR,
         old_values_BR=values_BR,
-        advantages_BR=masked_whiten(advantages_BR, rollout.mask_BR),
+        advantages_BR=whitened_BR,
         returns_BR=advantages_BR + values_BR,
     )
 

@@ -31,7 +31,7 @@ from aligner.run.write import mend_leftovers, remove_path, write_json, write_tex
 
 OWNED = (
     "recipe.yaml", "metrics.jsonl", "samples.jsonl", "instructions.jsonl", "scores.jsonl", "results.json",
-    "report.html", "value_head.safetensors", "model", "base", "checkpoints", "plots",
+    "report.html", "value_head.safetensors", "model", "base", "checkpoints", "plots", "spikes.jsonl",
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ class RunFolder:
         self.leads = lock is not None
         self.metrics = Metrics(path / "metrics.jsonl", seconds=self.seconds, writes=self.leads)
         self.samples = JsonLines(self.samples_path, writes=self.leads)
+        self.spikes = JsonLines(path / "spikes.jsonl", writes=self.leads)
         self._lock = lock
         self._opened = time.monotonic()
         # A killed session wrote no seconds to the manifest, but its metrics have them.

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from aligner.models.backbone import backbone_of
 from aligner.models.load import load_model, save_model
 from aligner.recipe.group import GroupRecipe, GroupSpec, RejectionSpec, RlooSpec
+from aligner.rl.finite import check_finite
 from aligner.rl.group_update import (
     GroupBatch,
     GroupStats,
     GroupUpdate,
     advantages,
     best_responses,
+    check_scored,
     policy_optimizer,
     policy_weights,
 )
@@ -58,7 +60,7 @@ class GroupJob(RolloutJob):
 def train_group(recipe: GroupRecipe, run: RunFolder) -> StageResult:
     """Reinforcement learning from the recipe's rewards; resumes from the newest checkpoint.
 
-    Raises Interrupted (with a checkpoint saved) after Ctrl-C, TrainingError when a loss is no number or the policy
+    Raises Interrupted (with a checkpoint saved) after Ctrl-C, TrainingError when something is no number or the policy
     is not the one that sampled.
     """
     ranks = ranks_of_launch()
@@ -125,8 +127,11 @@ def train_step(job: GroupJob, step: int) -> dict[str, float]:
     reference_BR = logprobs_of(job, job.reference, rollout)
     kl_coef = spec.kl_coef if isinstance(spec, RlooSpec) else 0.0  # in the reward; GRPO's is in the loss
     scored = score(rollout, proxy_B, reference_BR, kl_coef=kl_coef, missing_eos=spec.missing_eos)
+    check_scored(scored, rollout, reference_BR, recipe.stage)
     old_BR = rollout.logprobs_BR if job.policy.same_numerics else logprobs_of(job, job.policy, rollout)
-    batch = GroupBatch(scored.rollout, old_BR, reference_BR, advantages(scored, spec))
+    advantages_B = advantages(scored, spec)
+    check_finite(advantages_B, None, "advantages", recipe.stage)
+    batch = GroupBatch(scored.rollout, old_BR, reference_BR, advantages_B)
     if isinstance(spec, RejectionSpec):
         batch = best_responses(batch, scored.scores_B, spec)
     stats = job.update(batch, step)

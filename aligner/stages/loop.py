@@ -6,9 +6,9 @@ number stops the run, Ctrl-C finishes the step and saves, and metrics go to the 
 
 from __future__ import annotations
 
-import time
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,38 +16,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, Trainer
 
 from aligner.data.mix import Mix
 from aligner.errors import Interrupted, Problem, TrainingError
 from aligner.recipe.training import TrainSpec
+from aligner.rl.finite import check_weights
 from aligner.rl.ranks import Ranks
-from aligner.run.checkpoint import save_checkpoint
 from aligner.run.folder import RunFolder
-from aligner.run.progress import Bar, progress, say
+from aligner.run.progress import progress, say
+from aligner.stages.callback import Look, RunCallback
 from aligner.stages.order import Curriculum, FixedOrder, row_order, with_curriculum
-from aligner.stages.resume import GoOn, check_processes, check_room, cut_back, newest_for_all, state_of
+from aligner.stages.resume import GoOn, check_processes, check_room, cut_back, newest_for_all, trained
+from aligner.stages.spikes import SpikeRule
 from aligner.stages.stage import Precision, optimiser_steps, resolve_precision
-from aligner.stages.stop import Stop, gentle_stop
+from aligner.stages.stop import gentle_stop
 
 Batch = dict[str, Tensor]
-Look = Callable[[], Mapping[str, float]]
 
 
 @dataclass
 class LoopPlan:
-    """What a `StageTrainer` follows; `sums`: what it and its stage have added up since the last line of metrics."""
+    """What a `StageTrainer` follows; `sums`: what it and its stage have added up since the last line of metrics.
+
+    loss: the mean of the step that is being made, as far as it has come. spikes: judges it.
+    """
 
     order: list[int]
     precision: Precision
     sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    loss: float = 0.0
+    spikes: SpikeRule = field(default_factory=SpikeRule)
 
 
 def plan_of(
@@ -92,6 +91,15 @@ class StageTrainer(Trainer):
     def count(self, batch: Batch) -> Tensor:
         """How much counts in the batch: a scalar, the denominator of `loss_sum`."""
         raise NotImplementedError
+
+    def rows_of(self, step: int) -> list[int]:
+        """Numbers of the training rows that a step, from 1, reads."""
+        per_step = len(self.plan.order) // self.args.max_steps
+        return self.plan.order[(step - 1) * per_step : step * per_step]
+
+    def row_name(self, row: int) -> str:
+        """Where a training row is to be found; a stage that knows it sets another function."""
+        return f"row {row}"
 
     def more_metrics(self) -> dict[str, float]:
         """What else the stage has to say since the last line of metrics; of all ranks together (see `totals`)."""
@@ -138,7 +146,9 @@ class StageTrainer(Trainer):
     ) -> Tensor:
         """Forward and backward of one micro-batch; a loss that is no number ends the run."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self._check_finite("loss", self.ranks.total(loss))  # one that is no number makes the sum none
+        total = float(self.ranks.total(loss))  # one that is no number makes the sum none
+        self._check_finite("loss", total)
+        self.plan.loss += total / self.ranks.count
         tokens = _num_tokens(inputs)
         self.plan.sums["tokens"] += tokens
         self.plan.sums["padding"] += inputs["input_ids"].numel() - tokens
@@ -147,12 +157,12 @@ class StageTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient's norm; one that is no number ends the run before a weight has moved."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self._check_finite("gradient", torch.as_tensor(norm))
+        self._check_finite("gradient", float(norm))
         return norm
 
-    def _check_finite(self, what: str, value: Tensor) -> None:
-        if not torch.isfinite(value):
-            fault = f"the {what} of step {self.state.global_step + 1} is {value.item()}"
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            fault = f"the {what} of step {self.state.global_step + 1} is {value}"
             remedy = "lower train.learning_rate, or train in fp32"
             raise TrainingError(Problem(self.args.output_dir, fault, remedy))
 
@@ -178,87 +188,6 @@ def _num_tokens(batch: Batch) -> int:
     return int(mask.sum()) if mask is not None and mask.ndim == 2 else batch["input_ids"].numel()
 
 
-class RunCallback(TrainerCallback):
-    """Metrics to the run folder, the bar, a look at the hold-out every so often, and the stop after Ctrl-C."""
-
-    def __init__(
-        self,
-        run: RunFolder,
-        trainer: StageTrainer,
-        bar: Bar,
-        stop: Stop,
-        *,
-        look: Look | None,
-        every: int | None,
-        from_start: bool,
-    ) -> None:
-        self.run, self.trainer, self.bar, self.stop = run, trainer, bar, stop
-        self.look = look if run.leads else None  # the other processes wait
-        self.every, self.from_start, self.stopped = every, from_start, False
-        self.since = time.perf_counter()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """A look at the start model, if it is asked for; the clock of tokens per second starts."""
-        if self.look and self.from_start and state.global_step == 0:
-            self.run.metrics.log(0, self.look())
-        self.since = time.perf_counter()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        """A look at the hold-out where it is due, and the stop that was asked for."""
-        self.bar.advance(1)
-        if (
-            self.look
-            and self.every
-            and state.global_step % self.every == 0
-            and state.global_step < state.max_steps
-        ):
-            began = time.perf_counter()
-            self.run.metrics.log(state.global_step, self.look())
-            self.since += time.perf_counter() - began
-        if state.global_step == state.max_steps:
-            control.should_log = True  # a training shorter than `log_every` has a loss, too
-        if self.trainer.ranks.any(self.stop.asked):
-            self.stopped = True
-            control.should_save = control.should_training_stop = True
-        return control
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """A checkpoint, where one is due or the run is to stop; every process has a part in it."""
-        parts = state_of(self.trainer, self.run)
-        self.trainer.ranks.first(lambda: save_checkpoint(self.run.checkpoints, state.global_step, *parts))
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **_: Any,
-    ) -> None:
-        """What happened since the last line, to metrics.jsonl and the bar."""
-        if "loss" not in logs:  # the summary at the end of train()
-            return
-        now = time.perf_counter()
-        (tokens,) = self.trainer.totals([self.trainer.plan.sums["tokens"]])
-        values = {
-            self.trainer.loss_metric: logs["loss"],
-            "train/learning_rate": logs["learning_rate"],
-            "train/grad_norm": float(logs["grad_norm"]),
-            "train/tokens_per_second": tokens / max(now - self.since, 1e-9),
-            **self.trainer.more_metrics(),
-        }
-        self.trainer.plan.sums.clear()
-        self.since = now
-        self.run.metrics.log(state.global_step, values)
-        self.bar.advance(0, loss=logs["loss"])
-
-
 def run_training(
     trainer: StageTrainer,
     run: RunFolder,
@@ -271,7 +200,8 @@ def run_training(
     """Train to the end of the plan, from the newest whole checkpoint if there is one.
 
     look, every: figures on the hold-out for metrics.jsonl, every so many steps; `from_start`: before the first, too.
-    Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved; TrainingError for a loss that is no number.
+    Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved; TrainingError for a loss, a gradient or a weight that
+    is no number.
     """
     check_processes(trainer)
     found = newest_for_all(trainer.ranks, run.checkpoints)
@@ -295,6 +225,7 @@ def run_training(
         step = trainer.state.global_step
         fault = f"stopped at step {step} of {trainer.args.max_steps}; a checkpoint is saved"
         raise Interrupted(Problem(str(run.path), fault, "the same command goes on from there"))
+    check_weights(trained(trainer).values(), "train")  # the last step's, which no loss has seen
     # The Trainer switched it off, and a saved model should generate at full speed.
     trainer.model.config.use_cache = True
     trainer.model.eval()

@@ -8,6 +8,7 @@ The start model is the reference; it reads every answer once, before training, s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ from aligner.stages.loop import LoopPlan, plan_of, run_training
 from aligner.stages.optimizer import optimizer_choice
 from aligner.stages.pairs import WeighedColumns, columns, holdout_metrics, holdout_results, pair_length
 from aligner.stages.preference_trainers import DpoTrainer, KtoCollator, KtoTrainer
-from aligner.stages.sources import tell_sources
+from aligner.stages.sources import row_name, tell_sources
 from aligner.stages.stage import StageResult, new_model, resolve_precision, training_arguments
 from aligner.stages.watching import Watcher, watched_prompts
 
@@ -53,6 +54,7 @@ def train_preference(recipe: PreferenceRecipe, run: RunFolder) -> StageResult:
     check_pairs(data.train, recipe)
     trainer = preference_trainer(loaded, data.train, recipe, run, mix=data.mix)
     tell_sources(run, data, trainer.rows_read)
+    trainer.row_name = partial(row_name, data)
     before = reference_nats(loaded, data.holdout, train)
 
     def gaps() -> list[float]:

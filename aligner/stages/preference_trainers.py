@@ -26,6 +26,11 @@ class ReferenceTrainer(StageTrainer):
     spec: DpoSpec | KtoSpec
     rows_read: list[int]
 
+    def rows_of(self, step: int) -> list[int]:
+        """Of `rows_read`: KTO has an entry in its data set for every reading."""
+        per_step = len(self.rows_read) // self.args.max_steps
+        return self.rows_read[(step - 1) * per_step : step * per_step]
+
     def log_ratios(self, model: nn.Module, batch: Batch, prefix: str = "") -> Tensor:
         """log(policy / reference) of each answer in nats: (2B,)."""
         model.eval()  # dropout would make the policy another one than the reference before the first step

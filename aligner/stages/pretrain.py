@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -28,6 +29,7 @@ from aligner.stages.optimizer import optimizer_choice
 from aligner.stages.order import Curriculum
 from aligner.stages.stage import StageResult, new_model, optimiser_steps, training_arguments
 
+BEGINNING_TOKENS = 12  # of a block, by which to look it up in the documents
 BETA2 = 0.95  # Adam's memory of gradient sizes: shorter than its default, as language models are pretrained
 
 
@@ -70,6 +72,7 @@ def train_pretrain(recipe: PretrainRecipe, run: RunFolder) -> StageResult:
         return _holdout(model, tokenizer, documents, recipe)
 
     trainer = block_trainer(model, tokenizer, blocks, recipe, run)
+    trainer.row_name = partial(block_name, blocks, tokenizer)
     run_training(trainer, run, title="pretrain", look=holdout, every=recipe.train.evaluate_every)
     if not run.leads:
         return StageResult(None, {})
@@ -102,6 +105,12 @@ def pack_blocks(
     if recipe.data.curriculum and not early:
         raise DataError(Problem("data.curriculum", fault, f"{remedy} data.block_length"))
     return PackedBlocks(train, early)
+
+
+def block_name(blocks: PackedBlocks, tokenizer: PreTrainedTokenizerBase, number: int) -> str:
+    """A block's number, from 1, and the beginning of its text: blocks hold parts of many documents."""
+    ids = [*blocks.train, *blocks.curriculum][number].input_ids[:BEGINNING_TOKENS]
+    return f"block {number + 1} ({tokenizer.decode(ids, skip_special_tokens=True)!r}...)"
 
 
 def curriculum_of(recipe: PretrainRecipe, blocks: PackedBlocks) -> Curriculum | None:

@@ -6,6 +6,7 @@ The rows are a function of (recipe, step), so the position in the data is the st
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from aligner.errors import ModelError, Problem, RunError, StorageError
+from aligner.rl.finite import check_weights
 from aligner.rl.ranks import Ranks
 from aligner.rl.state import (
     MOMENT,
@@ -36,14 +38,21 @@ COPIES = 3  # of what is trained in a checkpoint: the weights and two moments
 def state_of(trainer: StageTrainer, run: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tensors and JSON from which `GoOn` goes on bit by bit.
 
-    Beside what decides the steps to come: the rows that have been logged, and what has been added up since the last.
+    Beside what decides the steps to come: the rows that have been logged, what has been added up since the last, and
+    the losses by which the next ones are judged. TrainingError where a weight is no number.
     """
+    check_weights(trained(trainer).values(), "train")
     tensors, state = training_state(trained(trainer), trainer.optimizer)
     since_told = trainer.ranks.together(lambda: _since_told(trainer))
     of_ranks, random = random_of_ranks(trainer.ranks)
     rows = {"metrics": len(run.metrics.rows()), "samples": len(run.samples.rows())}
     schedule = trainer.lr_scheduler.state_dict()
-    more = {"schedule": schedule, "since_told": since_told, "rows": rows}
+    more = {
+        "schedule": schedule,
+        "since_told": since_told,
+        "rows": rows,
+        "losses": asdict(trainer.plan.spikes),
+    }
     return tensors | of_ranks, state | random | more
 
 
@@ -101,6 +110,7 @@ def cut_back(run: RunFolder, found: Checkpoint | None) -> None:
     rows = found.state["rows"] if found else {"metrics": 0, "samples": 0}
     run.metrics.keep_first(rows["metrics"])
     run.samples.keep_first(rows["samples"])
+    run.spikes.cut_back(found.step if found else -1)
 
 
 def check_room(trainer: StageTrainer, run: RunFolder) -> None:
@@ -136,6 +146,7 @@ class GoOn(TrainerCallback):
         trainer._globalstep_last_logged = own["step"]
         trainer.plan.sums.update(own["sums"])
         trainer._tr_loss.fill_(own["loss"])
+        trainer.plan.spikes.go_on(**saved.get("losses", {}))
         drawn = {
             name: tensor
             for name, tensor in self.found.tensors.items()

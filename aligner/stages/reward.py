@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from datasets import Dataset
@@ -30,7 +31,7 @@ from aligner.stages.loop import StageTrainer, plan_of, run_training
 from aligner.stages.losses import bradley_terry_nats
 from aligner.stages.optimizer import optimizer_choice
 from aligner.stages.pairs import WeighedColumns, holdout_metrics, holdout_results, pair_length
-from aligner.stages.sources import tell_sources
+from aligner.stages.sources import row_name, tell_sources
 from aligner.stages.stage import StageResult, new_model, training_arguments
 
 BETA2 = 0.999
@@ -120,6 +121,7 @@ def train_reward(recipe: RewardRecipe, run: RunFolder) -> StageResult:
         mix=data.mix,
     )
     tell_sources(run, data, trainer.plan.order)
+    trainer.row_name = partial(row_name, data)
     scorer = RewardModel(loaded.model, loaded.tokenizer, scoring=scoring)
     per_pass = 2 * (recipe.train.rows_per_device or recipe.train.rows_per_step)
 

@@ -5,6 +5,7 @@ Of several processes every one runs all of this; the run folder is written by th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from aligner.recipe.group import GroupRecipe
 from aligner.recipe.ppo import PpoRecipe
 from aligner.rl.actors import LanguageActor
 from aligner.rl.collect import Collected, collect
+from aligner.rl.finite import check_weights
 from aligner.rl.ranks import Ranks
 from aligner.rl.rewards import Rewards
 from aligner.rl.rollout import Rollout, prompts_for
@@ -34,9 +36,11 @@ from aligner.run.home import rows_home
 from aligner.run.progress import progress, say
 from aligner.stages.ppo_watch import Watch
 from aligner.stages.resume import newest_for_all
+from aligner.stages.spikes import SpikeRule, Spikes
 from aligner.stages.stop import gentle_stop
 
 Figures = dict[str, float]
+LOSSES = ("policy_loss", "value_loss", "loss_nats")
 
 
 @dataclass(frozen=True)
@@ -115,12 +119,14 @@ def run_steps(
     All ranks end with the same step: whether one was asked to stop is agreed on between two.
     """
     area, spec = job.recipe.stage, job.recipe.numbers
+    spikes = spikes_so_far(job)
     with progress(area, spec.steps, done=done) as bar, gentle_stop() as stop:
         if done == 0:
             look(0)
         for step in range(done, spec.steps):
             figures = train_step(step)
             job.run.metrics.log(step + 1, figures)
+            spikes.see(step + 1, losses_in(figures))
             reward, kl = figures[f"{area}/proxy_reward"], figures["kl/ref_nats_per_response"]
             bar.advance(1, reward=reward, kl=kl)
             last = step + 1 == spec.steps
@@ -132,6 +138,24 @@ def run_steps(
             if stopped and not last:
                 fault = f"stopped at step {step + 1} of {spec.steps}; a checkpoint is saved"
                 raise Interrupted(Problem(str(job.run.path), fault, "the same command goes on from there"))
+
+
+def spikes_so_far(job: RolloutJob) -> Spikes:
+    """What judges the losses; those of the steps that are done are in the metrics."""
+
+    def rows_of(step: int) -> list[str]:
+        return [str(row.prompt.origin) for row in rows_for(job, step - 1)]
+
+    rules: defaultdict[str, SpikeRule] = defaultdict(SpikeRule)
+    for row in job.run.metrics.rows():
+        for name, loss in losses_in(row).items():
+            rules[name].see(loss)
+    return Spikes(job.run, rows_of, rules)
+
+
+def losses_in(row: Mapping[str, float]) -> Figures:
+    """The losses among a step's figures."""
+    return {name: value for name, value in row.items() if name.partition("/")[2] in LOSSES}
 
 
 def is_due(step: int, every: int | None) -> bool:
@@ -180,7 +204,11 @@ def save_state(
     tensors: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """A checkpoint of everything that decides the steps after this one; ModelError where the ranks have parted."""
+    """A checkpoint of everything that decides the steps after this one.
+
+    ModelError where the ranks have parted, TrainingError where a weight is no number.
+    """
+    check_weights(weights.values(), job.recipe.stage)
     job.ranks.check_same(weights.values(), "the trained weights")
     of_training, more = training_state(weights, optimizer)
     of_ranks, random = random_of_ranks(job.ranks)
@@ -198,6 +226,7 @@ def resume_state(
     found = newest_for_all(job.ranks, job.run.checkpoints)
     job.run.metrics.cut_back(found.step if found else -1)
     job.run.samples.cut_back(found.step if found else -1)
+    job.run.spikes.cut_back(found.step if found else -1)
     if found is None:
         return None
     restore(weights, optimizer, found.tensors, found.state)

@@ -29,7 +29,7 @@ from aligner.stages.loop import LoopPlan, StageTrainer, run_training
 from aligner.stages.losses import IGNORED, next_token_nats
 from aligner.stages.optimizer import optimizer_choice
 from aligner.stages.order import Lines, RowBatches, pack_order, padding_share, row_order
-from aligner.stages.sources import tell_sources
+from aligner.stages.sources import row_name, tell_sources
 from aligner.stages.stage import (
     StageResult,
     epochs_begun,
@@ -47,11 +47,17 @@ class AnswerTrainer(StageTrainer, SFTTrainer):
     """TRL's trainer with the output layer run on labelled positions alone, on any device.
 
     TRL 1.16 scores every position where there is no Triton (trl/trainer/utils.py, add_fused_lm_head). Same loss.
-    `rows_read`: the rows that it is going to read, in order; `padding_share`: of all that it is going to read.
+    `batches`: what it is going to read, pass by pass; `rows_read`: the rows of all; `padding_share`: of all.
     """
 
+    batches: Sequence[Lines]
     rows_read: list[int]
     padding_share: float
+
+    def rows_of(self, step: int) -> list[int]:
+        """Those of the step's batches: where rows are packed, an entry of the data set is a batch."""
+        passes = len(self.batches) // self.args.max_steps
+        return rows_read(self.batches[(step - 1) * passes : step * passes])
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """Nats, summed over the labelled tokens."""
@@ -93,6 +99,7 @@ def train_sft(recipe: SftRecipe, run: RunFolder) -> StageResult:
         pack_length=pack_length,
     )
     tell_sources(run, data, trainer.rows_read)
+    trainer.row_name = partial(row_name, data)
     collate = AnswerCollator(loaded.tokenizer.pad_token_id)
     per_pass = recipe.train.rows_per_device or recipe.train.rows_per_step
 
@@ -164,7 +171,7 @@ def answer_trainer(
         optimizer_cls_and_kwargs=optimizer_choice(train, beta2=BETA2),
     )
     trainer.plan = LoopPlan(order, resolve_precision(train.precision))
-    trainer.rows_read = rows_read(batches)
+    trainer.batches, trainer.rows_read = batches, rows_read(batches)
     trainer.padding_share = padding_share(batches, lengths)
     return trainer
 

@@ -17,3 +17,14 @@ def tell_sources(run: RunFolder, data: Conversations | Pairs, order: Sequence[in
     for line in plan_table(plans).lines():
         say(line)
     run.note_sources([asdict(plan) for plan in plans])
+
+
+def row_name(data: Conversations | Pairs, row: int) -> str:
+    """A training row's place: its source, and its number, from 1, among the rows that are used of it.
+
+    Where none was dropped that is its number in the file.
+    """
+    source = data.report.train[data.mix.sources[row]]
+    place = f"{source.path} row {data.mix.numbers[row] + 1}"
+    dropped = source.rows_read - source.rows_used
+    return f"{place} of the {source.rows_used:,} used" if dropped else place

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +27,12 @@ class HubState:
     cards: list[str] = field(default_factory=list)
     tokens_sent_to_storage: list[str] = field(default_factory=list)
     exists: bool = False
+    session: int = 1  # of the client, as the test counts them
+    sent: list[tuple[int, str]] = field(default_factory=list)  # session and oid of every blob that was sent
+    commits: list[list[str]] = field(default_factory=list)  # paths
+    lost: Callable[[int, int], bool] = lambda session, number: False  # whether the n-th blob does not arrive
+    refuses: bool = False  # the storage takes nothing
+    one_by_one: threading.Lock = field(default_factory=threading.Lock)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -54,12 +60,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def do_PUT(self) -> None:
+        session = self.state.session
         content, oid = self._body(), self.path.rpartition("/")[2]
         self.state.tokens_sent_to_storage += (
             [self.headers["Authorization"]] if self.headers["Authorization"] else []
         )
-        self.state.blobs[oid] = content
-        self._answer({}, 200 if hashlib.sha256(content).hexdigest() == oid else 400)
+        with self.state.one_by_one:
+            self.state.sent.append((session, oid))
+            if self.state.refuses or self.state.lost(session, len(self.state.sent)):
+                return self._answer({}, 403)
+            whole = hashlib.sha256(content).hexdigest() == oid
+            if whole:
+                self.state.blobs[oid] = content
+        self._answer({}, 200 if whole else 400)
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] != f"Bearer {self.state.token}":
+            return self._answer({"error": "Invalid credentials"}, 401)
+        found = {"id": "you/tiny", "sha": "1" * 40, "siblings": []}
+        known = self.path.startswith("/api/models/you/tiny")
+        self._answer(found if known else {"error": f"unknown {self.path}"}, 200 if known else 404)
 
     def do_POST(self) -> None:
         body = self._body()
@@ -90,14 +110,24 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({"url": url}, 409 if self.state.exists else 200)
 
     def _mode(self, file: dict[str, Any]) -> dict[str, Any]:
-        mode = "lfs" if file["path"].endswith(".safetensors") else "regular"
-        return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
+        """How a file is to be sent, and what is there under its name: of a large one its sha256, else git's hash."""
+        path = file["path"]
+        mode, oid = "regular", None
+        if path.endswith(".safetensors"):
+            mode, oid = "lfs", self.state.lfs_files.get(path, {}).get("oid")
+        elif path in self.state.files:
+            content = self.state.files[path]
+            oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
     def _action(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        if wanted["oid"] in self.state.blobs:
+            return wanted  # it is here: nothing is to be done
         upload = {"href": f"{self.state.url}/lfs/{wanted['oid']}"}
         return {**wanted, "actions": {"upload": upload, "verify": {"href": f"{self.state.url}/lfs/verify"}}}
 
     def _commit(self, lines: list[dict[str, Any]]) -> None:
+        self.state.commits.append([line["value"]["path"] for line in lines if "path" in line["value"]])
         for line in lines:
             value = line["value"]
             if line["key"] == "file":

@@ -32,6 +32,7 @@ from tests.hub.hub_server import HubState, local_hub
 from tests.tiny import tiny_model, tiny_tokenizer
 
 TOKEN = "hf_thisIsASecretOfTheTests"
+COMMIT = "0123456789abcdef" * 2 + "01234567"
 TOKENIZER = tiny_tokenizer()
 IDS = torch.tensor([[1, 20, 30, 40]])
 FULL_FILES = ["README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors",
@@ -90,7 +91,7 @@ def adapter_run(tmp_path: Path, *, base: str) -> tuple[Path, PeftModel]:
     adapted.peft_config["default"].base_model_name_or_path = base or str(folder)
     adapted.save_pretrained(run / "model", save_embedding_layers=False)
     TOKENIZER.save_pretrained(run / "model")
-    write_manifest(run, base=f"{base}@abc123" if base else f"{folder}#0123456789ab")
+    write_manifest(run, base=f"{base}@{COMMIT}" if base else f"{folder}#0123456789ab")
     return run, adapted
 
 
@@ -211,9 +212,45 @@ def test_an_adapter_on_a_hub_base_stays_an_adapter(tmp_path: Path):
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(files)
     assert "model.safetensors" not in files
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "some/base"
+    assert (config["base_model_name_or_path"], config["revision"]) == ("some/base", COMMIT)
     card = (tmp_path / "out" / "README.md").read_text()
     assert 'base_model: "some/base"' in card and 'library_name: "peft"' in card
+
+
+def test_an_adapter_of_an_adapter_names_the_commit_that_the_first_was_trained_on(tmp_path: Path):
+    run, _ = adapter_run(tmp_path, base="some/base")
+    (tmp_path / "private-name" / "sft" / "model").mkdir(parents=True)
+    write_manifest(tmp_path / "private-name" / "sft", base=f"some/base@{COMMIT}")
+    write_manifest(run, stage="ppo", base=f"{tmp_path}/private-name/sft/model#0123456789ab")
+    prepare_folder(run, tmp_path / "out", repo_id="you/tiny")
+    assert f"at revision `{COMMIT}`" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("base", ["some/base@main", "other/base@" + COMMIT, "/gone/model#0123456789ab"])
+def test_an_adapter_is_not_published_without_its_bases_commit(tmp_path: Path, base: str):
+    run, _ = adapter_run(tmp_path, base="some/base")
+    write_manifest(run, base=base)
+    with pytest.raises(RunError, match="on which commit of some/base.*\n.*adapter_config.json"):
+        prepare_folder(run, tmp_path / "out", repo_id="you/tiny")
+    settings = run / "model" / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"revision": COMMIT}))
+    prepare_folder(run, tmp_path / "out", repo_id="you/tiny")  # the remedy
+
+
+def sharded(run: Path) -> list[str]:
+    """The run's weights in several files; their names."""
+    (run / "model" / "model.safetensors").unlink()
+    tiny_model(TOKENIZER).save_pretrained(run / "model", max_shard_size="20KB")
+    return sorted(path.name for path in (run / "model").glob("model-*.safetensors"))
+
+
+def test_a_file_that_the_storage_refuses_is_told(hub: HubState, full_run: Path):
+    hub.refuses = True
+    with pytest.raises(RunError, match="(?s)refused the upload .*hf auth login"):
+        publish(full_run, "you/tiny", endpoint=hub.url, token=TOKEN)
+    hub.refuses = False
+    publish(full_run, "you/tiny", endpoint=hub.url, token=TOKEN)
+    assert "model.safetensors" in hub.lfs_files
 
 
 def test_an_unfinished_run_is_refused(full_run: Path, tmp_path: Path):
@@ -327,7 +364,7 @@ def test_a_likelihood_adapter_on_a_local_base_is_merged(tmp_path: Path):
 def test_a_likelihood_adapter_on_a_hub_base_stays_a_language_models_adapter(tmp_path: Path):
     run, _ = adapter_run(tmp_path, base="some/base")
     write_stats(run / "model", LIKELIHOOD)
-    write_manifest(run, stage="reward")
+    write_manifest(run, stage="reward", base=f"some/base@{COMMIT}")
     files, merged = prepare_folder(run, tmp_path / "out", repo_id="you/judge")
     assert not merged and {"adapter_config.json", "reward_stats.json"} <= set(files)
     assert "AutoPeftModelForCausalLM" in (tmp_path / "out" / "README.md").read_text()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,15 @@ import aligner
 from aligner.data.build import build_conversations
 from aligner.data.readers.tasks.sandbox import CompiledTemplate
 from aligner.errors import DataError, ModelError, RunError
-from aligner.hub.upload import prepare_folder
+from aligner.hub.upload import prepare_folder, publish
 from aligner.models.load import load_trained
 from aligner.recipe.data import DataSpec, SourceSpec
 from aligner.run.checkpoint import load_newest
 from aligner.sandbox.meter import OverspentError
-from tests.hub.test_upload import FULL_FILES, adapter_run, every_byte
-from tests.hub.test_upload import full_run as full_run  # a fixture
+from tests.hub.hub_server import HubState
+from tests.hub.test_upload import COMMIT, FULL_FILES, TOKEN, adapter_run, every_byte, sharded
+from tests.hub.test_upload import full_run as full_run  # fixtures
+from tests.hub.test_upload import hub as hub
 from tests.models.runs import write_base
 from tests.reliability import hostile
 from tests.stages.tools import write_jsonl
@@ -48,7 +52,41 @@ def test_case_37_a_local_base_is_never_named(tmp_path: Path) -> None:
     prepare_folder(run, tmp_path / "adapter", repo_id="you/tiny")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "some/base"
-    assert "at revision `abc123`" in (tmp_path / "adapter" / "README.md").read_text()
+    assert settings["revision"] == COMMIT
+    assert f"at revision `{COMMIT}`" in (tmp_path / "adapter" / "README.md").read_text()
+
+
+def test_case_37_an_upload_that_was_killed_goes_on_where_it_stopped(hub: HubState, full_run: Path) -> None:
+    """The second run sends what is missing, the third nothing."""
+    shards, victims = sharded(full_run), list[int]()
+    assert len(shards) > 3
+
+    def killed_at_the_third(session: int, number: int) -> bool:
+        if session == 1 and number == 3:
+            os.kill(victims[0], signal.SIGKILL)
+        return session == 1 and number >= 3
+
+    hub.lost = killed_at_the_third
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(reader, 1)
+        publish(full_run, "you/tiny", endpoint=hub.url, token=TOKEN)
+        os._exit(0)
+    victims.append(child)
+    os.write(writer, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    arrived = set(hub.blobs)
+    assert len(arrived) == 2 and hub.lfs_files == {} == hub.files  # nobody sees half a model
+    hub.session = 2
+    first = publish(full_run, "you/tiny", endpoint=hub.url, token=TOKEN)
+    oids = {value["oid"] for value in hub.lfs_files.values()}
+    assert set(hub.lfs_files) == set(shards) and len(oids) == len(shards) == len(hub.blobs)
+    assert sorted(oid for session, oid in hub.sent if session == 2) == sorted(oids - arrived)
+    assert sorted(hub.commits[0]) == first.files and len(hub.commits) == 1
+    hub.session = 3
+    assert publish(full_run, "you/tiny", endpoint=hub.url, token=TOKEN).url == first.url
+    assert {session for session, _ in hub.sent} == {1, 2} and len(hub.commits) == 1
 
 
 def test_case_38_no_pickle_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from tests.reliability.crash import DIED, counted, dying_at, in_child
 from tests.reliability.worlds import digests
 from tests.run.fake import sft_recipe
 from tests.stages import test_sft
+from tests.stages.test_spikes import check_named
 from tests.stages.tools import assert_same_gradients, first_gradients, open_run
 from tests.tiny import tiny_tokenizer
 
@@ -64,6 +65,13 @@ def test_case_20_nan_stops_before_the_update(tmp_path: Path, where: str) -> None
         assert caught.value.exit_code == 4 and load_newest(run.checkpoints) is None
     pairs = zip(before, model.parameters(), strict=True)
     assert all(torch.equal(old, new) or bool(old.isnan().any()) for old, new in pairs)
+
+
+def test_case_20_a_loss_spike_is_told_with_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For other stages, and for the rule itself: tests/stages/test_spikes.py."""
+    check_named("reward", tmp_path, monkeypatch, capsys)
 
 
 def test_case_21_kill_during_a_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from tests.reliability.worlds import STAGES, digests, moved, newest_checkpoint_d
 
 STAGES_KILLED = ["sft-packed-lora", "ppo"]
 STAGES_KILLED += [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("pretrain", "sft", "reward", "dpo", "kto")
+    pytest.param(name, marks=pytest.mark.slow) for name in ("pretrain", "sft", "reward", "dpo", "kto", "grpo")
 ]
 
 

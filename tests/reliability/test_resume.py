@@ -30,11 +30,12 @@ def snapshots(monkeypatch: pytest.MonkeyPatch, run: Path, folder: Path) -> None:
         shutil.copytree(run, folder / str(step))
         return path
 
-    for stage in ("loop", "rollouts"):
-        monkeypatch.setattr(f"aligner.stages.{stage}.save_checkpoint", save)
+    for module in ("callback", "rollouts"):
+        monkeypatch.setattr(f"aligner.stages.{module}.save_checkpoint", save)
 
 
-TRAINERS = [name for name in STAGES if name != "ppo"]  # PPO has its own: tests/stages/test_ppo_whole.py
+OTHERS = ("ppo", "grpo")  # have their own: tests/stages/test_ppo_whole.py, test_group.py
+TRAINERS = [name for name in STAGES if name not in OTHERS]
 EVERY = range(1, STEPS + 1)
 QUICK = {
     "pretrain": EVERY,
@@ -48,7 +49,7 @@ def test_resume_is_bit_identical(stage: str, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", TRAINERS)
+@pytest.mark.parametrize("stage", [*TRAINERS, "grpo"])
 def test_resume_is_bit_identical_after_every_step(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

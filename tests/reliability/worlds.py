@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner.recipe.stage import StageRecipe
-from tests.stages import ppo_world, test_dpo, test_kto, test_pretrain, test_reward, test_sft
+from tests.stages import ppo_world, test_dpo, test_group, test_kto, test_pretrain, test_reward, test_sft
 
 STEPS = 5
 # Lines of metrics lie across checkpoints, a step has several passes, the hold-out is looked at in between.
@@ -17,7 +17,7 @@ TRAIN: dict[str, Any] = {
     "steps": STEPS, "rows_per_device": 4, "log_every": 2, "evaluate_every": 3, "schedule": "cosine",
     "warmup_share": 0.2, "checkpoint_every": 1,
 }  # fmt: skip
-CLOCK = ("seconds", "train/tokens_per_second", "ppo/tokens_per_second")
+CLOCK = ("seconds", "train/tokens_per_second", "ppo/tokens_per_second", "grpo/tokens_per_second")
 
 Build = Callable[[Path, str], StageRecipe]
 
@@ -56,9 +56,16 @@ def _ppo(folder: Path, name: str) -> StageRecipe:
     return ppo_world.recipe(world, folder / name, steps=STEPS, checkpoint_every=1, evaluate_every=2)
 
 
+def _grpo(folder: Path, name: str) -> StageRecipe:
+    _ppo(folder, name)  # its world
+    return test_group.recipe(
+        folder / "world", folder / name, "grpo", steps=STEPS, checkpoint_every=1, evaluate_every=2
+    )
+
+
 STAGES: dict[str, Build] = {
     "pretrain": _pretrain, "sft": _sft, "sft-packed-lora": _sft_packed, "reward": _reward, "dpo": _dpo, "kto": _kto,
-    "ppo": _ppo,
+    "ppo": _ppo, "grpo": _grpo,
 }  # fmt: skip
 
 

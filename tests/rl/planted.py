@@ -52,6 +52,21 @@ def failing(rows, responses, finished):
     )
 
 
+SEEN = []
+
+
+def seen(rows, responses, finished):
+    """As vowels; what it is asked of is kept."""
+    SEEN.append(rows)
+    return vowels(rows, responses, finished)
+
+
+def failing_tokens(rows, responses, finished):
+    """Each token's length in characters, until there are no calls left."""
+    CALLS["left"] -= 1
+    return [[len(piece) if CALLS["left"] >= 0 else float("nan") for piece in pieces] for pieces in responses]
+
+
 def dice(rows, responses, finished):
     """As vowels, and some luck: of the process's own generator."""
     return [worth + random.random() for worth in vowels(rows, responses, finished)]

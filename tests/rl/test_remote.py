@@ -11,6 +11,7 @@ import pytest
 import aligner.rl.remote
 from aligner.errors import RecipeError
 from aligner.recipe.ppo import HttpSpec, RewardSource
+from aligner.rl.finite import Stopped
 from aligner.rl.rewards import load_rewards
 from tests.rl.test_rewards import episodes
 from tests.tiny import tiny_tokenizer
@@ -124,7 +125,8 @@ def test_nobody_there():
     ],
 )
 def test_an_answer_that_is_no_list_of_floats_is_told(body, word):
-    with server((200, body)) as (url, _), pytest.raises(RecipeError, match=word):
+    kind = Stopped if word == "nan" else RecipeError
+    with server((200, body)) as (url, _), pytest.raises(kind, match=word):
         scored(url)
 
 

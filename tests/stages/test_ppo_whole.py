@@ -158,7 +158,7 @@ def test_a_run_whose_reward_fails_goes_on_from_the_step_before(world, tmp_path, 
     plan = recipe(world, tmp_path / "run", steps=4, reward="tests.rl.planted:failing")
     with monkeypatch.context() as patch:
         patch.setitem(importlib.import_module("tests.rl.planted").CALLS, "left", 3)  # a look and two steps
-        with pytest.raises(RecipeError, match="gave nan"):
+        with pytest.raises(Stopped, match="gave nan"):
             run_it(plan)
     assert load_newest(tmp_path / "run" / "checkpoints").step == 2
     run_it(plan)

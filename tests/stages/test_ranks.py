@@ -85,7 +85,7 @@ def test_a_reward_that_fails_on_one_rank_ends_both_with_the_step_before_saved(
 ) -> None:
     plan = whole(world, tmp_path / "run", reward="failing_beside")
     told = [fault for fault, _ in pair(run_on_ranks, plan)]
-    assert told[0] == told[1] and told[0].startswith("RecipeError: reward") and "nan" in told[0]
+    assert told[0] == told[1] and told[0].startswith("Stopped: reward") and "nan" in told[0]
     found = load_newest(tmp_path / "run" / "checkpoints")
     assert found is not None and found.step == 1
 
