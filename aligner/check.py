@@ -24,14 +24,10 @@ from aligner.data.mix import Mix
 from aligner.data.plan import plan_sources, plan_table, report_table, template_rows
 from aligner.data.readers.files import joined
 from aligner.data.token_rows import lengths_of
+from aligner.data.tokens import PairRow
 from aligner.errors import Problem, RecipeError
-from aligner.estimates import (
-    gib,
-    seconds_per_pass,
-    time_row,
-    train_bytes,
-    trained_weights,
-)
+from aligner.estimates import seconds_per_pass, time_row, trained_weights
+from aligner.memory import Pass, TrainedRecipe, largest_pass, trained_model, training_memory
 from aligner.planning import (
     PlannedStage,
     measured_so_far,
@@ -43,7 +39,6 @@ from aligner.planning import (
 from aligner.preflight import sources_of
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.group import GroupRecipe
-from aligner.recipe.model import ModelSpec
 from aligner.recipe.perplexity import PerplexityRecipe
 from aligner.recipe.plan import Plan, PlanRow, StageParts, StagePlan, epochs_text
 from aligner.recipe.ppo import PpoRecipe
@@ -52,8 +47,9 @@ from aligner.recipe.stage import StageRecipe
 from aligner.recipe.stages import PretrainRecipe, RewardRecipe, SelfInstructRecipe, SftRecipe
 from aligner.recipe.training import TrainSpec
 from aligner.run.home import rows_home
+from aligner.run.machine import room_to_train
 from aligner.stages.loop import plan_of
-from aligner.stages.order import Curriculum
+from aligner.stages.order import Curriculum, RowBatches
 from aligner.stages.pairs import pair_length
 from aligner.stages.pretrain import curriculum_of, pack_blocks, training_slots
 from aligner.stages.sft import batches_of, pack_length_of, padding_row, rows_read
@@ -139,7 +135,8 @@ def _sft_plan(recipe: SftRecipe, start: Start) -> StageParts:
     tokens, supervised = sum(one.tokens for one in sources), sum(one.supervised_tokens for one in sources)
     share = f"{supervised / max(tokens, 1):.0%}"
     learnt = PlanRow("supervised", share, "share of the tokens that are learnt")
-    rows = _train_rows(recipe.train, start, _epoch_tokens(data.mix), recipe.model, tokens=tokens)
+    largest = largest_pass(batches, lengths, scored=supervised / max(tokens, 1))
+    rows = _train_rows(recipe, start, _epoch_tokens(data.mix), largest, tokens=tokens)
     tables = report_table(data.report, data.mix), plan_table(sources)
     padding = padding_row(recipe, batches, lengths, start.random_model)
     return [*rows, learnt, padding, *template_rows(sources)], tables
@@ -172,7 +169,12 @@ def _pair_parts(recipe: RewardRecipe | PreferenceRecipe, start: Start) -> StageP
     plan = plan_of(recipe.train, rows=per_epoch, seed=recipe.seed, lengths=lengths, mix=pairs.mix)
     sources = plan_sources(pairs.report, pairs.mix, plan.order)
     tokens = sum(one.tokens for one in sources)
-    rows = _train_rows(recipe.train, start, _epoch_tokens(pairs.mix), recipe.model, tokens=tokens)
+    both = largest_pass(
+        RowBatches(plan.order, _per_pass(recipe.train)), lengths, scored=_answer_share(pairs.train)
+    )
+    rows = _train_rows(
+        recipe, start, _epoch_tokens(pairs.mix), both._replace(rows=2 * both.rows), tokens=tokens
+    )
     return rows, (report_table(pairs.report, pairs.mix), plan_table(sources))
 
 
@@ -189,7 +191,9 @@ def _pretrain_plan(recipe: PretrainRecipe, start: Start) -> StageParts:
     placed = curriculum.rows_placed(slots) if curriculum else 0
     lengths = [recipe.data.block_length] * len(blocks.train)
     tokens = slots * recipe.data.block_length
-    rows = _train_rows(recipe.train, start, lengths, None, tokens=tokens, others=placed)
+    block = recipe.data.block_length
+    largest = Pass(_per_pass(recipe.train), block, block)
+    rows = _train_rows(recipe, start, lengths, largest, tokens=tokens, others=placed)
     if curriculum:
         rows.append(_curriculum_row(curriculum, slots))
     return rows, (report_table(documents.report),)
@@ -203,11 +207,22 @@ def _curriculum_row(curriculum: Curriculum, slots: int) -> PlanRow:
     return PlanRow("curriculum", f"{placed:,}", why + fate)
 
 
+def _per_pass(train: TrainSpec) -> int:
+    """Rows of a forward pass on one device."""
+    return train.rows_per_device or train.rows_per_step
+
+
+def _answer_share(pairs: Sequence[PairRow]) -> float:
+    """Of a pair's tokens, those of its answers."""
+    tokens = sum(len(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids))
+    return 1 - 2 * sum(pair.prompt_length for pair in pairs) / max(tokens, 1)
+
+
 def _train_rows(
-    train: TrainSpec,
+    recipe: TrainedRecipe,
     start: Start,
     lengths: Sequence[int],
-    spec: ModelSpec | None,
+    largest: Pass,
     *,
     tokens: int,
     others: int = 0,
@@ -216,13 +231,13 @@ def _train_rows(
 
     `others` rows, not among those, take some of its slots.
     """
+    train, spec = recipe.train, trained_model(recipe)
     steps = optimiser_steps(train, rows=len(lengths))
     mean = sum(lengths) / max(len(lengths), 1)
-    per_pass = train.rows_per_device or train.rows_per_step
-    precision = resolve_precision(train.precision)
+    per_pass, precision = _per_pass(train), resolve_precision(train.precision)
     model = start.random_model()
     seconds = seconds_per_pass(model, rows=per_pass, tokens=round(mean), precision=precision)
-    memory = gib(train_bytes(start, spec, tokens=round(per_pass * mean)))
+    memory = training_memory(recipe, start, largest, model)
     epochs = (steps * train.rows_per_step - others) / len(lengths)
     longest = max(lengths, default=0)
     return [
@@ -230,7 +245,7 @@ def _train_rows(
         PlanRow("steps", f"{steps:,}", f"{train.rows_per_step} rows each: {epochs_text(epochs)} epochs"),
         PlanRow("tokens", f"{tokens:,}", "read in all, padding aside"),
         PlanRow("parameters", f"{start.parameters:,}", trained_weights(start, spec)),
-        PlanRow("memory", memory, "weights, optimiser and activations"),
+        memory.row(room_to_train(), recipe.stage),
         time_row(seconds, passes=steps * (train.rows_per_step // per_pass)),
         PlanRow("precision", precision.name, precision.reason),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aligner.check_rewards import APART
+from aligner.check_rewards import APART, SHARED
 from aligner.data.bootstrap.tasks import build_seed_tasks
 from aligner.data.build import (
     build_training_prompts,
@@ -14,16 +14,13 @@ from aligner.data.readers import read_source
 from aligner.data.readers.kinds import Kind
 from aligner.data.tokens import PromptRow
 from aligner.estimates import (
-    FLOAT_BYTES,
     answers_drawn,
-    gib,
     seconds_per_answer,
     seconds_per_ppo_step,
     time_row,
-    train_bytes,
     trained_weights,
-    trains_adapter,
 )
+from aligner.memory_rollouts import rollout_memory
 from aligner.recipe.data import SourceSpec
 from aligner.recipe.evaluate import EvaluateRecipe
 from aligner.recipe.group import GroupRecipe
@@ -32,6 +29,7 @@ from aligner.recipe.plan import PlanRow, StageParts
 from aligner.recipe.ppo import PpoRecipe, PtxSpec
 from aligner.recipe.stages import SelfInstructRecipe
 from aligner.run.home import rows_home
+from aligner.run.machine import room_to_train
 from aligner.stages.perplexity import read_texts
 from aligner.stages.stage import Precision, resolve_precision
 from aligner.start import Start
@@ -41,27 +39,28 @@ def ppo_plan(recipe: PpoRecipe | GroupRecipe, start: Start, rewards: Sequence[Pl
     """Prompts, steps and updates, with the memory and time that they take; `rewards`: a row of each reward model."""
     data = recipe.data
     built = build_training_prompts(data, start.tokenizer, seed=recipe.seed, keep=rows_home())
-    rows = _ppo_rows(recipe, start, built.rows, apart=sum(row.value == APART for row in rewards))
+    told = [row.value for row in rewards]
+    memory = rollout_memory(
+        recipe,
+        start,
+        prompt_tokens=max(len(row.input_ids) for row in built.rows),
+        shared=told.count(SHARED),
+        apart=told.count(APART),
+    )
+    rows = _ppo_rows(recipe, start, built.rows, memory.row(room_to_train(), recipe.stage))
     return [*rows, *rewards], (report_table(built.report),)
 
 
 def _ppo_rows(
-    recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow], *, apart: int
+    recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow], memory: PlanRow
 ) -> list[PlanRow]:
     ppo = recipe.numbers
     ptx = recipe.ptx if isinstance(recipe, PpoRecipe) else None
     episodes = ppo.prompts_per_step * ppo.samples_per_prompt
     mean = sum(len(row.input_ids) for row in prompts) / len(prompts)
     tokens = round(mean + recipe.sampling.max_new_tokens)
-    learnt = recipe.numbers.learnt_per_step if isinstance(recipe, GroupRecipe) else episodes
-    rows = ppo.rows_per_device or learnt // ppo.minibatches
     updates = ppo.epochs * ppo.minibatches
     seconds = seconds_per_ppo_step(recipe, start, prompts, tokens=tokens)
-    # an adapter's reference costs an adapter; reward models are taken to be as large as the policy
-    whole = apart + (not trains_adapter(start, recipe.model))
-    memory = gib(
-        train_bytes(start, recipe.model, tokens=rows * tokens) + whole * start.parameters * FLOAT_BYTES
-    )
     precision = Precision("fp32", "the ratio is sensitive to rounding") if ppo.precision == "auto" else None
     precision = precision or resolve_precision(ppo.precision)
     return [
@@ -74,7 +73,7 @@ def _ppo_rows(
         ),
         *([_ptx_row(ptx, updates=ppo.steps * updates)] if ptx else []),
         PlanRow("parameters", f"{start.parameters:,}", trained_weights(start, recipe.model)),
-        PlanRow("memory", memory, "policy, reference, reward"),
+        memory,
         time_row(seconds, passes=ppo.steps, why="at most: as if no response ended early"),
         PlanRow("precision", precision.name, precision.reason),
     ]

@@ -109,9 +109,9 @@ def _requirements() -> list[str]:
 
 
 def _machine() -> Iterator[Finding]:
-    import psutil
     import torch
 
+    from aligner.run.machine import main_memory
     from aligner.run.manifest import current_hardware
     from aligner.stages.stage import resolve_precision
 
@@ -137,12 +137,8 @@ def _machine() -> Iterator[Finding]:
         )
     precision = resolve_precision("auto")
     yield Finding("precision: auto", precision.name, precision.reason)
-    memory = psutil.virtual_memory()
-    whole = min(memory.total, _memory_limit() or memory.total)
-    why = "the limit of this container" if whole < memory.total else "of the machine"
-    taken = Path("/sys/fs/cgroup/memory.current")
-    left = whole - int(taken.read_text()) if whole < memory.total and taken.exists() else whole
-    yield Finding("memory", f"{_gib(max(min(memory.available, left), 0))} of {_gib(whole)} free", why)
+    memory = main_memory()
+    yield Finding("memory", f"{_gib(memory.free)} of {_gib(memory.whole)} free", memory.of)
 
 
 def _places(folder: Path) -> Iterator[Finding]:
@@ -213,13 +209,6 @@ def _plain(name: str) -> str:
 def _extra(requirement: str) -> str:
     found = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
     return found[1] if found else ""
-
-
-def _memory_limit() -> int | None:
-    """Bytes this container may use, where one is set."""
-    path = Path("/sys/fs/cgroup/memory.max")
-    text = path.read_text(encoding="ascii").strip() if path.exists() else ""
-    return int(text) if text.isdecimal() else None
 
 
 def _gib(count: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from math import ceil
 
 import torch
 from transformers import PreTrainedModel
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from aligner.data.tokens import PromptRow
 from aligner.evals.suites import SAMPLE_BATCH
 from aligner.evals.tasks import STYLES
+from aligner.memory_rollouts import has_trunk, learnt_rows, rows_of_pass
 from aligner.models.fast import hasten
 from aligner.models.sample import prompt_room, sample_responses
 from aligner.recipe.evaluate import EvaluateRecipe
@@ -22,35 +24,15 @@ from aligner.recipe.stages import SelfInstructRecipe
 from aligner.stages.stage import Precision
 from aligner.start import Start
 
-FLOAT_BYTES = 4
-ADAM_FLOATS = 3  # gradient and two moments, for each trained weight
-ACTIVATION_FLOATS = (
-    16  # per token, layer and hidden unit, kept for the backward pass (measured on small Llamas)
-)
 TYPICAL_PROMPT_TOKENS = 48  # of an evaluation's questions, for its time
 TIMED_BELOW = 200_000_000  # parameters; larger models are not built just to be timed
 
 
 def trained_weights(start: Start, spec: ModelSpec | None) -> str:
     """In words, which of the weights are trained."""
-    if spec is None or not trains_adapter(start, spec):
+    if spec is None or not start.trains_adapter(spec):
         return "all of them trained"
     return f"{start.adapter_parameters(spec):,} of an adapter are trained"
-
-
-def trains_adapter(start: Start, spec: ModelSpec) -> bool:
-    """Whether an adapter is trained: a new one, or the one that the base comes as."""
-    return spec.lora is not None or (start.adapter and not spec.merge)
-
-
-def train_bytes(start: Start, spec: ModelSpec | None, *, tokens: int) -> int:
-    """Weights, gradients, the optimiser's moments, and the activations of a pass over so many tokens."""
-    full = spec is None or not trains_adapter(start, spec)
-    trained = start.parameters if full or spec is None else start.adapter_parameters(spec)
-    activations = (
-        tokens * start.layers * start.hidden_size * ACTIVATION_FLOATS + 2 * tokens * start.vocab_size
-    )
-    return FLOAT_BYTES * (start.parameters + ADAM_FLOATS * trained + activations)
 
 
 def seconds_per_pass(
@@ -81,11 +63,6 @@ def time_row(
     return PlanRow("time", f"{total / 60:.1f} min" if total >= 60 else f"{max(total, 1):.0f} s", why)
 
 
-def gib(count: int) -> str:
-    """Bytes as people read them."""
-    return f"{count / 2**30:.2f} GiB"
-
-
 def seconds_per_ppo_step(
     recipe: PpoRecipe | GroupRecipe, start: Start, prompts: Sequence[PromptRow], *, tokens: int
 ) -> float | None:
@@ -107,11 +84,12 @@ def seconds_per_ppo_step(
         pad_id=start.tokenizer.pad_token_id or 0,
     )
     rollout = time.perf_counter() - began
-    learnt = recipe.numbers.learnt_per_step if isinstance(recipe, GroupRecipe) else episodes
-    rows = learnt // ppo.minibatches
+    learnt = learnt_rows(recipe)
+    rows = rows_of_pass(recipe, tokens)
     update = seconds_per_pass(model, rows=rows, tokens=tokens, precision=Precision("fp32", ""))
     assert update is not None
-    return rollout + update * ppo.epochs * ppo.minibatches
+    passes = ppo.epochs * ppo.minibatches * ceil(learnt / rows) * (2 if has_trunk(recipe) else 1)
+    return rollout + update * passes
 
 
 def seconds_per_answer(recipe: EvaluateRecipe | SelfInstructRecipe, start: Start) -> float | None:

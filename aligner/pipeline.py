@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from aligner.ahead import check_plan, is_elsewhere
 from aligner.errors import Interrupted
@@ -22,6 +22,7 @@ from aligner.planning import (
     named_stage,
     plan_pipeline,
     single_stage,
+    unfinished,
 )
 from aligner.preflight import check_agreed, check_as_trained, check_unchanged, folder_parents
 from aligner.recipe.load import LoadedRecipe, complete_yaml, load_recipe
@@ -37,6 +38,9 @@ from aligner.run.parts import PARTS
 from aligner.run.progress import say
 from aligner.run.report import build_report
 from aligner.stages.stop import terminated_as_interrupted
+
+if TYPE_CHECKING:
+    from aligner.stages.stage import StageResult
 
 BY_ONE = ("evaluate", "selfinstruct", "perplexity")  # the other processes of a launch wait meanwhile
 Call = tuple[StageRecipe, Manifest]  # a stage and its run, as the first process tells the others of them
@@ -62,11 +66,19 @@ def run_recipe(
     else:
         single = single_stage(loaded)
         check_plan([single], fresh=fresh)
+        _tell_order(unfinished([single], fresh=fresh))
         outcome = run_stage(with_bases(single, {}), fresh=fresh)
     _call_others(None)
     if outcome.status == "done" or not (outcome.folder / "report.html").exists():
         build_report(outcome.folder)
     return outcome
+
+
+def _tell_order(ahead: Sequence[PlannedStage]) -> None:
+    """Say which stages come before the one that was asked for, since they take their time, too."""
+    stages = list({stage.recipe.output: f"{stage.path} ({stage.recipe.stage})" for stage in ahead}.values())
+    if len(stages) > 1:
+        say(f"{len(stages)} stages: {', then '.join(stages)}; `aligner check` tells the time of each")
 
 
 def run_pipeline(loaded: LoadedRecipe, recipe: PipelineRecipe, *, fresh: bool = False) -> RunOutcome:
@@ -121,7 +133,7 @@ def run_stage(recipe: StageRecipe, *, fresh: bool = False) -> RunOutcome:
             say(f"{run.path}: {begun}; its data and models are read first")
         try:
             _call_others((recipe, run.manifest))
-            result = stage_function(recipe)(recipe, run)
+            result = _call(recipe, run)
         except Interrupted as stop:
             run.fail("interrupted", str(stop))
             raise
@@ -149,7 +161,18 @@ def follow() -> None:
     ranks = ranks_of_launch()
     while call := ranks.first(lambda: None):  # the first process says which
         recipe, manifest = call
-        stage_function(recipe)(recipe, RunFolder(Path(recipe.output), None, manifest))
+        _call(recipe, RunFolder(Path(recipe.output), None, manifest))
+
+
+def _call(recipe: StageRecipe, run: RunFolder) -> StageResult:
+    """The stage itself; that another process of this launch is gone is told wherever it is found out."""
+    function: Callable[[StageRecipe, RunFolder], StageResult] = stage_function(recipe)
+    if launch.processes() == 1:
+        return function(recipe, run)
+    from aligner.rl.ranks import telling_of_lost_peers
+
+    with telling_of_lost_peers():
+        return function(recipe, run)
 
 
 def part() -> None:

@@ -20,7 +20,8 @@ from aligner.data.build import (
 )
 from aligner.data.rows import Document
 from aligner.errors import Problem, RecipeError
-from aligner.models.adapters import modules_to_save
+from aligner.models.adapters import attach_lora, trainable_parameters
+from aligner.models.attention import choose_attention
 from aligner.models.small import build_small
 from aligner.models.sources import base_source, check_harmless, loading, resolve_source
 from aligner.models.tokenizer import ensure_end, ensure_template, train_tokenizer
@@ -62,23 +63,33 @@ class Start:
         """Rows of the output layer."""
         return int(self.config.vocab_size)
 
-    def adapter_parameters(self, spec: ModelSpec) -> int:
-        """Weights of LoRA matrices over every linear layer but the head, and of the modules trained whole."""
-        lora = spec.lora or LoraSpec()
+    def trains_adapter(self, spec: ModelSpec) -> bool:
+        """Whether an adapter is trained: a new one, or the one that the base comes as."""
+        return spec.lora is not None or (self.adapter and not spec.merge)
+
+    def shape(self, spec: ModelSpec | None) -> torch.nn.Module:
+        """The model as it is trained, under its adapter where it has one; without weights."""
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config)
-        head = model.get_output_embeddings()
-        linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-        low_rank = sum(lora.rank * (linear.in_features + linear.out_features) for linear in linears)
-        whole = [model.get_submodule(path) for path in modules_to_save(model, lora)]
-        return low_rank + sum(weight.numel() for module in whole for weight in module.parameters())
+            return self.adapted(AutoModelForCausalLM.from_config(self.config), spec)
+
+    def adapted(self, model: PreTrainedModel, spec: ModelSpec | None) -> torch.nn.Module:
+        """`model` under the adapter that is trained over it, where one is; its base's own is taken for a usual one."""
+        if spec is None or not self.trains_adapter(spec):
+            return model
+        return attach_lora(model, spec.lora or LoraSpec(), "CAUSAL_LM")
+
+    def adapter_parameters(self, spec: ModelSpec) -> int:
+        """Weights that are trained where an adapter is, and of the modules trained whole."""
+        return sum(weight.numel() for weight in trainable_parameters(self.shape(spec)))
 
     def random_model(self) -> PreTrainedModel | None:
         """A model of this shape with random weights, or None where it is too large to build for a look."""
         if self.parameters > BUILT_BELOW:
             return None
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return AutoModelForCausalLM.from_config(self.config).to(device)
+        model = AutoModelForCausalLM.from_config(self.config).to(device)
+        choose_attention(model)
+        return model
 
 
 def start_of(stage: PlannedStage, known: Mapping[str, Start]) -> Start:

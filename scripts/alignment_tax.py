@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +15,7 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:  # run as a script, only this folder is on the path
     sys.path.insert(0, str(ROOT))
 
-from aligner.errors import RunError  # noqa: E402
-from scripts.finished_runs import read_each, read_figures, spread  # noqa: E402
+from scripts.finished_runs import asked_runs, read_figures, spread  # noqa: E402
 
 ARMS = {"sft": "SFT", "ppo": "PPO", "ptx-low": "PPO, PTX .1", "ptx": "PPO, PTX 1"}
 BITS, GOLD, KL = "bits_per_byte", "gold_reward", "kl_nats_per_response"
@@ -71,19 +69,12 @@ def plot(seeds: Sequence[Mapping[str, float]], out: Path) -> None:
 
 
 def main() -> None:
-    """Print the table and write the plot."""
-    parser = argparse.ArgumentParser(description="The alignment tax, and its repair by PTX.")
-    parser.add_argument(
-        "runs", nargs="+", type=Path, help="run folders of recipes/alignment-tax.yaml, one a seed"
+    """Print the tables and write the plot."""
+    seeds, out = asked_runs(
+        "The alignment tax, and its repair by PTX.", read_run, plot=Path("alignment-tax.png")
     )
-    parser.add_argument("--out", type=Path, default=Path("alignment-tax.png"), help="where the plot goes")
-    asked = parser.parse_args()
-    try:
-        seeds = read_each(asked.runs, read_run)
-    except RunError as error:
-        parser.exit(error.exit_code, f"{error}\n")
     print_table(seeds)
-    plot(seeds, asked.out)
+    plot(seeds, out)
 
 
 if __name__ == "__main__":

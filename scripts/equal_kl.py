@@ -6,7 +6,6 @@ gold is taken to lie on the line between them.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -22,8 +21,7 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:  # run as a script, only this folder is on the path
     sys.path.insert(0, str(ROOT))
 
-from aligner.errors import RunError  # noqa: E402
-from scripts.finished_runs import read_each, read_figures, read_looks, spread  # noqa: E402
+from scripts.finished_runs import asked_runs, read_figures, read_looks, spread  # noqa: E402
 
 TRAINED = {"ppo": "PPO", "rloo": "RLOO", "dpo": "DPO", "rules": "PPO on two rules"}
 METHODS = TRAINED | {"chosen": "best-of-n"}
@@ -88,17 +86,12 @@ def plot(seeds: Sequence[Mapping[str, Curve]], out: Path) -> None:
 
 
 def main() -> None:
-    """Print the table and write the plot."""
-    parser = argparse.ArgumentParser(description="Gold reward of several methods at equal KL.")
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders of recipes/equal-kl.yaml, one a seed")
-    parser.add_argument("--out", type=Path, default=Path("equal-kl.png"), help="where the plot goes")
-    asked = parser.parse_args()
-    try:
-        seeds = read_each(asked.runs, read_run)
-    except RunError as error:
-        parser.exit(error.exit_code, f"{error}\n")
+    """Print the tables and write the plot."""
+    seeds, out = asked_runs(
+        "Gold reward of several methods at equal KL.", read_run, plot=Path("equal-kl.png")
+    )
     print_table(seeds)
-    plot(seeds, asked.out)
+    plot(seeds, out)
 
 
 if __name__ == "__main__":

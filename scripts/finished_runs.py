@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -50,6 +51,22 @@ def read_each(runs: Sequence[Path], read: Callable[[Path], Found]) -> list[Found
     if problems:
         raise RunError(problems)
     return found
+
+
+def asked_runs(what: str, read: Callable[[Path], Found], *, plot: Path) -> tuple[list[Found], Path]:
+    """What `read` finds in each run that the command line names, and where it wants the plot.
+
+    `plot`, named after the recipe, is where that goes otherwise. Exits with what is wrong with any of the runs.
+    """
+    parser = argparse.ArgumentParser(description=what)
+    recipe = f"run folders of recipes/{plot.stem}.yaml, one a seed"
+    parser.add_argument("runs", nargs="+", type=Path, help=recipe)
+    parser.add_argument("--out", type=Path, default=plot, help="where the plot goes")
+    asked = parser.parse_args()
+    try:
+        return read_each(asked.runs, read), asked.out
+    except RunError as error:
+        parser.exit(error.exit_code, f"{error}\n")
 
 
 def finished(run: Path) -> Manifest:

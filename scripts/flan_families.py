@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -12,9 +12,14 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from aligner.errors import Problem, RunError
-from aligner.run.folder import read_results
-from aligner.run.manifest import Manifest
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:  # run as a script, only this folder is on the path
+    sys.path.insert(0, str(ROOT))
+
+from aligner.errors import Problem, RunError  # noqa: E402
+from aligner.run.folder import read_results  # noqa: E402
+from aligner.run.manifest import Manifest  # noqa: E402
+from scripts.finished_runs import asked_runs  # noqa: E402
 
 UNSEEN = ("extract", "compare", "edit", "sentiment", "complete")
 ARMS = {"templates": "with templates", "plain": "inputs alone (no templates)"}
@@ -49,41 +54,18 @@ def read_run(run: Path) -> Seed:
     return {of: mean(results[key] for key in wanted) for of, wanted in keys.items()}
 
 
-def read_runs(runs: Sequence[Path]) -> list[Seed]:
-    """`read_run` of each; RunError with what is wrong with any of them."""
-    found, problems = list[Seed](), list[Problem]()
-    for run in runs:
-        try:
-            found.append(read_run(run))
-        except RunError as error:
-            problems += error.problems
-    if problems:
-        raise RunError(problems)
-    return found
-
-
 def main() -> None:
     """Print the table and write the plot."""
-    parser = argparse.ArgumentParser(
-        description="Accuracy on unseen families against the number of training families."
-    )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, help="run folders of recipes/flan-families.yaml, one a seed"
-    )
-    parser.add_argument("--out", type=Path, default=Path("flan-families.png"), help="where the plot goes")
-    options = parser.parse_args()
-    try:
-        seeds = read_runs(options.runs)
-    except RunError as error:
-        parser.exit(error.exit_code, f"{error}\n")
+    what = "Accuracy on unseen families against the number of training families."
+    seeds, out = asked_runs(what, read_run, plot=Path("flan-families.png"))
     columns = [(measure, arm) for measure in MEASURES for arm in ARMS]
     print(f"| families | {' | '.join(f'{MEASURES[m]}, {ARMS[arm]}' for m, arm in columns)} |")
     print(f"|---|{'---|' * len(columns)}")
     for count in COUNTS:
         cells = [_spread(values_of(seeds, measure, arm, count)) for measure, arm in columns]
         print(f"| {count} | {' | '.join(cells)} |")
-    draw(seeds, options.out)
-    print(f"plot: {options.out}")
+    draw(seeds, out)
+    print(f"plot: {out}")
 
 
 def values_of(seeds: Sequence[Seed], measure: str, arm: str, count: int) -> list[float]:

@@ -6,7 +6,6 @@ follow d (alpha - beta d) for best-of-n and d (alpha - beta log d) for reinforce
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:  # run as a script, only this folder is on the path
     sys.path.insert(0, str(ROOT))
 
-from aligner.errors import RunError  # noqa: E402
-from scripts.finished_runs import read_each, read_figures, read_looks, spread  # noqa: E402
+from scripts.finished_runs import asked_runs, read_figures, read_looks, spread  # noqa: E402
 
 PAIRS = (300, 2000, 8000)
 CHOSEN = (1, 2, 4, 8, 16, 32, 64)
@@ -166,18 +164,13 @@ def plot(seeds: Sequence[Mapping[int, Arm]], out: Path) -> None:
 
 def main() -> None:
     """Print the tables and write the plot."""
-    parser = argparse.ArgumentParser(description="Over-optimisation of reward models, by number of pairs.")
-    parser.add_argument(
-        "runs", nargs="+", type=Path, help="run folders of recipes/over-optimisation.yaml, one a seed"
+    seeds, out = asked_runs(
+        "Over-optimisation of reward models, by number of pairs.",
+        read_run,
+        plot=Path("over-optimisation.png"),
     )
-    parser.add_argument("--out", type=Path, default=Path("over-optimisation.png"), help="where the plot goes")
-    asked = parser.parse_args()
-    try:
-        seeds = read_each(asked.runs, read_run)
-    except RunError as error:
-        parser.exit(error.exit_code, f"{error}\n")
     print_table(seeds)
-    plot(seeds, asked.out)
+    plot(seeds, out)
 
 
 if __name__ == "__main__":

@@ -446,7 +446,9 @@ def test_a_root_from_outside_holds_for_the_recipes_that_are_named(
     show_recipe(Path("sft.yaml"), ["root=moved"], count=1)
     assert "<|assistant|>" in capsys.readouterr().out
     assert run_recipe(Path("sft.yaml"), ["root=moved"]).status == "done"
-    assert "base.yaml comes first; its model is kept in" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "2 stages: base.yaml (pretrain), then sft.yaml (sft); `aligner check` tells" in said
+    assert "base.yaml comes first; its model is kept in" in said
     (folder / "two.yaml").write_text(
         "stage: pipeline\noutput: runs/two\nroot: moved\nstages: {sft: {use: sft.yaml}}\n"
     )

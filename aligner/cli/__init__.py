@@ -163,8 +163,8 @@ def init(
     """Copy the starter recipes and their data into a folder. Files that are there already stay as they are."""
     with _answering():
         copied, kept = copy_starter(folder)
-        for path in kept:
-            typer.echo(f"already there, left alone: {path}")
+        if kept:
+            typer.echo(f"{kept} files there already, left as they are")
         typer.echo(
             f"{copied} files written to {folder}" if copied else f"nothing to write: {folder} has them all"
         )

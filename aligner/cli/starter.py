@@ -9,8 +9,8 @@ import aligner
 from aligner.errors import AlignerError, Problem
 
 
-def copy_starter(folder: Path) -> tuple[int, list[Path]]:
-    """Copy recipes and data that are not there yet; how many were written, and which files were left alone."""
+def copy_starter(folder: Path) -> tuple[int, int]:
+    """Copy recipes and data that are not there yet; how many were written, and how many were there."""
     if folder.exists() and not folder.is_dir():
         raise AlignerError(Problem(str(folder), "is a file", "name a folder, which may be new"))
     root = _starter_root()
@@ -19,11 +19,11 @@ def copy_starter(folder: Path) -> tuple[int, list[Path]]:
         *root.glob("recipes/README.md"),
         *sorted(path for path in root.glob("data/**/*") if path.is_file()),
     ]
-    copied, kept = 0, []
+    copied = kept = 0
     for source in sources:
         target = folder / source.relative_to(root)
         if target.exists():
-            kept.append(target)
+            kept += 1
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

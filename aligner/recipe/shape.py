@@ -136,9 +136,15 @@ def take_out_nulls(node: Node, annotation: Any) -> None:
         for name, entry in list(node.entries.items()):
             inner = arm.model_fields[name].annotation if is_spec(arm) else get_args(arm)[1]
             empty = isinstance(entry.node, ScalarNode) and entry.node.value is None
-            if is_spec(arm) and empty and is_change(entry.place) and NoneType not in arms(inner):
+            if is_spec(arm) and empty and is_change(entry.place) and _has_another_default(arm, name):
                 del node.entries[name]
             take_out_nulls(entry.node, inner)
+
+
+def _has_another_default(spec: type[BaseModel], name: str) -> bool:
+    """Whether a key that is left out means something else than null; one that must be there stays, to be told of."""
+    field = spec.model_fields[name]
+    return not field.is_required() and NoneType not in arms(field.annotation)
 
 
 def is_change(place: str) -> bool:

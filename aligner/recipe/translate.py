@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aligner.errors import Problem, nearest
-from aligner.recipe.shape import arm_for, arms, choices, expected, is_spec, kind, step_down
+from aligner.recipe.shape import arm_for, arms, choices, expected, is_change, is_spec, kind, step_down
 from aligner.recipe.text import ListNode, MapNode, Node, ScalarNode, scalar
 
 _BOUNDS = {
@@ -45,6 +45,8 @@ def _problem(detail: ErrorDetails, key: str, annotation: Any, node: Node) -> Pro
     sort, context = detail["type"], detail.get("ctx", {})
     if sort == "missing":
         return Problem(node.place, f'missing key "{key}"', _about(annotation, node, str(detail["loc"][-1])))
+    if isinstance(node, ScalarNode) and node.value is None and is_change(node.place):
+        return Problem(node.place, f'missing key "{key}"', f"it takes {expected(annotation)}")
     if sort == "value_error":
         what = str(context["error"])
         override = (

@@ -162,6 +162,20 @@ def ranks_of_launch() -> Ranks:
 
 
 @contextmanager
+def telling_of_lost_peers() -> Iterator[None]:
+    """Inside, libraries talk to the other processes by themselves (DDP): a way that breaks off is told as that.
+
+    Such errors have no class of their own under gloo, whose sources they name instead.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error):
+            raise _lost(error) from error
+        raise
+
+
+@contextmanager
 def _peers_are_there() -> Iterator[None]:
     """Inside, the way to another process that has ended breaks off, which is told as that."""
     try:
@@ -169,12 +183,13 @@ def _peers_are_there() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        fault = (
-            f"another process of this launch has ended, or cannot be reached ({str(error).splitlines()[0]})"
-        )
-        raise RunError(
-            Problem("processes", fault, "its own message says why; then start all again")
-        ) from error
+        raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> RunError:
+    what = str(error).splitlines()[0]
+    fault = f"another process of this launch has ended, or cannot be reached ({what})"
+    return RunError(Problem("processes", fault, "its own message says why; then start all again"))
 
 
 def _buckets(weights: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -47,18 +47,18 @@ class ModelReward:
         """(B,), in standard deviations from the mean over the start model's answers."""
         rollout = answered.rollout
         if self.by_text:
-            sequences, lengths = self._rendered(answered)
+            sequences, lengths = self.rendered(answered.rows, answered.texts, answered.finished)
         else:
             sequences = [[*prompt, *rollout.response(i)] for i, prompt in enumerate(rollout.prompts)]
             lengths = [len(prompt) for prompt in rollout.prompts]
         return self.model.normalised(sequences, lengths).to(rollout.logprobs_BR)
 
-    def _rendered(self, answered: Answered) -> tuple[list[list[int]], list[int]]:
-        """Sequences in its own tokens, and how many of each are the prompt's."""
+    def rendered(
+        self, prompts: Sequence[Prompt], texts: Sequence[str], finished: Sequence[bool]
+    ) -> tuple[list[list[int]], list[int]]:
+        """Prompts with their answers in its own tokens, and how many of each are the prompt's."""
         longest = context_length(self.model.model)
-        rows = tokenize_answers(
-            answered.rows, answered.texts, answered.finished, self.model.tokenizer, max_length=longest
-        )
+        rows = tokenize_answers(prompts, texts, finished, self.model.tokenizer, max_length=longest)
         return [row.input_ids for row in rows], [row.prompt_length for row in rows]
 
     def told(self) -> str:

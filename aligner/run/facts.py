@@ -69,7 +69,7 @@ def read_stages(folder: Path) -> list[StageFacts]:
     children = sorted(child.parent for child in folder.glob("*/manifest.json")) if folder.is_dir() else []
     if children:
         stages = [read_stage(child) for child in children]
-        planned = _planned(folder)
+        planned = places_of_stages(folder)
         return sorted(
             stages, key=lambda s: (planned.get(s.name, len(planned)), s.manifest.started or "9", s.name)
         )
@@ -89,7 +89,7 @@ def read_stage(folder: Path) -> StageFacts:
     )
 
 
-def _planned(folder: Path) -> dict[str, int]:
+def places_of_stages(folder: Path) -> dict[str, int]:
     """Place of each stage in the pipeline's recipe; {} where the folder only happens to hold runs."""
     if not (folder / "manifest.json").exists():
         return {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligner.run.facts import StageFacts, read_stages
+from aligner.run.facts import StageFacts, places_of_stages, read_stages
 from aligner.run.manifest import Manifest
 from aligner.run.metrics import METRICS, describe
 from aligner.run.numbers import MISSING, duration
@@ -83,13 +83,12 @@ def _draw(folder: Path, stage: StageFacts) -> list[Markup]:
 
 def _status(folder: Path, stages: Sequence[StageFacts]) -> str:
     done = sum(stage.manifest.status == "finished" for stage in stages)
+    planned = max(len(stages), len(places_of_stages(folder)))  # some may not have begun
     total = sum(max(s.manifest.seconds, s.metrics[-1]["seconds"] if s.metrics else 0.0) for s in stages)
     whole = (folder / "manifest.json").exists() and Manifest.read(folder).status
-    state = "finished" if done == len(stages) else str(whole or "unfinished")
-    count = f"{len(stages)} stages" if len(stages) > 1 else f"{stages[0].manifest.stage} stage"
-    return (
-        f"{count}, {state if done == len(stages) else f'{done} finished ({state})'}, {duration(total)} in all"
-    )
+    state = "finished" if done == planned else str(whole or "unfinished")
+    count = f"{planned} stages" if planned > 1 else f"{stages[0].manifest.stage} stage"
+    return f"{count}, {state if done == planned else f'{done} finished ({state})'}, {duration(total)} in all"
 
 
 def _movements(stages: Sequence[StageFacts]) -> list[Movement]:

@@ -9,7 +9,7 @@ from functools import partial
 
 from aligner.data.rows import Document
 from aligner.data.tokens import PairRow, PromptRow
-from aligner.errors import Interrupted, ModelError, Problem
+from aligner.errors import Interrupted, Problem
 from aligner.evals import suites
 from aligner.evals.preference import calibration_error, own_samples_accuracy, pairs_of_samples
 from aligner.evals.suites import Decoding, PromptAnswers, Results, Subject, named
@@ -30,6 +30,7 @@ from aligner.run.folder import RunFolder
 from aligner.run.parts import Parts
 from aligner.run.progress import Bar, progress
 from aligner.run.seed import seed_everything
+from aligner.stages.judge import Judge
 from aligner.stages.questions import Questions, read_questions
 from aligner.stages.stage import StageResult
 
@@ -55,7 +56,7 @@ def evaluate(recipe: EvaluateRecipe, run: RunFolder) -> StageResult:
     on them.
     """
     seed_everything(recipe.seed)
-    reward = RewardModel.from_folder(recipe.reward) if recipe.reward else None
+    judge = Judge(recipe, RewardModel.from_folder(recipe.reward)) if recipe.reward else None
     order = sorted(recipe.models, key=lambda name: name != recipe.reference)
     named_models = recipe.models | ({"reward": recipe.reward} if recipe.reward else {})
     parents = {name: resolve_source(path).identity for name, path in named_models.items()}
@@ -65,10 +66,12 @@ def evaluate(recipe: EvaluateRecipe, run: RunFolder) -> StageResult:
             loaded = load_trained(recipe.models[name])
             subject = Subject(name, loaded.model, loaded.tokenizer, context_length(loaded.model))
             questions = read_questions(recipe, subject.tokenizer, context=subject.context)
+            if judge:
+                judge.check(subject, questions)
             if evaluation is None:
                 run.start(parents=parents, data=questions.data, seed=recipe.seed)
                 measured_on = {"parents": parents, "data": questions.data}
-                evaluation = _Evaluation(recipe, reward, bar, Parts(run.checkpoints, measured_on=measured_on))
+                evaluation = _Evaluation(recipe, judge, bar, Parts(run.checkpoints, measured_on=measured_on))
             with _telling(run, evaluation.parts):
                 evaluation.measure(subject, questions)
     assert evaluation is not None, "a recipe has a model"
@@ -94,7 +97,7 @@ class _Evaluation:
     """Results as they come in, and what later models are compared with."""
 
     recipe: EvaluateRecipe
-    reward: RewardModel | None
+    judge: Judge | None
     bar: Bar
     parts: Parts
     results: Results = field(default_factory=dict)
@@ -148,13 +151,9 @@ class _Evaluation:
     def _on_pairs(self, subject: Subject, pairs: Sequence[PairRow]) -> Results:
         """The model's own log-likelihood as a judge; the reward model once, on the first model's rows."""
         found: Results = {}
-        if self.reward and "reward/accuracy_share" not in self.results:
-            _check_same_tokenizer(self.reward, subject)
-            lengths = [pair.prompt_length for pair in pairs]
-            chosen = self._scores([pair.chosen_ids for pair in pairs], lengths)
-            rejected = self._scores([pair.rejected_ids for pair in pairs], lengths)
-            margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
-            found = named("reward", suites.accuracy_results(margins, pairs))
+        if self.judge and "reward/accuracy_share" not in self.results:
+            read, margins = self.judge.on_pairs(subject, pairs)
+            found = named("reward", suites.accuracy_results(margins, read))
             found["reward/calibration_error_share"] = calibration_error(margins)
         margins = suites.likelihood_margins(subject, pairs, batch_size=self.recipe.rows_per_device)
         return found | named(subject.name, suites.accuracy_results(margins, pairs, prefix="likelihood_"))
@@ -184,26 +183,9 @@ class _Evaluation:
         if suites.has_gold(rows):
             gold = _by_prompt([suites.gold_of_answers(rows, part) for part in answers.samples])
             greedy_gold = suites.gold_of_answers(rows, answers.greedy)
-        return OnPrompts(subject, rows, answers, gold, greedy_gold, self._proxy(subject, rows, answers))
-
-    def _proxy(self, subject: Subject, rows: list[PromptRow], answers: PromptAnswers) -> Scores:
-        """Normalised rewards of the samples under the learned reward."""
-        if self.reward is None:
-            return []
-        _check_same_tokenizer(self.reward, subject)
-        sequences = [
-            [*row.input_ids, *ids]
-            for part in answers.samples
-            for row, ids in zip(rows, part.token_ids, strict=True)
-        ]
-        lengths = [len(row.input_ids) for _ in answers.samples for row in rows]
-        flat = self.reward.normalised(sequences, lengths).tolist()
-        return _by_prompt([flat[at : at + len(rows)] for at in range(0, len(flat), len(rows))])
-
-    def _scores(self, sequences: list[list[int]], prompt_lengths: list[int]) -> list[float]:
-        assert self.reward is not None
-        scores_B = self.reward.score(sequences, prompt_lengths, batch_size=self.recipe.rows_per_device)
-        return scores_B.tolist()
+        samples = self.judge.of_samples(subject, rows, answers.samples) if self.judge else []
+        proxy = _by_prompt(samples)
+        return OnPrompts(subject, rows, answers, gold, greedy_gold, proxy)
 
     def _best_of_reference(self, reference: OnPrompts, results: Results) -> None:
         """Best of n by gold, and the reward model against the model's own likelihood on its own samples."""
@@ -288,11 +270,3 @@ def _side_by_side(seen: dict[str, OnPrompts]) -> list[dict[str, object]]:
 def _num_suites(recipe: EvaluateRecipe) -> int:
     spec = recipe.suites
     return len(spec.tasks) + sum(bool(part) for part in (spec.documents, spec.pairs, spec.prompts))
-
-
-def _check_same_tokenizer(reward: RewardModel, subject: Subject) -> None:
-    """A reward model reads token ids, so it must spell and frame text as the model does."""
-    own, other = reward.tokenizer, subject.tokenizer
-    if own.get_vocab() != other.get_vocab() or own.chat_template != other.chat_template:
-        what = f'the reward model and "{subject.name}" have different tokenizers or chat templates'
-        raise ModelError(Problem("reward", what, "evaluate models that start from the reward model's base"))

@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from aligner.models.backbone import backbone_of
-from aligner.models.load import load_model, save_model
+from aligner.models.load import save_model
 from aligner.recipe.group import GroupRecipe, GroupSpec, RejectionSpec, RlooSpec
 from aligner.rl.finite import check_finite
 from aligner.rl.group_update import (
@@ -25,13 +24,12 @@ from aligner.rl.group_update import (
     policy_weights,
 )
 from aligner.rl.ranks import Ranks, ranks_of_launch
-from aligner.rl.rewards import load_functions, load_rewards
 from aligner.rl.score import score
 from aligner.run.folder import RunFolder
-from aligner.run.seed import seed_everything
-from aligner.stages.ppo_watch import gold_rewards, mean_of_known, tell_rewards, text_metrics
+from aligner.stages.ppo_watch import gold_rewards, mean_of_known, text_metrics
 from aligner.stages.rollouts import (
     RolloutJob,
+    check_room,
     check_start,
     collect_step,
     figures_of,
@@ -39,7 +37,7 @@ from aligner.stages.rollouts import (
     look_at,
     looks_of,
     marked,
-    read_prompts,
+    open_roles,
     resume_state,
     run_steps,
     save_state,
@@ -67,6 +65,7 @@ def train_group(recipe: GroupRecipe, run: RunFolder) -> StageResult:
     job = ranks.agree(lambda: prepare(recipe, run, ranks))
     check_start(job)
     weights, optimizer = job.update.weights, job.update.optimizer
+    check_room(job, weights.values())
 
     def look(step: int) -> None:
         look_at(job, step)
@@ -86,17 +85,12 @@ def train_group(recipe: GroupRecipe, run: RunFolder) -> StageResult:
 
 
 def prepare(recipe: GroupRecipe, run: RunFolder, ranks: Ranks) -> GroupJob:
-    """Open the doors: rewards (their mistakes cost nothing yet), model, prompts that leave room for an answer."""
-    load_functions(recipe.reward)
-    seed_everything(recipe.seed)
-    loaded, spec = load_model(recipe.model), recipe.numbers
+    """Open everything, and start the run's record."""
+    spec = recipe.numbers
     is_bf16 = spec.precision == "bf16"
-    policy = learner = policy_of(loaded, recipe.sampling, autocast=is_bf16)
-    reference = policy.reference()
-    rewards = load_rewards(recipe.reward, loaded.tokenizer, backbone_of(reference.model, loaded))
-    tell_rewards(rewards)
-    prompts = read_prompts(recipe, loaded)
-    rewards.check_prompts(prompts.all())
+    opened = open_roles(recipe, lambda loaded: policy_of(loaded, recipe.sampling, autocast=is_bf16))
+    loaded, policy, reference, _, rewards, prompts = opened
+    learner = policy
     run.start(
         parents={"base": loaded.identity} | rewards.identities(), data=prompts.reports(), seed=recipe.seed
     )

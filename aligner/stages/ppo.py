@@ -28,6 +28,7 @@ from aligner.run.write import write_bytes
 from aligner.stages.ppo_job import Job, prepare
 from aligner.stages.ppo_watch import gold_rewards, mean_of_known, text_metrics
 from aligner.stages.rollouts import (
+    check_room,
     check_start,
     collect_step,
     figures_of,
@@ -47,10 +48,12 @@ def train_ppo(recipe: PpoRecipe, run: RunFolder) -> StageResult:
 
     Raises Interrupted (with a checkpoint saved) after Ctrl-C, TrainingError when something is no number, the policy is
     not the one that sampled, or a guard stops the run: with a checkpoint saved, where no weight has changed yet.
+    StorageError, ModelError where there is no room for the run on the disk or in memory.
     """
     ranks = ranks_of_launch()
     job = ranks.agree(lambda: prepare(recipe, run, ranks))
     check_start(job)
+    check_room(job, job.policy.parameters(), best=recipe.ppo.keep_best is not None)
 
     def step_of(step: int) -> dict[str, float]:
         with kept_when_stopped(job, step):

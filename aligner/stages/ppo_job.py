@@ -12,9 +12,9 @@ from aligner.data.build import build_documents
 from aligner.data.packing import Block, pack_documents
 from aligner.data.report import DataReport
 from aligner.errors import DataError, ModelError, Problem, RecipeError
-from aligner.models.backbone import Backbone, backbone_of
+from aligner.models.backbone import Backbone
 from aligner.models.heads import ValueHead
-from aligner.models.load import LoadedModel, load_model
+from aligner.models.load import LoadedModel
 from aligner.models.wrapped import context_length, device_of, text_config
 from aligner.recipe.data import PretrainDataSpec
 from aligner.recipe.ppo import PpoRecipe
@@ -23,14 +23,12 @@ from aligner.rl.critic import value_head_of, value_trunk_of
 from aligner.rl.guards import Guards
 from aligner.rl.ptx import PtxMix
 from aligner.rl.ranks import Ranks
-from aligner.rl.rewards import Rewards, load_functions, load_rewards
+from aligner.rl.rewards import Rewards
 from aligner.rl.state import Progress
 from aligner.run.folder import RunFolder
 from aligner.run.progress import say
-from aligner.run.seed import seed_everything
 from aligner.stages.ppo_best import BestPolicy
-from aligner.stages.ppo_watch import tell_rewards
-from aligner.stages.rollouts import RolloutJob, read_prompts, watch_of
+from aligner.stages.rollouts import RolloutJob, open_roles, watch_of
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,9 @@ class Job(RolloutJob):
 
 
 def prepare(recipe: PpoRecipe, run: RunFolder, ranks: Ranks) -> Job:
-    """Open the doors: rewards (their mistakes cost nothing yet), model, prompts that leave room for an answer."""
-    load_functions(recipe.reward)
-    seed_everything(recipe.seed)
-    loaded = load_model(recipe.model)
-    tokenizer = loaded.tokenizer
-    policy = new_policy(recipe, loaded.model, tokenizer)
-    reference = policy.reference()
-    backbone = backbone_of(reference.model, loaded)
-    rewards = load_rewards(recipe.reward, tokenizer, backbone)
-    tell_rewards(rewards)
-    prompts = read_prompts(recipe, loaded)
-    rewards.check_prompts(prompts.all())
+    """Open everything, start the run's record, and give the critic its beginning."""
+    opened = open_roles(recipe, lambda loaded: new_policy(recipe, loaded.model, loaded.tokenizer))
+    loaded, policy, reference, backbone, rewards, prompts = opened
     text = build_text(recipe, loaded) if recipe.ptx else None
     reports = prompts.reports() | ({"ptx": text.report.to_json()} if text else {})
     run.start(parents={"base": loaded.identity} | rewards.identities(), data=reports, seed=recipe.seed)

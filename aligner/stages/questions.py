@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from aligner.data.build import build_documents, build_pairs, build_prompts
+from aligner.data.build import Pairs, build_documents, build_pairs, build_prompts
 from aligner.data.report import DataReport
 from aligner.data.rows import Document
 from aligner.data.tokens import PairRow, PromptRow
@@ -55,15 +55,22 @@ def read_questions(recipe: EvaluateRecipe, tokenizer: PreTrainedTokenizerBase, *
         documents, reports["documents"] = read.train, read.report
     pairs: Sequence[PairRow] = []
     if spec.pairs:
-        # A test is taken as it is: what contradicts itself in it is measured too.
-        as_they_are = PairRules(conflicts="keep")
-        pair_spec = PairDataSpec(train=spec.pairs, max_length=context, cut_answers=1.0, pairs=as_they_are)
-        paired = build_pairs(pair_spec, tokenizer, seed=recipe.seed)
+        paired = read_pairs(recipe, tokenizer, context=context)
         pairs, reports["pairs"] = paired.train, paired.report
     tasks = {suite: prompts(f"tasks.{suite}", sources) for suite, sources in spec.tasks.items()}
     examples = prompts("examples", spec.examples)
     drawn = _some(prompts("prompts", spec.prompts), spec.prompt_rows, recipe.seed)
     return Questions(documents, tasks, examples, pairs, drawn, reports)
+
+
+def read_pairs(recipe: EvaluateRecipe, tokenizer: PreTrainedTokenizerBase, *, context: int) -> Pairs:
+    """The rows of the pairs suite for a model with this tokenizer that reads `context` tokens.
+
+    A test is taken as it is: what contradicts itself in it is measured too.
+    """
+    as_they_are = PairRules(conflicts="keep")
+    asked = PairDataSpec(train=recipe.suites.pairs, max_length=context, cut_answers=1.0, pairs=as_they_are)
+    return build_pairs(asked, tokenizer, seed=recipe.seed)
 
 
 def _some(rows: list[PromptRow], count: int, seed: int) -> list[PromptRow]:

@@ -5,7 +5,6 @@ The rows are a function of (recipe, step), so the position in the data is the st
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from aligner.errors import ModelError, Problem, RunError, StorageError
+from aligner.errors import ModelError, Problem, RunError
 from aligner.rl.finite import check_weights
 from aligner.rl.ranks import Ranks
 from aligner.rl.state import (
@@ -26,13 +25,12 @@ from aligner.rl.state import (
     restore_weights,
     training_state,
 )
-from aligner.run.checkpoint import KEPT, Checkpoint, load_checkpoint, newest_checkpoint
+from aligner.run.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint
 from aligner.run.folder import RunFolder
+from aligner.stages.room import COPIES, check_disk, check_memory
 
 if TYPE_CHECKING:
     from aligner.stages.loop import StageTrainer
-
-COPIES = 3  # of what is trained in a checkpoint: the weights and two moments
 
 
 def state_of(trainer: StageTrainer, run: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -114,18 +112,11 @@ def cut_back(run: RunFolder, found: Checkpoint | None) -> None:
 
 
 def check_room(trainer: StageTrainer, run: RunFolder) -> None:
-    """StorageError where the disk has no room for the checkpoints kept, one being written, and the model."""
+    """StorageError, ModelError where disk or memory have no room for the training to come."""
     learnt = sum(weight.nbytes for weight in trained(trainer).values())
-    checkpoints = KEPT + 1 if trainer.args.save_strategy == "steps" else 1  # at an interrupt
-    needed = learnt + checkpoints * COPIES * learnt
-    there = sum(path.stat().st_size for path in run.checkpoints.glob("step-*/*"))
-    free = shutil.disk_usage(run.path).free
-    if free + there < needed:
-        what = (
-            f"{needed / 2**20:.0f} MiB are needed for checkpoints and model; {free / 2**20:.0f} MiB are free"
-        )
-        remedy = "make room, name another output, or leave train.checkpoint_every out"
-        raise StorageError(Problem(str(run.path), what, remedy))
+    every = trainer.args.save_steps if trainer.args.save_strategy == "steps" else None
+    check_disk(run, model=learnt, checkpoint=COPIES * learnt, every=every)
+    check_memory(run, learnt)
 
 
 class GoOn(TrainerCallback):

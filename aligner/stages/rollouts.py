@@ -6,7 +6,7 @@ Of several processes every one runs all of this; the run folder is written by th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ from aligner.data.build import Prompts, build_prompts, build_training_prompts
 from aligner.data.rows import Prompt
 from aligner.data.tokens import PromptRow
 from aligner.errors import Interrupted, Problem
-from aligner.models.load import LoadedModel
+from aligner.models.backbone import Backbone, backbone_of
+from aligner.models.load import LoadedModel, load_model
 from aligner.models.sample import prompt_room
 from aligner.recipe.group import GroupRecipe
 from aligner.recipe.ppo import PpoRecipe
@@ -25,7 +26,7 @@ from aligner.rl.actors import LanguageActor
 from aligner.rl.collect import Collected, collect
 from aligner.rl.finite import check_weights
 from aligner.rl.ranks import Ranks
-from aligner.rl.rewards import Rewards
+from aligner.rl.rewards import Rewards, load_functions, load_rewards
 from aligner.rl.rollout import Rollout, prompts_for
 from aligner.rl.seeds import generator
 from aligner.rl.state import random_of_ranks, restore, restore_random, training_state
@@ -34,8 +35,10 @@ from aligner.run.checkpoint import Checkpoint, save_checkpoint
 from aligner.run.folder import RunFolder
 from aligner.run.home import rows_home
 from aligner.run.progress import progress, say
-from aligner.stages.ppo_watch import Watch
+from aligner.run.seed import seed_everything
+from aligner.stages.ppo_watch import Watch, tell_rewards
 from aligner.stages.resume import newest_for_all
+from aligner.stages.room import COPIES, check_disk, check_memory
 from aligner.stages.spikes import SpikeRule, Spikes
 from aligner.stages.stop import gentle_stop
 
@@ -73,6 +76,32 @@ class RolloutPrompts(NamedTuple):
         return {name: part.report.to_json() for name, part in self._asdict().items() if part}
 
 
+class Opened(NamedTuple):
+    """What such a run opens before it writes anything."""
+
+    loaded: LoadedModel
+    policy: LanguageActor
+    reference: LanguageActor
+    backbone: Backbone
+    rewards: Rewards
+    prompts: RolloutPrompts
+
+
+def open_roles(recipe: PpoRecipe | GroupRecipe, new_policy: Callable[[LoadedModel], LanguageActor]) -> Opened:
+    """Open the doors: rewards (their mistakes cost nothing yet), model, prompts that leave room for an answer."""
+    load_functions(recipe.reward)
+    seed_everything(recipe.seed)
+    loaded = load_model(recipe.model)
+    policy = new_policy(loaded)
+    reference = policy.reference()
+    backbone = backbone_of(reference.model, loaded)
+    rewards = load_rewards(recipe.reward, loaded.tokenizer, backbone)
+    tell_rewards(rewards)
+    prompts = read_prompts(recipe, loaded)
+    rewards.check_prompts(prompts.all())
+    return Opened(loaded, policy, reference, backbone, rewards, prompts)
+
+
 def read_prompts(recipe: PpoRecipe | GroupRecipe, loaded: LoadedModel) -> RolloutPrompts:
     """The recipe's prompts; longer ones are cut from the left."""
     data, tokenizer = recipe.data, loaded.tokenizer
@@ -104,6 +133,21 @@ def check_start(job: RolloutJob) -> None:
     job.ranks.check_same(weights, "the start model's weights")
     ids = torch.tensor([token for row in job.prompts for token in (*row.input_ids, -1)])
     job.ranks.check_same([ids], "the prompts")
+
+
+def check_room(job: RolloutJob, weights: Iterable[nn.Parameter], *, best: bool = False) -> None:
+    """StorageError, ModelError where disk or memory have no room for the steps to come, on all ranks.
+
+    best: a checkpoint holds the best policy's weights, too. A base that lies nowhere yet is written with the model.
+    """
+    learnt = sum(weight.nbytes for weight in weights)
+    frozen = sum(weight.nbytes for weight in job.loaded.model.parameters() if not weight.requires_grad)
+    merged = frozen if job.loaded.merged_base else 0
+    copies, every = COPIES + best, job.recipe.numbers.checkpoint_every
+    job.ranks.first(
+        lambda: check_disk(job.run, model=learnt + merged, checkpoint=copies * learnt, every=every)
+    )
+    job.ranks.agree(lambda: check_memory(job.run, learnt))
 
 
 def run_steps(

@@ -120,4 +120,6 @@ def test_a_pipelines_override_that_begins_with_no_stage_is_told_with_the_stages(
 def test_null_takes_a_list_out_where_it_may_be_left_out() -> None:
     recipe = load_recipe(Path("dpo-complete.yaml"), ["reward=null"]).recipe
     assert isinstance(recipe, DpoRecipe) and recipe.reward == []
-    assert mistake("data.train=null")[1] == 'missing key "data.train"'
+    where, what, remedy = mistake("data.train=null")
+    assert (where, what) == ("-s data.train", 'missing key "data.train"') and "a list of" in remedy
+    assert mistake("model=null")[:2] == ("-s model", 'missing key "model"')

@@ -17,7 +17,7 @@ from aligner.pipeline import run_stage
 from aligner.run.checkpoint import load_newest, save_checkpoint
 from aligner.run.folder import RunFolder
 from aligner.run.write import mend_leftovers
-from aligner.stages import resume
+from aligner.stages import room
 from aligner.stages.order import row_order
 from aligner.stages.sft import answer_trainer, train_sft
 from tests.reliability.crash import DIED, counted, dying_at, in_child
@@ -137,7 +137,7 @@ def test_case_23_room_is_asked_for_before_training(tmp_path: Path, monkeypatch: 
     def nearly_full(path: Path) -> Any:
         return real(path)._replace(free=300_000)
 
-    monkeypatch.setattr(resume.shutil, "disk_usage", nearly_full)
+    monkeypatch.setattr(room.shutil, "disk_usage", nearly_full)
     asked = test_sft.recipe(tmp_path, checkpoint_every=2)
     with open_run(asked) as run, pytest.raises(StorageError, match="1 MiB are needed .* 0 MiB are free"):
         train_sft(asked, run)

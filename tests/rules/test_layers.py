@@ -13,8 +13,8 @@ PACKAGE = ROOT / "aligner"
 FLOORS: dict[str, int] = {
     "__init__": 0, "errors": 0, "recipe": 1, "sandbox": 1, "data": 2, "models": 2, "run": 2,
     "rl": 3, "evals": 3, "hub": 3, "stages": 4, "bases": 5, "preflight": 5,
-    "doctor": 5, "planning": 6, "ahead": 7, "pipeline": 8, "start": 7, "preview": 8, "estimates": 8, "check_rewards": 8, "check_answers": 9, "check": 10, "cli": 11,
-    "__main__": 12,
+    "doctor": 5, "planning": 6, "ahead": 7, "pipeline": 8, "start": 7, "preview": 8, "memory": 8, "memory_rollouts": 9, "estimates": 10, "check_rewards": 8, "check_answers": 11, "check": 12, "cli": 13,
+    "__main__": 14,
 }  # fmt: skip
 HOMES: dict[str, tuple[str, ...]] = {
     "typer": ("cli",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -130,6 +131,16 @@ def test_a_single_stage_has_a_page_too(folder: Path) -> None:
     text = build_report(folder / "reward").read_text()
     assert "Did it work?" not in text and "|Preference accuracy|" in re.sub(r"<[^>]+>", "|", text)
     assert (folder / "reward/plots/accuracy.png").exists() and not (folder / "reward/reward").exists()
+
+
+def test_stages_to_come_are_counted(tmp_path: Path) -> None:
+    folder = quickstart(tmp_path / "quickstart")
+    assert "5 stages, finished" in build_report(folder).read_text()
+    for name in ("ppo", "evaluate"):
+        shutil.rmtree(folder / name)
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"finished"', '"running"'))
+    assert "5 stages, 3 finished (running)" in build_report(folder).read_text()
 
 
 def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:

@@ -68,3 +68,16 @@ def _interrupted(stop_at: int | None) -> Iterator[None]:
     finally:
         aligner.stages.ppo.train_step = real
         StageTrainer.training_step = learn  # type: ignore[method-assign]
+
+
+def follow_and_die() -> None:
+    """What a process beside the first does that is killed in its third step."""
+    learn = StageTrainer.training_step
+
+    def dying(self: StageTrainer, *batch: Any) -> Any:
+        if self.state.global_step == 2:
+            os._exit(9)
+        return learn(self, *batch)
+
+    StageTrainer.training_step = dying  # type: ignore[method-assign]
+    pipeline.follow()

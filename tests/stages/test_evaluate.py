@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaForSequenceClassification
 
 from aligner.data.build import build_prompts
-from aligner.errors import Interrupted, ModelError
+from aligner.errors import Interrupted
 from aligner.evals.gold import Gold, exact_match, gold_reward
 from aligner.evals.suites import Decoding, Subject, answer_prompts, measure_documents, measure_tasks
 from aligner.models.heads import RewardModel, RewardStats, write_stats
@@ -298,15 +298,38 @@ def test_an_interrupted_evaluation_keeps_its_finished_suites(
     assert len(measured) == 7 + 6  # on another model, everything again
 
 
-def test_a_reward_model_of_another_tokenizer_is_refused(
-    tmp_path: Path, models: dict[str, str], suites: SuitesSpec
-):
+def test_a_reward_model_of_another_tokenizer_reads_texts(
+    tmp_path: Path, models: dict[str, str], suites: SuitesSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pairs get the scores they get beside a model of its own tokenizer; answers those of their chats, rendered here."""
     other = tiny_tokenizer(vocab_size=340)
-    tiny_model(other).save_pretrained(tmp_path / "other")
+    tiny_model(other, seed=5).save_pretrained(tmp_path / "other")
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(ModelError, match="different tokenizers"):
-        pairs = SuitesSpec(pairs=suites.pairs)
-        run_evaluation(tmp_path / "run", {"other": str(tmp_path / "other")}, pairs, reward=models["reward"])
+    spec = SuitesSpec(pairs=suites.pairs, prompts=suites.prompts, prompt_rows=12, samples_per_prompt=2)
+    names = {"other": str(tmp_path / "other")}
+    results, _ = run_evaluation(tmp_path / "run", names, spec, reward=models["reward"])
+    assert "reads what other says as texts" in capsys.readouterr().err
+    alike, _ = run_evaluation(tmp_path / "alike", {"sft": models["sft"]}, spec, reward=models["reward"])
+    of_reward = {key for key in alike if key.startswith("reward/")}
+    assert len(of_reward) > 3 and {key: results[key] for key in of_reward} == {
+        key: alike[key] for key in of_reward
+    }
+    loaded = load_trained(tmp_path / "other")
+    built = build_prompts(spec.prompts, loaded.tokenizer, max_prompt_tokens=506, seed=0).rows
+    subject = Subject("other", loaded.model, loaded.tokenizer, 512)
+    drawn = answer_prompts(subject, built, Decoding(6, 1.0, 0), samples=2).samples
+    judge, chats, lengths = RewardModel.from_folder(models["reward"]), [], []
+    for part in drawn:
+        for row, text, done in zip(built, part.texts, part.finished, strict=True):
+            asked = [{"role": "user", "content": row.prompt.turns[0].content}]
+            broken = text.replace("<|", "< |")  # nobody ends a turn by writing so
+            said = [*asked, {"role": "assistant", "content": broken}]
+            ids = TOKENIZER.apply_chat_template(said, tokenize=True, return_dict=False)
+            chats.append(ids if done else ids[:-1])
+            lengths.append(1)  # a score head does not ask where the prompt ends
+    assert results["other/proxy_reward"] == pytest.approx(
+        judge.normalised(chats, lengths).mean().item(), abs=1e-5
+    )
 
 
 def test_both_judges_are_held_against_gold_on_the_references_own_samples(

@@ -149,6 +149,34 @@ def test_sft_on_two_ranks_goes_on_bit_by_bit(pair: Pair, tmp_path: Path) -> None
     assert logged[0] == logged[1] and len(logged[0]) >= 3
 
 
+def test_a_process_that_dies_in_a_trainers_stage_is_told_of_by_the_others(tmp_path: Path) -> None:
+    plan = sft_recipe(tmp_path, "run", steps=6, rows_per_device=2)
+    (tmp_path / "sft.yaml").write_text(complete_yaml(plan))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        said = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1], "WORLD_SIZE": 2}
+    works = (
+        ["-m", "aligner", "sft", str(tmp_path / "sft.yaml")],
+        ["-c", "from tests.stages.ranks_work import follow_and_die as work; work()"],
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *work], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            | {name: str(value) for name, value in {**said, "RANK": rank, "LOCAL_RANK": rank}.items()},
+        )
+        for rank, work in enumerate(works)
+    ]  # fmt: skip
+    try:
+        told = [process.communicate(timeout=90)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [2, 9], told
+    assert "another process of this launch has ended" in told[0] and "Traceback" not in told[0]
+    assert Manifest.read(tmp_path / "run").status == "failed"
+
+
 def test_the_command_runs_under_a_launcher(world: Path, tmp_path: Path) -> None:
     plan = whole(world, tmp_path / "run", steps=2)
     (tmp_path / "ppo.yaml").write_text(complete_yaml(plan))
