@@ -56,8 +56,11 @@ def print_table(seeds: Sequence[Mapping[str, float]]) -> None:
 
 
 def plot(seeds: Sequence[Mapping[str, float]], out: Path) -> None:
-    """Gold against bits per byte, a point a seed and arm."""
+    """Gold against bits per byte, a point a seed and arm; a line joins a seed's points."""
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for one in seeds:
+        path = [(one[f"{arm}/{BITS}"], one[f"{arm}/{GOLD}"]) for arm in ARMS]
+        axes.plot(*zip(*path, strict=True), color="lightgrey", linewidth=1, zorder=0)
     for arm, label in ARMS.items():
         axes.scatter(
             [one[f"{arm}/{BITS}"] for one in seeds], [one[f"{arm}/{GOLD}"] for one in seeds], label=label

@@ -70,16 +70,15 @@ def print_table(seeds: Sequence[Mapping[str, Curve]]) -> None:
 
 
 def plot(seeds: Sequence[Mapping[str, Curve]], out: Path) -> None:
-    """Gold over KL, a line a seed."""
+    """Gold over the root of the KL, a line a seed."""
     figure, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
     for number, (method, label) in enumerate(METHODS.items()):
         for seed in seeds:
             first = label if seed is seeds[0] else None
-            axes.plot(
-                *zip(*seed[method], strict=True), color=f"C{number}", marker=".", alpha=0.7, label=first
-            )
-    axes.set(xlabel="KL to the start, nats per response", ylabel="gold gained")
-    axes.set_xlim(0, 1.2 * max(kl for seed in seeds for method in TRAINED for kl, _ in seed[method]))
+            kls, gold = zip(*seed[method], strict=True)
+            roots = [max(kl, 0.0) ** 0.5 for kl in kls]  # an estimate of none may be below 0
+            axes.plot(roots, gold, color=f"C{number}", marker=".", alpha=0.7, label=first)
+    axes.set(xlabel="sqrt KL to the start, nats per response", ylabel="gold gained", xlim=(0, None))
     axes.legend(frameon=False)
     figure.savefig(out, dpi=110)
     print(f"plot: {out}")

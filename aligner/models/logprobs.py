@@ -52,7 +52,7 @@ def read_logprobs(
     plain = len(row_N) > most and _is_bare(model)
     handle = head.register_forward_pre_hook(pick)
     try:
-        logits_NV = model(**inputs).logits[0]
+        logits_NV = model(**inputs).logits.squeeze(0)  # a view: the gradient of [0] would be a copy of it all
     finally:
         handle.remove()
     count, hidden_ND = len(logits_NV), seen[0]

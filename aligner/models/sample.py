@@ -40,7 +40,9 @@ class ResponseLogprobs(NamedTuple):
 
     logprobs_BR: Tensor  # float32, nats; 0 where the mask is false
     entropy_BR: Tensor  # float32, nats, of what each token was drawn from; gradient only if asked for
-    hidden_BRD: Tensor | None  # what the head saw when it predicted each token; only with with_hidden
+    values_BR: Tensor | None = (
+        None  # float32, what `value_head` says of what each token was drawn from; 0 as above
+    )
 
 
 def sample_responses(
@@ -205,14 +207,14 @@ def response_logprobs(
     *,
     temperature: float,
     pad_id: int,
-    with_hidden: bool = False,
+    value_head: nn.Module | None = None,
     entropy_gradient: bool = False,
 ) -> ResponseLogprobs:
     """Log-probabilities of given responses, with gradient, by one full forward pass in the model's present mode.
 
     The head is computed at response positions only: prompts and padding cost no vocabulary-wide row. `mask_BR` is true
-    on a row's first tokens and false after them. Autocast is the caller's choice. The entropy has a gradient only with
-    `entropy_gradient`.
+    on a row's first tokens and false after them. Autocast is the caller's choice; `value_head`, (N, D) -> (N,), reads
+    in float32. The entropy has a gradient only with `entropy_gradient`.
     """
     device = device_of(model)
     ids_BR, mask_BR = ids_BR.to(device), mask_BR.to(device).bool()
@@ -231,18 +233,12 @@ def response_logprobs(
     )
     if not entropy_gradient:
         entropy_N = entropy_N.detach()
+    found = [logprobs_N, entropy_N]
+    if value_head is not None:
+        with torch.autocast(device.type, enabled=False):
+            found.append(value_head(hidden_ND.float()))
     zeros_BR = torch.zeros(mask_BR.shape, device=device)
-    return ResponseLogprobs(
-        zeros_BR.masked_scatter(mask_BR, logprobs_N),
-        zeros_BR.masked_scatter(mask_BR, entropy_N),
-        _at_places(hidden_ND, mask_BR) if with_hidden else None,
-    )
-
-
-def _at_places(hidden_ND: Tensor, mask_BR: Tensor) -> Tensor:
-    """The N real tokens' vectors at their places, zeros elsewhere: (B, R, D)."""
-    zeros_BRD = hidden_ND.new_zeros(*mask_BR.shape, hidden_ND.shape[-1])
-    return zeros_BRD.masked_scatter(mask_BR[..., None], hidden_ND)
+    return ResponseLogprobs(*(zeros_BR.masked_scatter(mask_BR, x_N) for x_N in found))
 
 
 def prompt_room(model: nn.Module, max_new_tokens: int) -> int:

@@ -99,13 +99,12 @@ class LanguageActor:
                 mask_BR,
                 temperature=self.drawing.temperature,
                 pad_id=self.drawing.pad_id,
-                with_hidden=self.value_trunk is None,
+                value_head=self.value_head if self.value_trunk is None else None,
                 entropy_gradient=self.entropy_gradient,
             )
-        if seen.hidden_BRD is None:
+        values_BR = seen.values_BR
+        if values_BR is None:
             values_BR = self._trunk_values(prompts, ids_BR, mask_BR)
-        else:
-            values_BR = self.value_head(seen.hidden_BRD.float())
         return Evaluation(seen.logprobs_BR, seen.entropy_BR, values_BR)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:

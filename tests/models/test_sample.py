@@ -142,9 +142,10 @@ def test_values_read_the_hidden_state_of_a_full_forward():
     torch.nn.init.normal_(value_head.linear.weight, generator=torch.Generator().manual_seed(0))
     drawn = sampled(model, prompts, value_head=value_head)
     again = response_logprobs(
-        model, prompts, drawn.ids_BR, drawn.mask_BR, temperature=0.7, pad_id=PAD, with_hidden=True
+        model, prompts, drawn.ids_BR, drawn.mask_BR, temperature=0.7, pad_id=PAD, value_head=value_head
     )
-    want = torch.where(drawn.mask_BR, value_head(again.hidden_BRD), 0.0).detach()
+    assert again.values_BR is not None
+    want = again.values_BR.detach()
     assert want.abs().max() > 1
     torch.testing.assert_close(drawn.values_BR, want, atol=5e-5, rtol=0)
     assert sampled(model, prompts).values_BR is None
@@ -258,13 +259,16 @@ def test_dropout_is_off_while_sampling_and_the_mode_comes_back():
     torch.testing.assert_close(again.logprobs_BR.detach(), first.logprobs_BR, atol=1e-5, rtol=0)
 
 
-def test_gradients_entropy_and_hidden_states_are_those_of_the_definition():
+def test_gradients_entropy_and_values_are_those_of_the_definition():
     model, prompts = ending_model(), make_prompts(5)
+    value_head = ValueHead(model.config.hidden_size)
+    torch.nn.init.normal_(value_head.linear.weight, generator=torch.Generator().manual_seed(0))
     drawn = sampled(model, prompts)
     got = response_logprobs(
-        model, prompts, drawn.ids_BR, drawn.mask_BR, temperature=0.7, pad_id=PAD, with_hidden=True
+        model, prompts, drawn.ids_BR, drawn.mask_BR, temperature=0.7, pad_id=PAD, value_head=value_head
     )
-    got.logprobs_BR.sum().backward()
+    assert got.values_BR is not None
+    (got.logprobs_BR.sum() + got.values_BR.sum()).backward()
     found = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
     for row, prompt in enumerate(prompts):
@@ -272,14 +276,14 @@ def test_gradients_entropy_and_hidden_states_are_those_of_the_definition():
         output = model(torch.tensor([[*prompt, *answer]]), output_hidden_states=True)
         span = slice(len(prompt) - 1, len(prompt) - 1 + len(answer))
         rows = (output.logits[0, span] / 0.7).log_softmax(-1)
-        rows[torch.arange(len(answer)), torch.tensor(answer)].sum().backward()
+        values = value_head(output.hidden_states[-1][0, span])
+        (rows[torch.arange(len(answer)), torch.tensor(answer)].sum() + values.sum()).backward()
         entropy = torch.distributions.Categorical(logits=rows).entropy()
         torch.testing.assert_close(got.entropy_BR[row, : len(answer)], entropy, atol=1e-5, rtol=0)
-        hidden = output.hidden_states[-1][0, span]
-        torch.testing.assert_close(got.hidden_BRD[row, : len(answer)], hidden, atol=1e-5, rtol=0)
+        torch.testing.assert_close(got.values_BR[row, : len(answer)], values, atol=5e-5, rtol=0)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(found[name], weight.grad, atol=2e-4, rtol=1e-4)
-    assert (got.hidden_BRD[~drawn.mask_BR] == 0).all()
+    assert (got.values_BR[~drawn.mask_BR] == 0).all()
 
 
 def test_the_head_is_computed_at_response_positions_only():
@@ -305,7 +309,7 @@ def test_a_wide_vocabulary_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, sof
     model, prompts = Gemma2ForCausalLM(Gemma2Config(**shape)).eval(), make_prompts(6)
     answers = torch.randint(6, 384, (6, 7), generator=torch.Generator().manual_seed(1))
     mask = torch.arange(7) < torch.tensor([7, 3, 1, 6, 7, 2])[:, None]
-    found, calls = [], []
+    value_head, found, calls = ValueHead(32), [], []
     handle = model.lm_head.register_forward_hook(lambda _, __, out: calls.append(out.shape[:-1].numel()))
     for most in (1 << 28, 384 * 5):
         monkeypatch.setattr("aligner.models.logprobs.MOST_LOGITS", most)
@@ -317,7 +321,7 @@ def test_a_wide_vocabulary_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, sof
             mask,
             temperature=0.7,
             pad_id=PAD,
-            with_hidden=True,
+            value_head=value_head,
             entropy_gradient=True,
         )
         (got.logprobs_BR.sum() + got.entropy_BR.sum()).backward()
