@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def fingerprint_of(
         "files": [[str(file) for file in group] for group in files],
         "bytes": [files_sha256(group) for group in files],
         "hub": [source_identity(source) for source in sources],
-        "code": [files_sha256(_code()), sys.version],
+        "code": [_code(), sys.version],
         "libraries": [_version(name) for name in LIBRARIES_THAT_MATTER],
     }
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
@@ -64,9 +65,10 @@ def clear(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _code() -> list[Path]:
+@cache
+def _code() -> str:
     root = Path(aligner.__file__).parent
-    return [path for part in CODE_THAT_MATTERS for path in sorted((root / part).rglob("*.py"))]
+    return files_sha256([path for part in CODE_THAT_MATTERS for path in sorted((root / part).rglob("*.py"))])
 
 
 def _version(library: str) -> str | None:

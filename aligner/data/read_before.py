@@ -41,7 +41,9 @@ def mark_read(sources: Iterable[AsKind], folder: Path) -> None:
 
 
 def _mark(spec: SourceSpec, kind: Kind | None, folder: Path) -> Path | None:
-    """The file that says so; None where a file of the source is missing, which the reading tells."""
+    """The file that says so; None where a file is missing, which the reading tells, and of what lies on the Hub."""
+    if spec.hub_id:
+        return None
     try:
         name = fingerprint_of({"source": spec.model_dump(mode="json"), "kind": kind}, [spec])
     except DataError:
