@@ -53,7 +53,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def told(recipe: Path) -> list[object]:
     """The plan, but for what is timed."""
     (stage,) = check_recipe(recipe).stages
-    return [stage.title, stage.tables, [row for row in stage.rows if row.name != "time"]]
+    return [stage.tables, *(row for row in stage.rows if row.name != "time")]
 
 
 def test_a_source_is_read_once_by_all_checks_and_ahead_of_the_run(recipe: Path, readings: list[str]) -> None:
