@@ -18,7 +18,8 @@ from aligner.data.readers.files import files_sha256
 from aligner.recipe.data import SourceSpec
 
 FEWEST_ROWS = 5000  # that are kept: few are made in no time
-MOST_FILES = 20  # of each sort; of rows, 4 bytes a token. A folder of all of them may be deleted at any time
+MOST_FILES = 20  # of rows, 4 bytes a token; a folder of all of them may be deleted at any time
+MOST_MARKS = 1000  # of what was read: empty files
 CODE_THAT_MATTERS = ("data", "recipe")
 LIBRARIES_THAT_MATTER = (
     "tokenizers", "transformers", "datasets", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy",
@@ -60,8 +61,9 @@ def clear(folder: Path) -> None:
         for path in folder.iterdir():
             if (name := _OUR_NAME.fullmatch(path.name)) and path.is_file():
                 ours.setdefault("read" if name[1] == "read" else "rows", []).append(path)
-        for paths in ours.values():
-            for path in sorted(paths, key=lambda path: path.stat().st_mtime)[:-MOST_FILES]:
+        for sort, paths in ours.items():
+            most = MOST_MARKS if sort == "read" else MOST_FILES
+            for path in sorted(paths, key=lambda path: path.stat().st_mtime)[:-most]:
                 path.unlink(missing_ok=True)
 
 
