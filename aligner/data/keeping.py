@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from aligner.data.readers.files import files_sha256
 from aligner.recipe.data import SourceSpec
 
 FEWEST_ROWS = 5000  # that are kept: few are made in no time
-MOST_FILES = 20  # of each sort; of rows, 4 bytes a token. A folder of all of them may be deleted at any time
+MOST_FILES = 20  # of rows, 4 bytes a token; a folder of all of them may be deleted at any time
+MOST_MARKS = 1000  # of what was read: empty files
 CODE_THAT_MATTERS = ("data", "recipe", "sandbox")
 LIBRARIES_THAT_MATTER = (
     "tokenizers", "transformers", "datasets", "jinja2", "numpy", "pyarrow", "trafilatura", "warcio", "ftfy",
@@ -46,7 +48,7 @@ def fingerprint_of(
         "files": [[str(file) for file in group] for group in files],
         "bytes": [files_sha256(group) for group in files],
         "hub": [source_identity(source) for source in sources],
-        "code": [files_sha256(_code()), sys.version],
+        "code": [_code(), sys.version],
         "libraries": [_version(name) for name in LIBRARIES_THAT_MATTER],
     }
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
@@ -59,14 +61,16 @@ def clear(folder: Path) -> None:
         for path in folder.iterdir():
             if (name := _OUR_NAME.fullmatch(path.name)) and path.is_file():
                 ours.setdefault("read" if name[1] == "read" else "rows", []).append(path)
-        for paths in ours.values():
-            for path in sorted(paths, key=lambda path: path.stat().st_mtime)[:-MOST_FILES]:
+        for sort, paths in ours.items():
+            most = MOST_MARKS if sort == "read" else MOST_FILES
+            for path in sorted(paths, key=lambda path: path.stat().st_mtime)[:-most]:
                 path.unlink(missing_ok=True)
 
 
-def _code() -> list[Path]:
+@cache
+def _code() -> str:
     root = Path(aligner.__file__).parent
-    return [path for part in CODE_THAT_MATTERS for path in sorted((root / part).rglob("*.py"))]
+    return files_sha256([path for part in CODE_THAT_MATTERS for path in sorted((root / part).rglob("*.py"))])
 
 
 def _version(library: str) -> str | None:

@@ -45,8 +45,8 @@ def mark_read(sources: Iterable[AsKind], folder: Path) -> None:
 
 
 def _mark(spec: SourceSpec, kind: Kind | None, folder: Path) -> Path | None:
-    """The file that says so; None where a file is missing, which the reading tells, or bad rows are to be counted."""
-    if spec.skip_bad_rows:
+    """The file that says so; None of what lies on the Hub, of bad rows to be counted, and where a file is missing."""
+    if spec.hub_id or spec.skip_bad_rows:
         return None
     try:
         name = fingerprint_of({"source": spec.model_dump(mode="json"), "kind": kind}, [spec])

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
-from typing import overload
+from typing import Any, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from aligner.data.packing import best_fit
 from aligner.errors import Problem, RecipeError
 
 CURRICULUM_SHARE = 0.5  # of the early slots at most: what lies under a line that falls from 1 to 0
+Numbers = NDArray[np.int64]
 Line = list[int]  # numbers of the rows that lie end to end
 Lines = list[Line]  # what a device reads in one forward pass
 WINDOW_STEPS = 50  # rows are sorted by length within this many steps: little padding, still well mixed
@@ -56,15 +59,16 @@ def row_order(
     has the rows that it says, always `rows` of them, instead of all.
     """
     order: list[int] = []
-    pool: list[int] = []
+    pool = np.zeros(0, np.int64)
+    tokens = None if lengths is None else np.asarray(lengths)
     epoch = 0
     while len(order) < steps * rows_per_step:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        numbers = epoch_rows(epoch) if epoch_rows else range(rows)
-        pool += [numbers[place] for place in torch.randperm(rows, generator=generator).tolist()]
+        shuffled = torch.randperm(rows, generator=generator).numpy()
+        pool = np.concatenate([pool, np.asarray(epoch_rows(epoch))[shuffled] if epoch_rows else shuffled])
         whole = len(pool) // rows_per_step * rows_per_step
         ready, pool = pool[:whole], pool[whole:]
-        order += ready if lengths is None else _grouped(ready, lengths, rows_per_step, generator)
+        order += (ready if tokens is None else _grouped(ready, tokens, rows_per_step, generator)).tolist()
         epoch += 1
     return order[: steps * rows_per_step]
 
@@ -150,18 +154,16 @@ def with_curriculum(order: Sequence[int], curriculum: Curriculum, *, rows: int, 
     return [rows + drawn[slot] if slot in drawn else next(ordinary) for slot in range(len(order))]
 
 
-def _grouped(
-    rows: list[int], lengths: Sequence[int], rows_per_step: int, generator: torch.Generator
-) -> list[int]:
+def _grouped(rows: Numbers, tokens: NDArray[Any], rows_per_step: int, generator: torch.Generator) -> Numbers:
     """The same rows: sorted by length inside windows, cut into steps, the steps of a window shuffled."""
     window = WINDOW_STEPS * rows_per_step
-    grouped: list[int] = []
+    grouped = [rows[:0]]
     for start in range(0, len(rows), window):
-        by_length = sorted(rows[start : start + window], key=lambda row: lengths[row])
+        part = rows[start : start + window]
+        by_length = part[np.argsort(tokens[part], kind="stable")]
         steps = [by_length[i : i + rows_per_step] for i in range(0, len(by_length), rows_per_step)]
-        for number in torch.randperm(len(steps), generator=generator).tolist():
-            grouped += steps[number]
-    return grouped
+        grouped += [steps[number] for number in torch.randperm(len(steps), generator=generator).tolist()]
+    return np.concatenate(grouped)
 
 
 class FixedOrder(Sampler[int]):

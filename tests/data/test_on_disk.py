@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from aligner.data import mix, row_store, spool
 from aligner.data.build import Conversations, Pairs, build_conversations, build_pairs
 from aligner.data.costs import Costs, RowCost
 from aligner.data.pair_rows import PairStore
-from aligner.data.rows import Document, Origin, Row
+from aligner.data.prompt_rows import PromptStore
+from aligner.data.rows import Document, Origin, Prompt, Row, ToolCall, Turn
 from aligner.data.spool import Spool
 from aligner.data.token_rows import TokenStore, lengths_of
-from aligner.data.tokens import PairRow, TokenRow
+from aligner.data.tokens import PairRow, PromptRow, TokenRow
 from aligner.recipe.data import DataSpec, PairDataSpec
 from tests.stages.tools import write_jsonl
 from tests.tiny import tiny_tokenizer
@@ -113,6 +115,30 @@ def test_ready_pairs_come_back_whole() -> None:
     picked, wanted = store.picked(order), [pairs[place] for place in order]
     assert picked == wanted and list(picked) == wanted and picked[5:9] == wanted[5:9] and len(picked) == 42
     assert {type(pair.chosen_ids[0]) for pair in picked if pair.chosen_ids} == {int}
+
+
+@pytest.mark.usefixtures("_small_pieces")
+def test_ready_prompts_come_back_whole() -> None:
+    golds: list[dict[str, object]] = [
+        {}, {"kind": "count", "answers": [1, 1.0, True, None, "\u00df\ud83d"]}, {"day": date(2026, 1, 2)}, {"1": {1: "one"}}
+    ]  # fmt: skip
+    rows = []
+    for n in range(60):
+        calls = (ToolCall("add", '{"a": 1}'), ToolCall("stop", "{}"))[: n % 3]
+        turns = (
+            Turn("system", "", tools="[]"),
+            Turn("assistant", f"\u2028 {n}", calls),
+            Turn("user", "ask" * (n % 5)),
+        )
+        prompt = Prompt(Origin(f"{n % 2}.jsonl", n), turns[n % 3 :], f"family {n % 3}", golds[n % 4])
+        rows.append(PromptRow([n, 1 << 30][: n % 3], prompt, n % 2 == 0))
+    store = PromptStore()
+    for row in rows:
+        store.append(row, RowCost(prompt_cut=row.prompt_cut))
+    order = np.array([*random.Random(0).sample(range(60), 40), 3, 3])
+    wanted = [rows[place] for place in order]
+    assert repr(list(store.picked(order))) == repr(wanted)  # 1 is not 1.0, nor True
+    assert not store.whole  # two golds are in memory
 
 
 CHANGED = {"deduplicate": True, "repair": True, "mask": ["email"]}
