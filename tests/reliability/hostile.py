@@ -253,7 +253,7 @@ REFUSED_TASKS: dict[str, str] = {
     "rows elsewhere": "rows: /etc/passwd\n",
     "rows above": "rows: ../../../rows.jsonl\n",
     "rows by a link": "rows: link.jsonl\n",
-    "promptsource elsewhere": "rows: rows.jsonl\npromptsource: /etc/hostname\n",
+    "promptsource that is none": "rows: rows.jsonl\npromptsource: /etc/hostname\n",
     "YAML that calls": f"rows: !!python/object/apply:os.system ['{TOUCH}']\n",
     "template that looks for modules": f'rows: rows.jsonl\ntemplates: [{{name: a, input: "{BUILTINS}", target: x}}]\n',
     "template of loops": f'rows: rows.jsonl\ntemplates: [{{name: a, input: "{LOOPS}", target: x}}]\n',

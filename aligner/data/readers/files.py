@@ -24,10 +24,8 @@ _PACKED = (".gz", ".zst")
 _NOT_READ = (".bz2", ".xz", ".lz4", ".zip", ".7z")  # packed in ways that are not read
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}  # how packed files begin
 BUFFER_BYTES = 1 << 17
-UNPACKED_TIMES, UNPACKED_BYTES = (
-    300,
-    1 << 27,
-)  # text packs to a tenth, at most to a hundredth; small files may be odd
+UNPACKED_TIMES = 300  # text packs to a tenth, hardly ever to a hundredth
+UNPACKED_BYTES = 1 << 27  # up to which it does not matter
 _NOT_DATA = ("license", "readme", "copying", "notice")
 
 

@@ -89,7 +89,7 @@ def read_task_file(path: Path) -> TaskFile:
     templates = [_own(each, spec, where[f"templates.{i}.name"]) for i, each in enumerate(spec.templates)]
     if spec.promptsource:
         taken = {each.name for each in templates}
-        templates += _promptsource(path, _beside(path, spec.promptsource), where["promptsource"])
+        templates += _promptsource(_beside(path, spec.promptsource), where["promptsource"])
         if twice := [each for each in templates[len(taken) :] if each.name in taken]:
             what = f'the task has a template "{twice[0].name}" as well'
             raise DataError(Problem(twice[0].where, what, "rename the task's own"))
@@ -128,7 +128,7 @@ def _row_files(path: Path, spec: TaskSpec, where: str) -> list[Path]:
 
 
 def _check_near(path: Path, named: Path, where: str) -> None:
-    """`DataError` where a task, which a stranger may have written, names a file far from itself and from where we are.
+    """`DataError` where a task, which a stranger may have written, has rows far from itself and from where we are.
 
     Links are followed: what counts is where a file lies.
     """
@@ -138,9 +138,8 @@ def _check_near(path: Path, named: Path, where: str) -> None:
         raise DataError(Problem(where, what, "copy the file beside the task"))
 
 
-def _promptsource(task: Path, path: Path, where: str) -> list[TemplateText]:
+def _promptsource(path: Path, where: str) -> list[TemplateText]:
     """The templates of a PromptSource file: Jinja with `|||` between input and target, under !Template tags."""
-    _check_near(task, path, where)
     if not path.is_file():
         raise DataError(
             Problem(where, f"promptsource: no file {path}", "name a templates.yaml of PromptSource")
