@@ -22,6 +22,7 @@ import aligner.stages.group
 import aligner.stages.ppo
 from aligner.errors import DataError, TrainingError
 from aligner.pipeline import run_stage
+from aligner.rl.seeds import generator
 from aligner.run.checkpoint import load_newest
 from aligner.run.manifest import Manifest
 from aligner.stages.callback import RunCallback
@@ -33,6 +34,7 @@ from tests.stages.tools import write_jsonl
 Patch = pytest.MonkeyPatch
 Spoil = Callable[[Any, Patch], None]  # given the job or trainer, just before its second step
 NAN = float("nan")
+SEED = 3  # of the recipes in ppo_world
 planted = importlib.import_module("tests.rl.planted")
 
 
@@ -58,6 +60,13 @@ def spoiled(patch: Patch, module: Any, name: str, change: Callable[[Any], Any]) 
 def with_nan(tensor: Tensor) -> Tensor:
     nan_in(tensor)
     return tensor
+
+
+def late_nan(advantages_B: Tensor) -> Tensor:
+    """In the last minibatch of the second step alone: the first would not notice."""
+    order = torch.randperm(len(advantages_B), generator=generator(SEED, "minibatches", 1, 0))
+    advantages_B[order[-1]] = NAN
+    return advantages_B
 
 
 def in_rollout(field: str, module: Any) -> Spoil:
@@ -103,7 +112,7 @@ OF_GROUPS: dict[str, tuple[str, Spoil]] = {
     "scores": OF_PPO["scores"],
     "sampler's log-probabilities": ("vowels", in_rollout("logprobs_BR", GROUP)),
     "reference's log-probabilities": ("vowels", lambda _, patch: spoiled(patch, GROUP, "logprobs_of", with_nan)),
-    "advantages": ("vowels", lambda _, patch: spoiled(patch, GROUP, "advantages", with_nan)),
+    "advantages": ("vowels", lambda _, patch: spoiled(patch, GROUP, "advantages", late_nan)),
     "policy gradient": OF_PPO["policy gradient"],
 }  # fmt: skip
 
