@@ -94,7 +94,8 @@ class Memory:
         parts = {"weights": self.weights, "optimiser": self.moments, self.busiest: self.work}
         why = ", ".join(f"{name} {gib(size)}" for name, size in parts.items() if size)
         if self.total > room.free:
-            why += f"; it does not fit the {gib(room.free)} that are free: lower rows_per_device"
+            remedy = ": lower rows_per_device" if self.busiest.startswith("a pass") else ""
+            why += f"; it does not fit the {gib(room.free)} that are free{remedy}"
         return PlanRow("memory", gib(self.total), why)
 
 

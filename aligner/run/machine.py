@@ -35,7 +35,7 @@ def main_memory() -> Room:
     if limit is None or limit >= memory.total:
         return Room(memory.available, memory.total, "the machine")
     left = limit - (taken or 0)
-    return Room(max(min(memory.available, left), 0), limit, "the limit of this container")
+    return Room(max(min(memory.available, left), 0), limit, "this container")
 
 
 def _of_container(name: str) -> int | None:
