@@ -173,13 +173,13 @@ def prepare(
     logprobs_BR, values_BR = _as_sampled(actor, rollout, spec, ranks, same_numerics=same_numerics)
     check_finite(values_BR, rollout.mask_BR, "values")
     advantages_BR = gae(scored.rewards_BR, values_BR, rollout.mask_BR, gamma=spec.gamma, lam=spec.lam)
-    whitened_BR = masked_whiten(advantages_BR, rollout.mask_BR)
-    check_finite(whitened_BR, rollout.mask_BR, "advantages")  # finite rewards may be too large for their sums
     return Experience(
         rollout=rollout,
         old_logprobs_BR=logprobs_BR,
         old_values_BR=values_BR,
-        advantages_BR=whitened_BR,
+        advantages_BR=masked_whiten(
+            advantages_BR, rollout.mask_BR
+        ),  # one NaN is in all: no minibatch misses it
         returns_BR=advantages_BR + values_BR,
     )
 

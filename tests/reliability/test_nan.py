@@ -21,6 +21,7 @@ import aligner.rl.update
 import aligner.stages.group
 import aligner.stages.ppo
 from aligner.errors import DataError, TrainingError
+from aligner.models.sample import sample_responses
 from aligner.pipeline import run_stage
 from aligner.rl.seeds import generator
 from aligner.run.checkpoint import load_newest
@@ -30,6 +31,7 @@ from aligner.stages.loop import StageTrainer
 from tests.reliability.worlds import STAGES, STEPS
 from tests.stages import ppo_world, test_group, test_reward
 from tests.stages.tools import write_jsonl
+from tests.tiny import tiny_model, tiny_tokenizer
 
 Patch = pytest.MonkeyPatch
 Spoil = Callable[[Any, Patch], None]  # given the job or trainer, just before its second step
@@ -274,6 +276,13 @@ def test_a_weight_that_is_no_number_is_not_saved(
     assert not (tmp_path / "run" / "model").exists()
     if every:
         assert_kept(tmp_path / "run", step - 1)
+
+
+def test_a_model_of_nan_is_not_sampled_from() -> None:
+    model = tiny_model(tiny_tokenizer())
+    nan_in(norm_of(model))
+    with pytest.raises(TrainingError, match="samples from are no numbers"):
+        sample_responses(model, [[1, 20], [1]], max_new_tokens=3, temperature=1.0, eos_id=2, pad_id=0)
 
 
 def test_nan_in_a_row_is_refused_before_training(tmp_path: Path) -> None:
