@@ -24,7 +24,7 @@ CODE_THAT_MATTERS = (
     *(f"models/{name}.py" for name in ("small", "tokenizer", "attention", "padding", "wrapped")),
     *(f"recipe/{name}.py" for name in ("model", "data", "place", "clean", "mixture", "training", "stages")),
     *(f"stages/{name}.py" for name in ("pretrain", "stage", "loop", "resume", "order", "optimizer")),
-    *(f"stages/{name}.py" for name in ("losses", "batches")),
+    *(f"stages/{name}.py" for name in ("losses", "batches", "callback")),
 )  # fmt: skip
 LIBRARIES_THAT_MATTER = ("torch", "transformers", "tokenizers", "accelerate")
 # Those that cleaning asks for, by the key that does.

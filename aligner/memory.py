@@ -75,23 +75,29 @@ class Memory:
     moments: int  # of the optimiser
     work: int
     busiest: str  # what `work` is for
+    guessed: int = 0  # weights of other models, each taken to be as large as this one
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.moments + self.work
+        return self.weights + self.moments + self.work + self.guessed
 
     def row(self, room: Room, stage: str) -> PlanRow:
         """The plan's row, which says whether it fits what is free; ModelError where no smaller pass would make it fit.
 
-        That is where weights and moments alone are more than there is.
+        That is where weights and moments alone are more than there is, whatever other models take.
         """
         if self.weights + self.moments > room.whole:
             what = f"weights and optimiser alone take {gib(self.weights + self.moments)}"
             fault = f"{what}, and {room.of} has {gib(room.whole)}"
             remedy = "train an adapter (model.lora), quantise what is frozen, or start from a smaller model"
             raise ModelError(Problem(f"{stage}: memory", fault, remedy))
-        parts = {"weights": self.weights, "optimiser": self.moments, self.busiest: self.work}
+        parts = {
+            "weights": self.weights,
+            "reward models, if as large": self.guessed,
+            "optimiser": self.moments,
+            self.busiest: self.work,
+        }
         why = ", ".join(f"{name} {gib(size)}" for name, size in parts.items() if size)
         if self.total > room.free:
             remedy = ": lower rows_per_device" if self.busiest.startswith("a pass") else ""

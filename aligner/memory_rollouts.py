@@ -54,9 +54,7 @@ def rollout_memory(
     policy = start.adapter_parameters(recipe.model) if learns_adapter else start.parameters
     critic = start.adapter_parameters(critic_spec(recipe)) if has_trunk(recipe) else 0
     best = policy + critic if isinstance(recipe, PpoRecipe) and recipe.ppo.keep_best else 0
-    others = (
-        policy + critic + best + apart * start.parameters
-    )  # the reference first: a copy of what is trained
+    others = policy + critic + best  # the reference first: a copy of what is trained
     if shared:
         others += shared * start.adapter_parameters(critic_spec(recipe))
     weights = weight_bytes(start, recipe.model) + FLOAT_BYTES * others
@@ -65,7 +63,9 @@ def rollout_memory(
         **update_bytes(recipe, start, prompt_tokens, trained=policy + critic),
     }
     busiest = max(work, key=work.__getitem__)
-    return Memory(weights, 2 * FLOAT_BYTES * (policy + critic), work[busiest], busiest)
+    moments = 2 * FLOAT_BYTES * (policy + critic)
+    guessed = FLOAT_BYTES * apart * start.parameters
+    return Memory(weights, moments, work[busiest], busiest, guessed)
 
 
 def has_trunk(recipe: PpoRecipe | GroupRecipe) -> bool:

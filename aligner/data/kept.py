@@ -120,7 +120,7 @@ def rows_fingerprint(spec: RowsSpec, tokenizer: PreTrainedTokenizerBase, *, seed
     }
     try:
         return fingerprint_of(known, [source for source, _ in _sources(spec)], _cleaned_with(spec.clean))
-    except DataError:  # told by the build
+    except (DataError, OSError):  # told by the build
         return None
 
 

@@ -50,6 +50,6 @@ def _mark(spec: SourceSpec, kind: Kind | None, folder: Path) -> Path | None:
         return None
     try:
         name = fingerprint_of({"source": spec.model_dump(mode="json"), "kind": kind}, [spec])
-    except DataError:
+    except (DataError, OSError):  # which the reading tells
         return None
     return folder / f"{name}.read"

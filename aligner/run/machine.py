@@ -22,7 +22,10 @@ def room_to_train() -> Room:
     torch: Any = sys.modules.get("torch")
     if torch and torch.cuda.is_available():
         free, whole = torch.cuda.mem_get_info()
-        return Room(free, whole, "the GPU")
+        unused = (
+            torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        )  # torch keeps it for this process
+        return Room(free + unused, whole, "the GPU")
     return main_memory()
 
 
@@ -32,10 +35,18 @@ def main_memory() -> Room:
 
     memory = psutil.virtual_memory()
     limit, taken = _of_container("memory.max"), _of_container("memory.current")
+    cached = _cached_files()  # counted as taken, and given up as soon as somebody asks
     if limit is None or limit >= memory.total:
         return Room(memory.available, memory.total, "the machine")
-    left = limit - (taken or 0)
+    left = limit - max((taken or 0) - cached, 0)
     return Room(max(min(memory.available, left), 0), limit, "this container")
+
+
+def _cached_files() -> int:
+    """Bytes of files that the container keeps in memory without need."""
+    path = CGROUP / "memory.stat"
+    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
 
 
 def _of_container(name: str) -> int | None:

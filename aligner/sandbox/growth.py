@@ -10,11 +10,12 @@ from typing import Any
 
 from jinja2.sandbox import SecurityError
 
-from aligner.sandbox.meter import ITEM_UNITS, size, spend
+from aligner.sandbox.meter import ITEM_UNITS, VIEWS, size, spend
 
 MAX_WIDTH = 1000  # of columns, indents and batches
 MAX_PRECISION = 30  # places that `round` may keep
-_FAR = re.compile(r"\d{4,}|\*")  # a width of four digits, or one that is given with the values
+# A width of four digits, or one that is given with the values; a key in brackets may hide one.
+_FAR = re.compile(r"%[-+ #0_^.\d]*(?:\d{4,}|\*)|%\(.*(?:\d{4,}|\*)|\{[^{}]*\d{4,}[^{}]*\}", re.DOTALL)
 _NESTED = re.compile(r"\{[^{}]*\{")
 
 Function = Callable[..., Any]
@@ -49,7 +50,7 @@ def pay_for_method(owner: str, name: str, args: tuple[Any, ...]) -> None:
 
 
 def _count(items: object) -> int:
-    if not isinstance(items, str | list | tuple | dict):
+    if not isinstance(items, (str, list, tuple, dict, *VIEWS)):
         raise SecurityError(f"a {type(items).__name__} cannot be joined here; make it a list")
     return len(items)
 
