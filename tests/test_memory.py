@@ -191,7 +191,8 @@ def test_roles_share_the_backbone_or_are_models_of_their_own() -> None:
     one = rollout_memory(adapted, begin, prompt_tokens=12, shared=0, apart=0)
     assert one.weights == whole + 2 * 4 * ADAPTER and one.moments == 8 * ADAPTER  # policy and reference
     more = rollout_memory(adapted, begin, prompt_tokens=12, shared=1, apart=1)
-    assert more.weights - one.weights == 4 * ADAPTER + whole
+    assert more.weights - one.weights == 4 * ADAPTER and more.guessed == whole  # which refuses nothing
+    assert more.total - one.total == 4 * ADAPTER + whole
     full = rollout_memory(ppo({}), begin, prompt_tokens=12, shared=0, apart=0)
     assert full.weights == 2 * whole and full.moments == 2 * whole
 
