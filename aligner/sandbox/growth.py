@@ -14,8 +14,9 @@ from aligner.sandbox.meter import ITEM_UNITS, VIEWS, size, spend
 
 MAX_WIDTH = 1000  # of columns, indents and batches
 MAX_PRECISION = 30  # places that `round` may keep
-# A width of four digits, or one that is given with the values; a key in brackets may hide one.
-_FAR = re.compile(r"%[-+ #0_^.\d]*(?:\d{4,}|\*)|%\(.*(?:\d{4,}|\*)|\{[^{}]*\d{4,}[^{}]*\}", re.DOTALL)
+# A width of four digits, or one that is given with the values, where a value goes; in one look from left to right.
+_FAR = re.compile(r"%[-+ #0_^.\d]*(?:\d{4}|\*)|\{[^{}]*\d{4}")
+_FAR_ANYWHERE = re.compile(r"\d{4}|\*")  # behind a key in brackets, which may hold anything
 _NESTED = re.compile(r"\{[^{}]*\{")
 
 Function = Callable[..., Any]
@@ -31,7 +32,7 @@ def narrow(width: object) -> int:
 
 def check_format(text: str, values: object) -> None:
     """Pay for a text with places for values (of % or of `format`); SecurityError for wide ones."""
-    if _FAR.search(text) or _NESTED.search(text):
+    if _FAR.search(text) or _NESTED.search(text) or ("%(" in text and _FAR_ANYWHERE.search(text)):
         raise SecurityError("a format with a width like this is not allowed")
     spend(size(text) + (text.count("%") + text.count("{")) * size(values))
 

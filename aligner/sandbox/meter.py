@@ -67,7 +67,9 @@ def size(value: object) -> int:
 
 def paid(value: Any) -> Any:
     """The value, once it is paid for."""
-    spend(size(value))
+    METER.get().spend(
+        len(value) if type(value) is str else size(value)
+    )  # called for all that a template touches
     return value
 
 

@@ -80,6 +80,8 @@ ENDLESS = {
     "long numbers of base 16": "{{ ('f' * 2000000) | int(0, 16) // 3 }}",
     "places for values": "{{ ('%s' * 10000) % ((('x' * 10000,) * 10000)) }}",
     "named places": "{{ ('%(a)s' * 10000) % {'a': 'x' * 10000} }}",
+    "a wide place that does not end": "{{ ('{' ~ '1 ' * 4000000).format(1) }}",
+    "places with signs": "{{ ('%' ~ '-' * 4000000) % 1 }}",
     "numbered places": "{{ ('{0}' * 10000).format('x' * 10000) }}",
     "text of a megabyte": "a" * 1_000_001,
 }  # fmt: skip
