@@ -111,7 +111,11 @@ def show(
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="how many rows")] = 5,
     stage: Annotated[str | None, typer.Option("--stage", help="of a pipeline, this stage alone")] = None,
     dropped: Annotated[
-        bool, typer.Option("--dropped", help="rows that were dropped, by reason, ten of each at most")
+        bool,
+        typer.Option(
+            "--dropped",
+            help="rows that were dropped, by reason: ten of each at most, all that cannot be read",
+        ),
     ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="a page of all this, dropped rows too")
